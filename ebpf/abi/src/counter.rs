@@ -1,0 +1,71 @@
+//! Named counters of the kernel side: one for every early return.
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
+        /// Index into the per-CPU counter array.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u32)]
+        pub enum Counter { $($(#[doc = $doc])+ $variant,)+ }
+
+        impl Counter {
+            /// All counters, in the order of their index.
+            pub const ALL: &'static [Counter] = &[$(Counter::$variant,)+];
+
+            /// The name in metrics and in the command's last line.
+            pub const fn name(self) -> &'static str {
+                match self { $(Counter::$variant => $name,)+ }
+            }
+
+            /// One sentence for the documentation.
+            pub const fn help(self) -> &'static str {
+                match self { $(Counter::$variant => concat!($($doc,)+),)+ }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Samples written to the ring.
+    Samples = "samples",
+    /// Samples of the idle task, which is nobody's time.
+    Idle = "idle",
+    /// Samples of tasks outside the scope.
+    OutOfScope = "out_of_scope",
+    /// Samples lost because the ring was full.
+    RingFullSample = "ring_full_sample",
+    /// Stack copies lost because the ring was full; the sample itself is kept and marked as cut.
+    RingFullCopy = "ring_full_copy",
+    /// Lifecycle events (exec, fork, exit, comm) lost because the ring was full.
+    RingFullLifecycle = "ring_full_lifecycle",
+    /// Samples lost because the per-CPU state was missing (a CPU that came online later).
+    NoState = "no_state",
+    /// Tasks that have no id in the pid namespace that descry runs in.
+    PidNotVisible = "pid_not_visible",
+    /// Kernel stacks that the kernel could not give.
+    KernelStackFailed = "kernel_stack_failed",
+    /// User registers that could not be read; the sample has no user frames.
+    UserRegistersFailed = "user_registers_failed",
+    /// User stacks that could not be read for a copy; the sample is marked as cut.
+    StackCopyFailed = "stack_copy_failed",
+    /// Children or started programs that found the scope full and are not watched.
+    ScopeFull = "scope_full",
+    /// Stacks that reached their root.
+    UnwindRoot = "unwind_root",
+    /// Stacks cut at the limit of frames.
+    UnwindTooDeep = "unwind_too_deep",
+    /// Stacks that met an address in no known mapping; shipped for a walk in userspace.
+    UnwindNoMapping = "unwind_no_mapping",
+    /// Stacks that met a binary whose rows are not loaded; shipped for a walk in userspace.
+    UnwindNotLoaded = "unwind_not_loaded",
+    /// Stacks that met a rule no row can express; shipped for a walk in userspace.
+    UnwindComplexRule = "unwind_complex_rule",
+    /// Stacks that ended where stack memory could not be read.
+    UnwindReadFailed = "unwind_read_failed",
+    /// Stacks that ended where the next frame was not further up the stack.
+    UnwindNoProgress = "unwind_no_progress",
+    /// Stacks of a process without a mapping table; shipped for a walk in userspace.
+    UnwindNoProcess = "unwind_no_process",
+}
+
+/// Entries of the counter array.
+pub const COUNTERS: u32 = Counter::ALL.len() as u32;

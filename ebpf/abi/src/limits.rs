@@ -1,0 +1,28 @@
+//! Every limit of the kernel side, with what it costs.
+
+/// User frames of one stack at most. 8 B each in a sample.
+pub const MAX_USER_FRAMES: usize = 512;
+/// Kernel frames of one stack at most (`kernel.perf_event_max_stack` is 127 by default). 8 B each in a sample.
+pub const MAX_KERNEL_FRAMES: usize = 127;
+/// Slots for frames in the per-CPU state: a power of two that holds both kinds, so that an index can be masked.
+pub const FRAME_SLOTS: usize = 1024;
+/// 8-byte words of the window through which the unwinder reads a stack (4 KiB per CPU).
+pub const WINDOW_WORDS: usize = 512;
+/// Remembered rows per CPU: 16 B each, 64 KiB per CPU.
+pub const MEMO_SLOTS: usize = 4096;
+/// 8-byte slots of one chunk of unwind tables: 1 MiB.
+pub const CHUNK_SLOTS: usize = 1 << 17;
+/// Chunks at most: 512 MiB of tables. `--unwind-memory` sets the number in force.
+pub const MAX_CHUNKS: u32 = 512;
+/// Executable mappings of one process at most; further ones are walked in userspace.
+pub const MAX_MAPPINGS: u32 = 4096;
+/// Processes with a mapping table at once (about 80 B each).
+pub const MAX_PROCESSES: u32 = 8192;
+/// Process ids, cgroups or files in a scope at once.
+pub const MAX_SCOPE: u32 = 65_536;
+/// Bytes of user stack shipped for a walk in userspace (per CPU, and per such sample in the ring).
+pub const STACK_COPY_BYTES: usize = 24 * 1024;
+/// Nested pid namespaces, as in the kernel's `MAX_PID_NS_LEVEL`.
+pub const MAX_PID_NAMESPACES: u32 = 32;
+/// Levels of the cgroup tree searched for a scope's cgroup.
+pub const MAX_CGROUP_DEPTH: i32 = 24;

@@ -1,0 +1,26 @@
+//! Which tasks are watched.
+
+/// What a scope compares: the value of the global `SCOPE_KIND`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum ScopeKind {
+    /// Every task.
+    All = 0,
+    /// Tasks whose process is in the map `SCOPE_TGIDS`.
+    Processes = 1,
+    /// Tasks whose cgroup, or one above it, is in the map `SCOPE_CGROUPS`.
+    Cgroups = 2,
+}
+
+/// A file that makes a process watched when it executes it (`--exe`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct ExecutableKey {
+    /// Inode number.
+    pub inode: u64,
+    /// Device as the kernel keeps it: major in the upper 12 bits, minor in the lower 20.
+    pub device: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+const _: () = assert!(size_of::<ExecutableKey>() == 16);

@@ -1,0 +1,2 @@
+//! Generated protobuf messages that the project pins.
+#![forbid(unsafe_code)]

@@ -1,0 +1,2 @@
+//! Helpers of the tests from the outside.
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! descry.
+#![forbid(unsafe_code)]
+fn main() {}

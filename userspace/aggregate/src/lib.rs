@@ -1,0 +1,4 @@
+//! Samples to a profile.
+#![forbid(unsafe_code)]
+
+pub mod profile;

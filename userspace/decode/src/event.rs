@@ -1,0 +1,88 @@
+//! What the kernel side tells, decoded: the one closed set of events between the ring and the rest.
+
+use crate::ids::{BootNanos, CgroupId, Comm, Cpu, RequestId, RuntimeAddress, Tgid, Tid, UnitId};
+pub use descry_abi::event::UnwindEnd;
+
+/// One record of the ring.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A stack sample.
+    Sample(Sample),
+    /// Registers and stack for a walk in userspace; precedes its sample.
+    StackCopy(StackCopy),
+    /// A process began to run another program: all its mappings are gone.
+    Exec(Lifecycle),
+    /// A process or thread was made; `other` is the parent process.
+    Fork(Lifecycle),
+    /// A thread ended; when it is the last one, its process did.
+    Exit(Lifecycle),
+    /// A thread took another name.
+    Comm(Lifecycle),
+}
+
+/// A stack sample.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// When.
+    pub time: BootNanos,
+    /// Process.
+    pub tgid: Tgid,
+    /// Thread.
+    pub tid: Tid,
+    /// CPU.
+    pub cpu: Cpu,
+    /// Name of the thread.
+    pub comm: Comm,
+    /// Cgroup of the task.
+    pub cgroup: CgroupId,
+    /// Time that the sample stands for (ns).
+    pub weight: u64,
+    /// Execution unit.
+    pub unit: UnitId,
+    /// Request that the unit served.
+    pub request: RequestId,
+    /// Whether the sample hit in the kernel.
+    pub in_kernel: bool,
+    /// Whether the task is a kernel thread.
+    pub kernel_thread: bool,
+    /// Whether a [`StackCopy`] of this thread and time came before.
+    pub has_copy: bool,
+    /// Kernel frames, leaf first.
+    pub kernel: Vec<RuntimeAddress>,
+    /// User frames, leaf first; every one but the first is to be looked up minus one.
+    pub user: Vec<RuntimeAddress>,
+    /// Why the kernel's walk ended.
+    pub end: UnwindEnd,
+}
+
+/// What is needed to walk a user stack in userspace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StackCopy {
+    /// When: that of its sample.
+    pub time: BootNanos,
+    /// Process.
+    pub tgid: Tgid,
+    /// Thread.
+    pub tid: Tid,
+    /// Registers of the leaf frame by DWARF number; 17 (x86_64, rip last) or 33 (aarch64, pc last).
+    pub registers: Vec<u64>,
+    /// Runtime address of the first byte of `stack`.
+    pub start: RuntimeAddress,
+    /// Stack memory.
+    pub stack: Vec<u8>,
+}
+
+/// Exec, fork, exit or a new name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lifecycle {
+    /// When.
+    pub time: BootNanos,
+    /// Process; of a fork, the child's.
+    pub tgid: Tgid,
+    /// Thread; of a fork, the child's.
+    pub tid: Tid,
+    /// Fork: the parent process. Exec: the thread's id before. Exit: the wait status.
+    pub other: u32,
+    /// Name of the thread.
+    pub comm: Comm,
+}

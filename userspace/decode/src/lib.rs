@@ -1,0 +1,12 @@
+//! Ring buffer bytes to events.
+//!
+//! Give it one record of the ring; get an [`Event`], or the reason why it is none. It never panics, reads no clock,
+//! and keeps nothing. The newtypes that the rest of descry speaks in live here too, because every stage is downstream.
+#![forbid(unsafe_code)]
+
+mod event;
+pub mod ids;
+mod parse;
+
+pub use event::{Event, Lifecycle, Sample, StackCopy, UnwindEnd};
+pub use parse::{DecodeError, decode};

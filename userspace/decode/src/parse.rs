@@ -1,0 +1,172 @@
+//! Bytes of one ring record to an [`Event`].
+
+use descry_abi::event::{
+    EventKind, Lifecycle as RawLifecycle, MAX_REGISTERS, SAMPLE_HAS_COPY, SAMPLE_IN_KERNEL, SAMPLE_KERNEL_THREAD,
+    SampleHeader, StackCopyHeader, UnwindEnd,
+};
+use descry_abi::limits::{MAX_KERNEL_FRAMES, MAX_USER_FRAMES, STACK_COPY_BYTES};
+
+use crate::event::{Event, Lifecycle, Sample, StackCopy};
+use crate::ids::{BootNanos, CgroupId, Comm, Cpu, RequestId, RuntimeAddress, Tgid, Tid, UnitId};
+
+/// Why a record is not an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// It ends before its fields do.
+    #[error("a record of kind {kind} needs {needed} bytes and has {len}")]
+    Truncated {
+        /// The record's kind, 0 where even that is missing.
+        kind: u16,
+        /// Bytes that its own lengths ask for.
+        needed: usize,
+        /// Bytes that it has.
+        len: usize,
+    },
+    /// No event has this number.
+    #[error("no event has kind {kind}")]
+    UnknownKind {
+        /// The number.
+        kind: u16,
+    },
+    /// A number is outside what the kernel side can write.
+    #[error("a record of kind {kind} says {field} = {value}")]
+    OutOfRange {
+        /// The record's kind.
+        kind: u16,
+        /// The field.
+        field: &'static str,
+        /// What it says.
+        value: u64,
+    },
+}
+
+/// A reader of native-endian fields, in order.
+struct Fields<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    kind: u16,
+}
+
+impl<'a> Fields<'a> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+        let slice = self.slice(N)?;
+        slice.try_into().map_err(|_| DecodeError::Truncated { kind: self.kind, needed: N, len: slice.len() })
+    }
+
+    fn slice(&mut self, len: usize) -> Result<&'a [u8], DecodeError> {
+        let end = self.at.saturating_add(len);
+        let slice = self.bytes.get(self.at..end).ok_or(DecodeError::Truncated {
+            kind: self.kind,
+            needed: end,
+            len: self.bytes.len(),
+        })?;
+        self.at = end;
+        Ok(slice)
+    }
+
+    fn u16(&mut self) -> Result<u16, DecodeError> {
+        self.take().map(u16::from_ne_bytes)
+    }
+
+    fn u32(&mut self) -> Result<u32, DecodeError> {
+        self.take().map(u32::from_ne_bytes)
+    }
+
+    fn u64(&mut self) -> Result<u64, DecodeError> {
+        self.take().map(u64::from_ne_bytes)
+    }
+
+    fn addresses(&mut self, count: usize) -> Result<Vec<RuntimeAddress>, DecodeError> {
+        let words = self.slice(count * 8)?.as_chunks::<8>().0;
+        Ok(words.iter().map(|word| RuntimeAddress(u64::from_ne_bytes(*word))).collect())
+    }
+
+    fn bounded(&self, field: &'static str, value: usize, max: usize) -> Result<usize, DecodeError> {
+        if value <= max {
+            return Ok(value);
+        }
+        Err(DecodeError::OutOfRange { kind: self.kind, field, value: value as u64 })
+    }
+}
+
+/// Decodes one record. Bytes after its last field (the ring pads to 8) are ignored.
+pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
+    let mut fields = Fields { bytes, at: 0, kind: 0 };
+    let number = fields.u16()?;
+    fields.kind = number;
+    match EventKind::from_u16(number).ok_or(DecodeError::UnknownKind { kind: number })? {
+        EventKind::Sample => sample(fields).map(Event::Sample),
+        EventKind::StackCopy => stack_copy(fields).map(Event::StackCopy),
+        EventKind::Exec => lifecycle(fields).map(Event::Exec),
+        EventKind::Fork => lifecycle(fields).map(Event::Fork),
+        EventKind::Exit => lifecycle(fields).map(Event::Exit),
+        EventKind::Comm => lifecycle(fields).map(Event::Comm),
+    }
+}
+
+fn sample(mut fields: Fields<'_>) -> Result<Sample, DecodeError> {
+    let flags = fields.u16()?;
+    let kernel_frames = fields.u16()?;
+    let kernel_frames = fields.bounded("kernel_frames", kernel_frames.into(), MAX_KERNEL_FRAMES)?;
+    let user_frames = fields.u16()?;
+    let user_frames = fields.bounded("user_frames", user_frames.into(), MAX_USER_FRAMES)?;
+    let time = BootNanos(fields.u64()?);
+    let tgid = Tgid(fields.u32()?);
+    let tid = Tid(fields.u32()?);
+    let cpu = Cpu(fields.u32()?);
+    let end = fields.u16()?;
+    let end = UnwindEnd::from_u16(end).ok_or(DecodeError::OutOfRange {
+        kind: EventKind::Sample as u16,
+        field: "end",
+        value: end.into(),
+    })?;
+    fields.u16()?;
+    let sample = Sample {
+        time,
+        tgid,
+        tid,
+        cpu,
+        end,
+        cgroup: CgroupId(fields.u64()?),
+        weight: fields.u64()?,
+        unit: UnitId(fields.u64()?),
+        request: RequestId(fields.u64()?),
+        comm: Comm(fields.take()?),
+        in_kernel: flags & SAMPLE_IN_KERNEL != 0,
+        kernel_thread: flags & SAMPLE_KERNEL_THREAD != 0,
+        has_copy: flags & SAMPLE_HAS_COPY != 0,
+        kernel: Vec::new(),
+        user: Vec::new(),
+    };
+    debug_assert_eq!(fields.at, size_of::<SampleHeader>());
+    let kernel = fields.addresses(kernel_frames)?;
+    let user = fields.addresses(user_frames)?;
+    Ok(Sample { kernel, user, ..sample })
+}
+
+fn stack_copy(mut fields: Fields<'_>) -> Result<StackCopy, DecodeError> {
+    let registers_len = fields.u16()?;
+    let registers_len = fields.bounded("registers_len", registers_len.into(), MAX_REGISTERS)?;
+    let len = fields.u32()?;
+    let len = fields.bounded("len", len as usize, STACK_COPY_BYTES)?;
+    let time = BootNanos(fields.u64()?);
+    let tgid = Tgid(fields.u32()?);
+    let tid = Tid(fields.u32()?);
+    let start = RuntimeAddress(fields.u64()?);
+    let all = fields.slice(MAX_REGISTERS * 8)?.as_chunks::<8>().0;
+    let registers = all[..registers_len].iter().map(|word| u64::from_ne_bytes(*word)).collect();
+    debug_assert_eq!(fields.at, size_of::<StackCopyHeader>());
+    let stack = fields.slice(len)?.to_vec();
+    Ok(StackCopy { time, tgid, tid, registers, start, stack })
+}
+
+fn lifecycle(mut fields: Fields<'_>) -> Result<Lifecycle, DecodeError> {
+    fields.u16()?;
+    let tgid = Tgid(fields.u32()?);
+    let tid = Tid(fields.u32()?);
+    let other = fields.u32()?;
+    let time = BootNanos(fields.u64()?);
+    let comm = Comm(fields.take()?);
+    debug_assert_eq!(fields.at, size_of::<RawLifecycle>());
+    Ok(Lifecycle { time, tgid, tid, other, comm })
+}

@@ -1,0 +1,2 @@
+//! Profiles to files and to OTLP endpoints.
+#![forbid(unsafe_code)]

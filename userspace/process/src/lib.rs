@@ -1,0 +1,2 @@
+//! Who a pid is: identity, mappings, binaries, container.
+#![forbid(unsafe_code)]

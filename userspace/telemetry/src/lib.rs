@@ -1,0 +1,2 @@
+//! descry's own logs, counters and telemetry.
+#![forbid(unsafe_code)]
