@@ -1,2 +1,49 @@
-//! Tasks.
-fn main() {}
+//! The tasks of the project: `cargo xtask TASK`.
+//!
+//! Each task is a module with an `Args` struct and a `run` function. Exit codes are those of descry itself:
+//! 0 done, 1 failed, 2 wrong usage, 3 the rights or the kernel do not allow it.
+
+#![forbid(unsafe_code)]
+
+mod build_ebpf;
+mod command;
+mod install;
+mod repo;
+mod source_hash;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::command::NotAllowed;
+
+/// Builds, demonstrates, tests and measures descry.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", version)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Build the kernel side for x86_64 and aarch64.
+    BuildEbpf(build_ebpf::Args),
+}
+
+fn main() -> ExitCode {
+    match dispatch(Cli::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            if error.is::<NotAllowed>() { ExitCode::from(3) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+fn dispatch(task: Task) -> Result<()> {
+    match task {
+        Task::BuildEbpf(args) => build_ebpf::run(&args),
+    }
+}
