@@ -14,6 +14,7 @@ use crate::command::{self, cargo_home, output, quiet, step, which};
 use crate::install::{self, EBPF_LINKER, EBPF_RUST};
 use crate::repo;
 use crate::source_hash;
+use crate::strip;
 
 /// The architectures that objects are built for; an object fits the register layout of one.
 pub const ARCHITECTURES: [&str; 2] = ["x86_64", "aarch64"];
@@ -60,9 +61,8 @@ pub fn build(directory: &Path, may_install: bool) -> Result<()> {
     for arch in ARCHITECTURES {
         let object = toolchain.build(arch)?;
         let to = directory.join(format!("descry.{arch}.bpf.o"));
-        fs::copy(&object, &to)
-            .with_context(|| format!("cannot copy {} to {}", object.display(), to.display()))?;
-        eprintln!("{}: {} bytes", repo::shown(&to), fs::metadata(&to)?.len());
+        let size = strip::without_dwarf(&object, &to)?;
+        eprintln!("    {}: {size} bytes", repo::shown(&to));
     }
     source_hash::write(directory)
 }

@@ -6,10 +6,12 @@
 #![forbid(unsafe_code)]
 
 mod build_ebpf;
+mod codegen;
 mod command;
 mod install;
 mod repo;
 mod source_hash;
+mod strip;
 
 use std::process::ExitCode;
 
@@ -30,6 +32,8 @@ struct Cli {
 enum Task {
     /// Build the kernel side for x86_64 and aarch64.
     BuildEbpf(build_ebpf::Args),
+    /// Generate the protobuf code.
+    Codegen(codegen::Args),
 }
 
 fn main() -> ExitCode {
@@ -45,5 +49,6 @@ fn main() -> ExitCode {
 fn dispatch(task: Task) -> Result<()> {
     match task {
         Task::BuildEbpf(args) => build_ebpf::run(&args),
+        Task::Codegen(args) => codegen::run(&args),
     }
 }
