@@ -12,6 +12,7 @@ mod install;
 mod repo;
 mod source_hash;
 mod strip;
+mod tidy;
 
 use std::process::ExitCode;
 
@@ -34,6 +35,8 @@ enum Task {
     BuildEbpf(build_ebpf::Args),
     /// Generate the protobuf code.
     Codegen(codegen::Args),
+    /// Check the rules of the house.
+    Tidy,
 }
 
 fn main() -> ExitCode {
@@ -50,5 +53,6 @@ fn dispatch(task: Task) -> Result<()> {
     match task {
         Task::BuildEbpf(args) => build_ebpf::run(&args),
         Task::Codegen(args) => codegen::run(&args),
+        Task::Tidy => tidy::run(),
     }
 }
