@@ -1,1 +1,24 @@
-//! Loads, attaches and reads the kernel side.
+//! Loads, attaches and reads the kernel side. The only user of aya, and the only crate of userspace with `unsafe`.
+//!
+//! - [`Session`]: the loaded programs and maps; attach them, drain their events, read their counters.
+//! - [`Tables`]: the pool of unwind tables, written through shared memory.
+//! - [`SideBand`]: new executable mappings of every process, from the perf subsystem.
+//! - [`HeldChild`]: a program that was started and waits before its first instruction.
+//! - [`doctor`]: what this kernel gives.
+
+mod btf;
+mod cpu;
+pub mod doctor;
+mod error;
+mod offsets;
+mod session;
+mod sideband;
+mod spawn;
+mod tables;
+
+pub use cpu::{online_cpus, possible_cpus};
+pub use error::ProbeError;
+pub use session::{Options, Sampler, Scope, Session};
+pub use sideband::{MmapEvent, SideBand};
+pub use spawn::HeldChild;
+pub use tables::Tables;

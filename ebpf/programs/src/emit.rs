@@ -1,0 +1,59 @@
+//! The only writer of the ring, and of the counters.
+
+use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
+use descry_abi::counter::Counter;
+use descry_abi::event::{Lifecycle, SampleHeader, StackCopyHeader};
+use descry_abi::limits::{MAX_KERNEL_FRAMES, MAX_USER_FRAMES, STACK_COPY_BYTES};
+
+use crate::maps::{COUNTS, CopyState, EVENTS, State};
+
+/// Adds one to a counter.
+#[inline(always)]
+pub fn count(counter: Counter) {
+    if let Some(count) = COUNTS.get_ptr_mut(counter as u32) {
+        // SAFETY: the entry is this CPU's own, and the pointer was checked by the lookup.
+        unsafe { *count += 1 }
+    }
+}
+
+/// Sends the state's header with `frames` addresses. Userspace drains the ring by the clock: waking it costs the
+/// watched program 50 times as much as the record.
+#[inline(always)]
+pub fn sample(state: *const State, frames: u64) {
+    if frames > (MAX_KERNEL_FRAMES + MAX_USER_FRAMES) as u64 {
+        return;
+    }
+    let len = size_of::<SampleHeader>() + frames as usize * 8;
+    // SAFETY: header and frames are neighbours in a repr(C) struct, and `frames` was bounded above.
+    let record = unsafe { core::slice::from_raw_parts((&raw const (*state).header).cast::<u64>(), len / 8) };
+    match EVENTS.output_untyped::<[u64]>(record, BPF_RB_NO_WAKEUP.into()) {
+        Ok(()) => count(Counter::Samples),
+        Err(_) => count(Counter::RingFullSample),
+    }
+}
+
+/// Sends a stack copy with `len` bytes; false: the ring was full.
+#[inline(always)]
+pub fn stack_copy(copy: *const CopyState, len: u64) -> bool {
+    if len > STACK_COPY_BYTES as u64 {
+        return false;
+    }
+    let words = (size_of::<StackCopyHeader>() + len as usize) / 8;
+    // SAFETY: header and bytes are neighbours in a repr(C) struct, and `len` was bounded above.
+    let record = unsafe { core::slice::from_raw_parts((&raw const (*copy).header).cast::<u64>(), words) };
+    let sent = EVENTS.output_untyped::<[u64]>(record, BPF_RB_NO_WAKEUP.into()).is_ok();
+    if !sent {
+        count(Counter::RingFullCopy);
+    }
+    sent
+}
+
+/// Sends a lifecycle event.
+#[inline(always)]
+pub fn lifecycle(event: &Lifecycle) {
+    // SAFETY: a Lifecycle is five words without padding.
+    let words = unsafe { &*core::ptr::from_ref(event).cast::<[u64; size_of::<Lifecycle>() / 8]>() };
+    if EVENTS.output_untyped::<[u64; 5]>(words, BPF_RB_NO_WAKEUP.into()).is_err() {
+        count(Counter::RingFullLifecycle);
+    }
+}

@@ -1,0 +1,109 @@
+//! Every map: key, value, size, and who writes it. Sizes marked "set at load" are overridden by userspace.
+
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, RingBuf};
+use aya_ebpf::macros::btf_map;
+use descry_abi::counter::{COUNTERS, Counter};
+use descry_abi::event::{SampleHeader, StackCopyHeader};
+use descry_abi::limits::{
+    CHUNK_SLOTS, FRAME_SLOTS, MAX_PROCESSES, MAX_SCOPE, MEMO_SLOTS, STACK_COPY_BYTES, WINDOW_WORDS,
+};
+use descry_abi::scope::ExecutableKey;
+use descry_abi::unwind::Process;
+
+use crate::registers::Registers;
+
+/// `BPF_F_MMAPABLE` (linux/bpf.h): userspace fills the map through memory instead of a system call an entry.
+const MMAPABLE: usize = 1 << 10;
+
+/// One chunk of the pool of unwind tables.
+pub type Chunk = [u64; CHUNK_SLOTS];
+
+/// A remembered row: see `unwind::memo`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct MemoEntry {
+    pub key: u64,
+    pub value: u64,
+}
+
+/// The remembered rows of one CPU.
+pub type Memo = [MemoEntry; MEMO_SLOTS];
+
+/// The state of one walk: registers, the window onto the stack, and the record as it will be sent.
+#[repr(C)]
+pub struct State {
+    pub pc: u64,
+    pub sp: u64,
+    pub fp: u64,
+    /// Return address register; aarch64 only.
+    pub lr: u64,
+    /// Where the frame pointer was saved, if it has not been read from there yet; 0: `fp` is right.
+    pub fp_at: u64,
+    /// Address of the window's first byte.
+    pub window_start: u64,
+    /// Bytes of the window that hold stack memory.
+    pub window_len: u64,
+    /// Whether the row in force must be looked up at pc, not at pc - 1.
+    pub exact: u64,
+    /// An `UnwindEnd`; 0 while walking.
+    pub end: u64,
+    /// Where the registers of a task in the kernel are put.
+    pub saved: Registers,
+    pub window: [u64; WINDOW_WORDS],
+    pub header: SampleHeader,
+    /// Kernel frames, then user frames.
+    pub frames: [u64; FRAME_SLOTS],
+}
+
+/// The record of a stack copy, and room to make it.
+#[repr(C)]
+pub struct CopyState {
+    pub saved: Registers,
+    /// The record from here on.
+    pub header: StackCopyHeader,
+    pub bytes: [u8; STACK_COPY_BYTES],
+}
+
+/// To userspace: all events. 1 MiB; set at load. Written by `emit` only.
+#[btf_map]
+pub static EVENTS: RingBuf<u64, { 1 << 20 }> = RingBuf::new();
+
+/// Counters by `Counter`. Written by `emit::count`.
+#[btf_map]
+pub static COUNTS: PerCpuArray<u64, { COUNTERS as usize }> = PerCpuArray::new();
+
+/// Processes in scope: tgid to nothing. Written by userspace and, on fork and exec, by `lifecycle`.
+#[btf_map]
+pub static SCOPE_TGIDS: HashMap<u32, u32, { MAX_SCOPE as usize }> = HashMap::new();
+
+/// Cgroups in scope: id to nothing. Written by userspace.
+#[btf_map]
+pub static SCOPE_CGROUPS: HashMap<u64, u32, 1024> = HashMap::new();
+
+/// Files whose execution puts a process in scope. Written by userspace.
+#[btf_map]
+pub static SCOPE_EXECUTABLES: HashMap<ExecutableKey, u32, 1024> = HashMap::new();
+
+/// Processes with a mapping table. Written by userspace; removed on exec by `lifecycle`.
+#[btf_map]
+pub static PROCESSES: HashMap<u32, Process, { MAX_PROCESSES as usize }> = HashMap::new();
+
+/// The pool of unwind tables, a chunk an entry; chunks come and go with use. Written by userspace through mmap.
+/// The number of chunks is set at load (`--unwind-memory`).
+#[btf_map]
+pub static TABLES: ArrayOfMaps<Array<Chunk, 1, MMAPABLE>, 64> = ArrayOfMaps::new();
+
+/// Remembered rows, an entry a CPU (64 KiB each). The number of CPUs is set at load. Written by `unwind`.
+#[btf_map]
+pub static MEMOS: Array<Memo, 1> = Array::new();
+
+/// State of the sampling programs' walks (12 KiB a CPU). Only perf interrupts use it, and they do not nest.
+#[btf_map]
+pub static SAMPLE_STATE: PerCpuArray<State, 1> = PerCpuArray::new();
+
+/// Buffer of the sampling programs' stack copies (24 KiB a CPU).
+#[btf_map]
+pub static COPY_STATE: PerCpuArray<CopyState, 1> = PerCpuArray::new();
+
+const _: () = assert!(size_of::<State>() <= 32 * 1024 && size_of::<CopyState>() <= 32 * 1024);
+const _: () = assert!(Counter::ALL.len() == COUNTERS as usize);

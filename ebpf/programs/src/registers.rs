@@ -1,0 +1,134 @@
+//! The registers of the interrupted user code, per architecture.
+
+use aya_ebpf::cty::c_void;
+use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_probe_read_kernel, bpf_task_pt_regs};
+use aya_ebpf::programs::PerfEventContext;
+use descry_abi::event::MAX_REGISTERS;
+
+/// What a walk starts from.
+#[derive(Clone, Copy)]
+pub struct Start {
+    pub pc: u64,
+    pub sp: u64,
+    pub fp: u64,
+    pub lr: u64,
+}
+
+/// Offsets of the saved registers in the signal frame, from the stack pointer inside the trampoline.
+pub struct SignalFrame {
+    pub pc: u64,
+    pub sp: u64,
+    pub fp: u64,
+    pub lr: u64,
+}
+
+#[cfg(bpf_target_arch = "x86_64")]
+mod arch {
+    use super::{MAX_REGISTERS, SignalFrame, Start};
+
+    pub type Registers = aya_ebpf::bindings::pt_regs;
+
+    /// `struct ucontext` lies at the stack pointer: uc_flags 8 B, uc_link 8 B, uc_stack 24 B, then `struct sigcontext`
+    /// (arch/x86/include/uapi/asm/sigcontext.h): r8..r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip.
+    pub const SIGNAL_FRAME: SignalFrame = SignalFrame { pc: 168, sp: 160, fp: 120, lr: 168 };
+    /// Registers of a stack copy: DWARF 0 to 16 (System V ABI, AMD64 supplement, figure 3.36).
+    pub const COPIED: u16 = 17;
+
+    /// The two low bits of cs are the privilege level: 3 is user mode.
+    #[inline(always)]
+    pub fn is_user(registers: &Registers) -> bool {
+        registers.cs & 3 == 3
+    }
+
+    #[inline(always)]
+    pub fn start(r: &Registers) -> Start {
+        Start { pc: r.rip, sp: r.rsp, fp: r.rbp, lr: 0 }
+    }
+
+    /// In DWARF's order.
+    #[inline(always)]
+    pub fn copy(r: &Registers, to: &mut [u64; MAX_REGISTERS]) {
+        (to[0], to[1], to[2], to[3]) = (r.rax, r.rdx, r.rcx, r.rbx);
+        (to[4], to[5], to[6], to[7]) = (r.rsi, r.rdi, r.rbp, r.rsp);
+        (to[8], to[9], to[10], to[11]) = (r.r8, r.r9, r.r10, r.r11);
+        (to[12], to[13], to[14], to[15]) = (r.r12, r.r13, r.r14, r.r15);
+        to[16] = r.rip;
+    }
+}
+
+#[cfg(bpf_target_arch = "aarch64")]
+mod arch {
+    use super::{MAX_REGISTERS, SignalFrame, Start};
+
+    pub type Registers = aya_ebpf::bindings::user_pt_regs;
+
+    /// `struct rt_sigframe` lies at the stack pointer: siginfo 128 B, then ucontext: uc_flags 8 B, uc_link 8 B,
+    /// uc_stack 24 B, uc_sigmask 8 + 120 B, padding to 16, then `struct sigcontext`
+    /// (arch/arm64/include/uapi/asm/sigcontext.h): fault_address 8 B, regs[31], sp, pc.
+    pub const SIGNAL_FRAME: SignalFrame = SignalFrame { pc: 568, sp: 560, fp: 544, lr: 552 };
+    /// Registers of a stack copy: x0 to x30, sp, pc.
+    pub const COPIED: u16 = 33;
+
+    /// PSR_MODE_EL0t is 0 (arch/arm64/include/uapi/asm/ptrace.h).
+    #[inline(always)]
+    pub fn is_user(registers: &Registers) -> bool {
+        registers.pstate & 0xf == 0
+    }
+
+    #[inline(always)]
+    pub fn start(r: &Registers) -> Start {
+        Start { pc: r.pc, sp: r.sp, fp: r.regs[29], lr: r.regs[30] }
+    }
+
+    #[inline(always)]
+    pub fn copy(r: &Registers, to: &mut [u64; MAX_REGISTERS]) {
+        for (to, from) in to.iter_mut().zip(&r.regs) {
+            *to = *from;
+        }
+        to[31] = r.sp;
+        to[32] = r.pc;
+    }
+}
+
+pub use arch::{COPIED, Registers, SIGNAL_FRAME, copy};
+
+/// Where the sample hit.
+pub enum Hit {
+    /// In user code, with these registers.
+    User(Start),
+    /// In the kernel.
+    Kernel,
+}
+
+/// Where the sample hit. Direct loads from the context: the cheap way.
+#[inline(always)]
+pub fn hit(ctx: &PerfEventContext) -> Hit {
+    // SAFETY: the kernel passes a valid context; the verifier turns each field's load into one from the registers.
+    let registers = unsafe { &(*ctx.ctx).regs };
+    if arch::is_user(registers) { Hit::User(arch::start(registers)) } else { Hit::Kernel }
+}
+
+/// Writes the user registers of the running task, as they were saved when it entered the kernel, to `to`; false: it has
+/// none. They are too large for the stack of a program.
+#[inline(always)]
+pub fn saved(to: *mut Registers) -> bool {
+    // SAFETY: `to` points into a map's value; the helper checks the source, which for a kernel thread leads nowhere
+    // useful.
+    unsafe {
+        let from = bpf_task_pt_regs(bpf_get_current_task_btf()) as *const c_void;
+        bpf_probe_read_kernel(to.cast(), size_of::<Registers>() as u32, from) == 0 && arch::is_user(&*to)
+    }
+}
+
+/// The stack pointer.
+#[inline(always)]
+pub fn stack_pointer(registers: &Registers) -> u64 {
+    arch::start(registers).sp
+}
+
+/// Where a walk starts for a task that is in the kernel.
+#[inline(always)]
+pub fn saved_start(scratch: *mut Registers) -> Option<Start> {
+    // SAFETY: as in `saved`.
+    saved(scratch).then(|| arch::start(unsafe { &*scratch }))
+}

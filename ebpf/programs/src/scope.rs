@@ -1,0 +1,58 @@
+//! Is this task watched? One look-up for a task that is not.
+
+use aya_ebpf::helpers::generated::{bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id};
+use descry_abi::counter::Counter;
+use descry_abi::limits::MAX_CGROUP_DEPTH;
+use descry_abi::scope::ScopeKind;
+
+use crate::config::SCOPE_KIND;
+use crate::emit::count;
+use crate::maps::{SCOPE_CGROUPS, SCOPE_TGIDS};
+
+const ALL: u32 = ScopeKind::All as u32;
+const PROCESSES: u32 = ScopeKind::Processes as u32;
+
+/// Whether the running task is watched.
+#[inline(always)]
+pub fn current_is_watched(tgid: u32) -> bool {
+    match SCOPE_KIND.load() {
+        ALL => true,
+        PROCESSES => has_process(tgid),
+        _ => current_in_cgroups(),
+    }
+}
+
+/// Whether a process is watched by its id.
+#[inline(always)]
+pub fn has_process(tgid: u32) -> bool {
+    SCOPE_TGIDS.get_ptr(tgid).is_some()
+}
+
+/// Puts a process in scope.
+#[inline(always)]
+pub fn add_process(tgid: u32) {
+    if SCOPE_TGIDS.insert(tgid, 0, 0).is_err() {
+        count(Counter::ScopeFull);
+    }
+}
+
+#[inline(always)]
+fn current_in_cgroups() -> bool {
+    // SAFETY: the helpers have no preconditions.
+    let own = unsafe { bpf_get_current_cgroup_id() };
+    if SCOPE_CGROUPS.get_ptr(own).is_some() {
+        return true;
+    }
+    // The root (level 0) is everything, so the search begins below it. 0: no ancestor at this level.
+    for level in 1..MAX_CGROUP_DEPTH {
+        // SAFETY: as above.
+        let ancestor = unsafe { bpf_get_current_ancestor_cgroup_id(level) };
+        if ancestor == 0 {
+            return false;
+        }
+        if SCOPE_CGROUPS.get_ptr(ancestor).is_some() {
+            return true;
+        }
+    }
+    false
+}

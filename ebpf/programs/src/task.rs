@@ -1,0 +1,132 @@
+//! Reading a task: its ids, name, and executable.
+
+use aya_ebpf::cty::c_void;
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_task, bpf_probe_read_kernel};
+use descry_abi::limits::MAX_PID_NAMESPACES;
+use descry_abi::scope::ExecutableKey;
+
+use crate::config::{
+    FILE_INODE, INODE_INO, INODE_SB, MM_EXE_FILE, PID_LEVEL, PID_NAMESPACE, PID_NAMESPACE_INUM, PID_NUMBERS, SB_DEV,
+    SIGNAL_LIVE, TASK_COMM, TASK_EXIT_CODE, TASK_GROUP_LEADER, TASK_MM, TASK_PID, TASK_SIGNAL, TASK_TGID,
+    TASK_THREAD_PID, UPID_NS, UPID_SIZE,
+};
+
+/// A `struct task_struct` of the kernel.
+#[derive(Clone, Copy)]
+pub struct Task(pub u64);
+
+/// Process and thread id in descry's pid namespace.
+#[derive(Clone, Copy)]
+pub struct Ids {
+    pub tgid: u32,
+    pub tid: u32,
+}
+
+/// The member of type `T` at `base + offset`.
+#[inline(always)]
+fn member<T: Copy>(base: u64, offset: u32) -> Option<T> {
+    if base == 0 {
+        return None;
+    }
+    // SAFETY: bpf_probe_read_kernel checks the address and fails on a bad one.
+    unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const T) }.ok()
+}
+
+/// Ids of the running task; none: it has no id in descry's pid namespace.
+#[inline(always)]
+pub fn current_ids() -> Option<Ids> {
+    if PID_NAMESPACE.load() == 0 {
+        let both = bpf_get_current_pid_tgid();
+        return Some(Ids { tgid: (both >> 32) as u32, tid: both as u32 });
+    }
+    // SAFETY: the helper has no preconditions.
+    Task(unsafe { bpf_get_current_task() }).translated_ids()
+}
+
+impl Task {
+    /// Ids of this task; none: it has no id in descry's pid namespace.
+    #[inline(always)]
+    pub fn ids(self) -> Option<Ids> {
+        if PID_NAMESPACE.load() == 0 {
+            return Some(Ids { tgid: member(self.0, TASK_TGID.load())?, tid: member(self.0, TASK_PID.load())? });
+        }
+        self.translated_ids()
+    }
+
+    fn translated_ids(self) -> Option<Ids> {
+        let leader = Task(member(self.0, TASK_GROUP_LEADER.load())?);
+        Some(Ids { tgid: leader.number()?, tid: self.number()? })
+    }
+
+    /// The task's number in descry's pid namespace. A task has one in its own namespace and in each around it:
+    /// `thread_pid->numbers[0..=level]`.
+    #[inline(always)]
+    fn number(self) -> Option<u32> {
+        let pid: u64 = member(self.0, TASK_THREAD_PID.load())?;
+        let level: u32 = member(pid, PID_LEVEL.load())?;
+        for depth in 0..MAX_PID_NAMESPACES {
+            if depth > level {
+                break;
+            }
+            let upid = pid + u64::from(PID_NUMBERS.load()) + u64::from(depth * UPID_SIZE.load());
+            let namespace: u64 = member(upid, UPID_NS.load())?;
+            let inum: u32 = member(namespace, PID_NAMESPACE_INUM.load())?;
+            if inum == PID_NAMESPACE.load() {
+                return member(upid, 0);
+            }
+        }
+        None
+    }
+
+    /// The task's name.
+    #[inline(always)]
+    pub fn comm(self) -> [u8; 16] {
+        member(self.0, TASK_COMM.load()).unwrap_or_default()
+    }
+
+    /// Its `wait(2)` status, at exit.
+    #[inline(always)]
+    pub fn exit_code(self) -> u32 {
+        member(self.0, TASK_EXIT_CODE.load()).unwrap_or_default()
+    }
+
+    /// Threads of its process that have not begun to exit.
+    #[inline(always)]
+    pub fn live_threads(self) -> u32 {
+        let signal: u64 = member(self.0, TASK_SIGNAL.load()).unwrap_or_default();
+        member(signal, SIGNAL_LIVE.load()).unwrap_or_default()
+    }
+
+    /// Whether it is a kernel thread: one without memory of its own.
+    #[inline(always)]
+    pub fn is_kernel_thread(self) -> bool {
+        member::<u64>(self.0, TASK_MM.load()) == Some(0)
+    }
+
+    /// The file that it executes.
+    #[inline(always)]
+    pub fn executable(self) -> Option<ExecutableKey> {
+        let mm: u64 = member(self.0, TASK_MM.load())?;
+        let file: u64 = member(mm, MM_EXE_FILE.load())?;
+        let inode: u64 = member(file, FILE_INODE.load())?;
+        let sb: u64 = member(inode, INODE_SB.load())?;
+        Some(ExecutableKey {
+            inode: member(inode, INODE_INO.load())?,
+            device: member(sb, SB_DEV.load())?,
+            reserved: 0,
+        })
+    }
+
+    /// The running task.
+    #[inline(always)]
+    pub fn current() -> Self {
+        // SAFETY: the helper has no preconditions.
+        Self(unsafe { bpf_get_current_task() })
+    }
+}
+
+/// A pointer argument of a raw tracepoint.
+#[inline(always)]
+pub fn pointer(argument: *const c_void) -> u64 {
+    argument as u64
+}

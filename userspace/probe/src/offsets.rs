@@ -1,0 +1,38 @@
+//! The kernel struct members that the programs read, and the globals that hold their offsets.
+
+use crate::ProbeError;
+use crate::btf::Btf;
+
+/// (global of the kernel side, member).
+const MEMBERS: &[(&str, &str)] = &[
+    ("TASK_PID", "task_struct.pid"),
+    ("TASK_TGID", "task_struct.tgid"),
+    ("TASK_COMM", "task_struct.comm"),
+    ("TASK_MM", "task_struct.mm"),
+    ("TASK_GROUP_LEADER", "task_struct.group_leader"),
+    ("TASK_THREAD_PID", "task_struct.thread_pid"),
+    ("TASK_SIGNAL", "task_struct.signal"),
+    ("TASK_EXIT_CODE", "task_struct.exit_code"),
+    ("SIGNAL_LIVE", "signal_struct.live"),
+    ("PID_LEVEL", "pid.level"),
+    ("PID_NUMBERS", "pid.numbers"),
+    ("UPID_NS", "upid.ns"),
+    ("PID_NAMESPACE_INUM", "pid_namespace.ns.inum"),
+    ("MM_EXE_FILE", "mm_struct.exe_file"),
+    ("FILE_INODE", "file.f_inode"),
+    ("INODE_INO", "inode.i_ino"),
+    ("INODE_SB", "inode.i_sb"),
+    ("SB_DEV", "super_block.s_dev"),
+];
+
+/// The globals with their values on the running kernel.
+pub(crate) fn of_kernel(release: &str) -> Result<Vec<(&'static str, u32)>, ProbeError> {
+    let btf = Btf::of_kernel()?;
+    let missing = |member| ProbeError::NoMember { member, release: release.to_owned() };
+    let mut values = Vec::with_capacity(MEMBERS.len() + 1);
+    for &(global, member) in MEMBERS {
+        values.push((global, btf.offset(member).ok_or_else(|| missing(member))?));
+    }
+    values.push(("UPID_SIZE", btf.size("upid").ok_or_else(|| missing("upid"))?));
+    Ok(values)
+}

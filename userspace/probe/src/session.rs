@@ -1,0 +1,336 @@
+//! The loaded kernel side.
+
+use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
+use aya::programs::perf_event::{HardwareEvent, PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent};
+use aya::programs::{PerfEvent, ProgramError, RawTracePoint};
+use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
+use descry_abi::counter::Counter;
+use descry_abi::scope::{ExecutableKey, ScopeKind};
+use descry_abi::unwind::Process;
+use descry_decode::ids::{CgroupId, Tgid, Tid};
+use tracing::{debug, info};
+
+use crate::error::chain;
+use crate::{ProbeError, Tables, doctor, offsets, online_cpus, possible_cpus};
+
+/// The kernel side, built for this architecture.
+static OBJECT: &[u8] = include_bytes_aligned!(env!("DESCRY_EBPF_OBJECT"));
+
+/// Which tasks are watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// All.
+    All,
+    /// Those of these processes, and of those that `Options::comm`, `executables` and `follow` add.
+    Processes(Vec<Tgid>),
+    /// Those in these cgroups or below.
+    Cgroups(Vec<CgroupId>),
+}
+
+/// What to load.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Who is watched.
+    pub scope: Scope,
+    /// Whether children of watched processes are.
+    pub follow: bool,
+    /// Programs that start under this name are watched.
+    pub comm: Option<[u8; 16]>,
+    /// Programs that start from these files are watched.
+    pub executables: Vec<ExecutableKey>,
+    /// Inode number of the pid namespace that descry runs in; none: the initial one.
+    pub pid_namespace: Option<u32>,
+    /// Samples a second and CPU (Hz).
+    pub frequency: u64,
+    /// Whether kernel frames are wanted.
+    pub kernel_stacks: bool,
+    /// Bytes of the event ring: a power of two.
+    pub ring_bytes: u32,
+    /// Chunks of unwind tables at most (1 MiB each).
+    pub table_chunks: u32,
+}
+
+/// What samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sampler {
+    /// Hardware cycles.
+    Cycles,
+    /// The `cpu-clock` software event, where the machine counts no cycles.
+    CpuClock,
+}
+
+/// The loaded kernel side. Dropping it detaches everything.
+pub struct Session {
+    ebpf: Ebpf,
+    events: RingBuf<MapData>,
+    counts: PerCpuArray<MapData, u64>,
+    processes: HashMap<MapData, u32, Slots>,
+    scope_tgids: HashMap<MapData, u32, u32>,
+    logger: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
+    frequency: u64,
+    sampling: Option<&'static str>,
+}
+
+/// A [`Process`] as aya wants it.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Slots(Process);
+
+// SAFETY: repr(C), four u32 without padding.
+unsafe impl aya::Pod for Slots {}
+
+/// An [`ExecutableKey`] as aya wants it.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Executable(ExecutableKey);
+
+// SAFETY: repr(C), u64 + u32 + u32 without padding.
+unsafe impl aya::Pod for Executable {}
+
+const SAMPLE: &str = "sample";
+const SAMPLE_WITHOUT_LOOP: &str = "sample_without_loop";
+const LIFECYCLE: [(&str, &str); 4] = [
+    ("process_fork", "sched_process_fork"),
+    ("process_exec", "sched_process_exec"),
+    ("process_exit", "sched_process_exit"),
+    ("task_rename", "task_rename"),
+];
+
+impl Session {
+    /// Loads the programs and maps; nothing is attached yet.
+    pub fn load(options: &Options) -> Result<Self, ProbeError> {
+        doctor::require_kernel()?;
+        doctor::require_rights("load programs into the kernel")?;
+        doctor::require_frequency(options.frequency)?;
+        raise_memlock();
+        let release = doctor::release();
+        let offsets = offsets::of_kernel(&release)?;
+        let mut ebpf = load_object(options, &offsets)?;
+
+        let mut session = {
+            let counts = take(&mut ebpf, "COUNTS")?;
+            let events = take(&mut ebpf, "EVENTS")?;
+            let processes = take(&mut ebpf, "PROCESSES")?;
+            let scope_tgids = take(&mut ebpf, "SCOPE_TGIDS")?;
+            Self {
+                events: events.try_into().map_err(ProbeError::map("EVENTS"))?,
+                counts: counts.try_into().map_err(ProbeError::map("COUNTS"))?,
+                processes: processes.try_into().map_err(ProbeError::map("PROCESSES"))?,
+                scope_tgids: scope_tgids.try_into().map_err(ProbeError::map("SCOPE_TGIDS"))?,
+                logger: None,
+                frequency: options.frequency,
+                sampling: None,
+                ebpf,
+            }
+        };
+        session.fill_scope(options)?;
+        session.load_programs()?;
+        // Release objects have no log map; then there is nothing to read.
+        session.logger = aya_log::EbpfLogger::init(&mut session.ebpf).ok();
+        Ok(session)
+    }
+
+    fn fill_scope(&mut self, options: &Options) -> Result<(), ProbeError> {
+        if let Scope::Processes(tgids) = &options.scope {
+            for tgid in tgids {
+                self.watch(*tgid)?;
+            }
+        }
+        if let Scope::Cgroups(ids) = &options.scope {
+            let map = take(&mut self.ebpf, "SCOPE_CGROUPS")?;
+            let error = ProbeError::map("SCOPE_CGROUPS");
+            let mut map: HashMap<MapData, u64, u32> = map.try_into().map_err(&error)?;
+            for id in ids {
+                map.insert(id.0, 0, 0).map_err(&error)?;
+            }
+        }
+        if !options.executables.is_empty() {
+            let map = take(&mut self.ebpf, "SCOPE_EXECUTABLES")?;
+            let error = ProbeError::map("SCOPE_EXECUTABLES");
+            let mut map: HashMap<MapData, Executable, u32> = map.try_into().map_err(&error)?;
+            for key in &options.executables {
+                map.insert(Executable(*key), 0, 0).map_err(&error)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn load_programs(&mut self) -> Result<(), ProbeError> {
+        let loop_result = perf_program(&mut self.ebpf, SAMPLE)?.load();
+        self.sampling = Some(match loop_result {
+            Ok(()) => SAMPLE,
+            Err(error) => {
+                debug!(error = %chain(&error), "no bpf_loop here; loading the program without it");
+                let program = perf_program(&mut self.ebpf, SAMPLE_WITHOUT_LOOP)?;
+                program.load().map_err(|error| ProbeError::program(SAMPLE_WITHOUT_LOOP, &error))?;
+                SAMPLE_WITHOUT_LOOP
+            }
+        });
+        for (name, _) in LIFECYCLE {
+            raw_program(&mut self.ebpf, name)?.load().map_err(|error| ProbeError::program(name, &error))?;
+        }
+        Ok(())
+    }
+
+    /// The pool of unwind tables. Can be taken once.
+    pub fn take_tables(&mut self) -> Result<Tables, ProbeError> {
+        Tables::new(take(&mut self.ebpf, "TABLES")?)
+    }
+
+    /// Attaches the programs that follow processes.
+    pub fn attach_lifecycle(&mut self) -> Result<(), ProbeError> {
+        for (name, tracepoint) in LIFECYCLE {
+            raw_program(&mut self.ebpf, name)?.attach(tracepoint).map_err(|error| ProbeError::Attach {
+                program: name,
+                target: format!("tracepoint {tracepoint}"),
+                reason: chain(&error),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Samples every CPU.
+    pub fn sample_cpus(&mut self) -> Result<Sampler, ProbeError> {
+        let cpus = online_cpus()?;
+        let scopes = cpus.into_iter().map(|cpu| PerfEventScope::AllProcessesOneCpu { cpu });
+        self.sample(scopes.collect(), false)
+    }
+
+    /// Samples these threads, and those that they make from now on. One that has ended meanwhile is passed over.
+    pub fn sample_threads(&mut self, tids: &[Tid]) -> Result<Sampler, ProbeError> {
+        let scopes = tids.iter().map(|tid| PerfEventScope::OneProcess { pid: tid.0, cpu: None });
+        self.sample(scopes.collect(), true)
+    }
+
+    fn sample(&mut self, scopes: Vec<PerfEventScope>, inherit: bool) -> Result<Sampler, ProbeError> {
+        let name = self.sampling.ok_or(ProbeError::Missing { name: SAMPLE })?;
+        let frequency = SamplePolicy::Frequency(self.frequency);
+        let program = perf_program(&mut self.ebpf, name)?;
+        let mut sampler = Sampler::Cycles;
+        for scope in scopes {
+            let mut attach = |sampler| program.attach(event(sampler), scope, frequency, inherit);
+            let mut result = attach(sampler);
+            if sampler == Sampler::Cycles && matches!(errno(&result), Some(libc::ENOENT | libc::EOPNOTSUPP)) {
+                info!("no hardware cycles here: sampling by cpu-clock");
+                sampler = Sampler::CpuClock;
+                result = attach(sampler);
+            }
+            if inherit && errno(&result) == Some(libc::ESRCH) {
+                continue;
+            }
+            result.map_err(|error| ProbeError::Attach {
+                program: name,
+                target: format!("{scope:?}"),
+                reason: chain(&error),
+            })?;
+        }
+        Ok(sampler)
+    }
+
+    /// Puts a process in scope.
+    pub fn watch(&mut self, tgid: Tgid) -> Result<(), ProbeError> {
+        self.scope_tgids.insert(tgid.0, 0, 0).map_err(ProbeError::map("SCOPE_TGIDS"))
+    }
+
+    /// Tells the kernel side a process's mappings.
+    pub fn set_process(&mut self, tgid: Tgid, process: Process) -> Result<(), ProbeError> {
+        self.processes.insert(tgid.0, Slots(process), 0).map_err(ProbeError::map("PROCESSES"))
+    }
+
+    /// Forgets a process's mappings. One that the kernel side has forgotten itself (exec, exit) is no error.
+    pub fn remove_process(&mut self, tgid: Tgid) {
+        let _ = self.processes.remove(&tgid.0);
+    }
+
+    /// Hands over every record that is in the ring now.
+    pub fn drain(&mut self, mut handle: impl FnMut(&[u8])) {
+        if let Some(logger) = &mut self.logger {
+            logger.flush();
+        }
+        while let Some(record) = self.events.next() {
+            handle(&record);
+        }
+    }
+
+    /// The kernel side's counters, summed over CPUs.
+    pub fn counters(&self) -> Result<Vec<(Counter, u64)>, ProbeError> {
+        let sum = |counter: Counter| -> Result<u64, ProbeError> {
+            let values = self.counts.get(&(counter as u32), 0).map_err(ProbeError::map("COUNTS"))?;
+            Ok(values.iter().sum())
+        };
+        Counter::ALL.iter().map(|counter| Ok((*counter, sum(*counter)?))).collect()
+    }
+}
+
+fn event(sampler: Sampler) -> PerfEventConfig {
+    match sampler {
+        Sampler::Cycles => PerfEventConfig::Hardware(HardwareEvent::CpuCycles),
+        Sampler::CpuClock => PerfEventConfig::Software(SoftwareEvent::CpuClock),
+    }
+}
+
+/// The error number behind a failed attachment.
+fn errno<T>(result: &Result<T, ProgramError>) -> Option<i32> {
+    match result {
+        Err(ProgramError::SyscallError(error)) => error.io_error.raw_os_error(),
+        _ => None,
+    }
+}
+
+fn load_object(options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebpf, ProbeError> {
+    let kind = match options.scope {
+        Scope::All => ScopeKind::All,
+        Scope::Processes(_) => ScopeKind::Processes,
+        Scope::Cgroups(_) => ScopeKind::Cgroups,
+    } as u32;
+    let (follow, by_comm) = (u32::from(options.follow), u32::from(options.comm.is_some()));
+    let by_executable = u32::from(!options.executables.is_empty());
+    let comm = options.comm.unwrap_or_default();
+    let pid_namespace = options.pid_namespace.unwrap_or_default();
+    let weight = 1_000_000_000 / options.frequency.max(1);
+    let kernel_stacks = u32::from(options.kernel_stacks);
+    let cpus = possible_cpus()?.iter().max().map_or(1, |last| last + 1);
+
+    let mut loader = EbpfLoader::new();
+    // The offsets are looked up by descry itself; aya's own view of all the kernel's types would cost 30 MB.
+    loader.btf(None);
+    loader
+        .override_global("SCOPE_KIND", &kind, true)
+        .override_global("FOLLOW", &follow, true)
+        .override_global("SCOPE_BY_COMM", &by_comm, true)
+        .override_global("SCOPE_COMM", &comm, true)
+        .override_global("SCOPE_BY_EXECUTABLE", &by_executable, true)
+        .override_global("PID_NAMESPACE", &pid_namespace, true)
+        .override_global("SAMPLE_WEIGHT", &weight, true)
+        .override_global("KERNEL_STACKS", &kernel_stacks, true)
+        .map_max_entries("EVENTS", options.ring_bytes)
+        .map_max_entries("TABLES", options.table_chunks)
+        .map_max_entries("MEMOS", cpus);
+    for (name, value) in offsets {
+        loader.override_global(name, value, true);
+    }
+    loader.load(OBJECT).map_err(|source| ProbeError::Load { source: Box::new(source) })
+}
+
+/// A map, taken out of the object.
+fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, ProbeError> {
+    ebpf.take_map(name).ok_or(ProbeError::Missing { name })
+}
+
+fn perf_program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut PerfEvent, ProbeError> {
+    let program = ebpf.program_mut(name).ok_or(ProbeError::Missing { name })?;
+    program.try_into().map_err(|error: ProgramError| ProbeError::program(name, &error))
+}
+
+fn raw_program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut RawTracePoint, ProbeError> {
+    let program = ebpf.program_mut(name).ok_or(ProbeError::Missing { name })?;
+    program.try_into().map_err(|error: ProgramError| ProbeError::program(name, &error))
+}
+
+/// Kernels before 5.11 count BPF memory against this limit; later ones do not, so a refusal is no failure.
+fn raise_memlock() {
+    use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+    if let Err(error) = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY) {
+        debug!(%error, "cannot raise the limit of locked memory");
+    }
+}

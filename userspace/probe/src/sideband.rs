@@ -1,0 +1,50 @@
+//! New executable mappings of every process, from the perf subsystem.
+//!
+//! The kernel writes a `PERF_RECORD_MMAP2` for each executable mapping that is made or made executable, with the file's
+//! device and inode and the path. Nothing is asked of the watched program: no system call is hooked. Kernel 5.15 and
+//! later have all that is used (`mmap2` is of 3.16).
+
+mod parse;
+mod ring;
+
+pub use parse::MmapEvent;
+
+use crate::{ProbeError, online_cpus};
+use ring::Ring;
+
+/// One ring a CPU.
+pub struct SideBand {
+    rings: Vec<Ring>,
+    lost: u64,
+    malformed: u64,
+}
+
+impl SideBand {
+    /// Opens a ring on every CPU that is online.
+    pub fn open() -> Result<Self, ProbeError> {
+        let rings = online_cpus()?.into_iter().map(Ring::open).collect::<Result<_, _>>()?;
+        Ok(Self { rings, lost: 0, malformed: 0 })
+    }
+
+    /// Hands over all mappings since the last call, CPU by CPU.
+    pub fn drain(&mut self, mut handle: impl FnMut(MmapEvent)) {
+        for ring in &mut self.rings {
+            ring.drain(|record| match parse::record(record) {
+                Ok(parse::Record::Mmap(event)) => handle(event),
+                Ok(parse::Record::Lost(count)) => self.lost += count,
+                Ok(parse::Record::Other) => {}
+                Err(parse::Malformed) => self.malformed += 1,
+            });
+        }
+    }
+
+    /// Records that the kernel could not write because a ring was full.
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// Records of a form that is not known.
+    pub fn malformed(&self) -> u64 {
+        self.malformed
+    }
+}
