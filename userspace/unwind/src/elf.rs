@@ -3,13 +3,15 @@
 //! Sections are taken by name; a file without section headers is searched through `PT_GNU_EH_FRAME`, as the runtime's
 //! own unwinder does. Nothing is copied but what is compressed.
 
-use crate::report::{Limits, Report};
-use crate::section::Format;
-use crate::search_table::SearchTable;
 use crate::Error;
+use crate::report::{Limits, Report};
+use crate::search_table::SearchTable;
+use crate::section::Format;
 use object::elf::{PF_X, PT_GNU_EH_FRAME};
 use object::read::elf::{ElfFile64, ProgramHeader};
-use object::{CompressionFormat, Endianness, Object, ObjectSection, ObjectSegment, ObjectSymbol, SegmentFlags};
+use object::{
+    CompressionFormat, Endianness, Object, ObjectSection, ObjectSegment, ObjectSymbol, SegmentFlags,
+};
 use std::ops::Range;
 
 /// The instruction sets that the unwinder knows.
@@ -129,7 +131,12 @@ impl Frames {
                     continue;
                 }
             };
-            self.tables.push(Table { format, content, bases: bases(elf, section.address()), terminated: false });
+            self.tables.push(Table {
+                format,
+                content,
+                bases: bases(elf, section.address()),
+                terminated: false,
+            });
         }
     }
 
@@ -137,7 +144,8 @@ impl Frames {
     /// through it stops at its terminator.
     fn add_by_program_header(&mut self, elf: &Elf<'_>, file: &[u8]) {
         let endian = elf.endian();
-        let Some(segment) = elf.elf_program_headers().iter().find(|s| s.p_type(endian) == PT_GNU_EH_FRAME) else {
+        let Some(segment) = elf.elf_program_headers().iter().find(|s| s.p_type(endian) == PT_GNU_EH_FRAME)
+        else {
             return;
         };
         let address = segment.p_vaddr(endian);

@@ -51,7 +51,9 @@ pub(crate) fn deref<'a, S: UnwindSection<Slice<'a>>>(
     };
     let addend = match found.get(2..len)? {
         [] => 0,
-        [Operation::PlusConstant { value }] | [Operation::UnsignedConstant { value }, Operation::Plus] => *value,
+        [Operation::PlusConstant { value }] | [Operation::UnsignedConstant { value }, Operation::Plus] => {
+            *value
+        }
         _ => return None,
     };
     Some((*register, *offset, addend))

@@ -78,7 +78,10 @@ impl Functions {
 
     fn overlaps(&self, function: &Function) -> bool {
         let after = self.0.partition_point(|known| known.start < function.end);
-        after.checked_sub(1).and_then(|index| self.0.get(index)).is_some_and(|known| known.end > function.start)
+        after
+            .checked_sub(1)
+            .and_then(|index| self.0.get(index))
+            .is_some_and(|known| known.end > function.start)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Function> {

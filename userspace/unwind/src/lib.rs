@@ -11,15 +11,20 @@
 //! Nothing here does I/O, reads a clock or trusts its input: a broken entry costs its function and is counted.
 #![forbid(unsafe_code)]
 
+pub mod cfi;
 mod elf;
 mod error;
 mod expression;
 mod fde;
+pub mod layout;
+pub mod pool;
 mod report;
 pub mod rows;
 mod rule;
 mod search_table;
 mod section;
+
+pub mod walk;
 
 pub use elf::Architecture;
 pub use error::Error;

@@ -4,12 +4,12 @@
 //! first that knows it. Functions are put in order before their instructions run, so that rows are made in place and
 //! cost 12 bytes each at all times.
 
+use crate::Error;
 use crate::elf::{Architecture, Frames};
 use crate::fde::{Function, Functions};
 use crate::report::{Limits, Report};
 use crate::rule::{self, Rule};
 use crate::section::{self, CieCache, Format, Slice};
-use crate::Error;
 use descry_abi::unwind::{CfaKind, FpKind, PAGE_SHIFT};
 use descry_decode::ids::ElfAddress;
 use gimli::{BaseAddresses, UnwindContext, UnwindSection};
@@ -73,7 +73,7 @@ impl Rows {
     }
 
     /// Every address at which another rule comes into force, ascending.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (ElfAddress, Rule)> + '_ {
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (ElfAddress, Rule)> + ExactSizeIterator + '_ {
         self.entries.iter().map(|entry| (ElfAddress(self.base + u64::from(entry.offset)), entry.rule()))
     }
 
@@ -81,14 +81,18 @@ impl Rows {
     pub fn find(&self, address: ElfAddress) -> Rule {
         let Some(offset) = address.0.checked_sub(self.base) else { return Rule::NONE };
         let after = self.entries.partition_point(|entry| u64::from(entry.offset) <= offset);
-        after.checked_sub(1).and_then(|index| self.entries.get(index)).map_or(Rule::NONE, |entry| entry.rule())
+        after
+            .checked_sub(1)
+            .and_then(|index| self.entries.get(index))
+            .map_or(Rule::NONE, |entry| entry.rule())
     }
 
     /// Rows from parts, for what knows its code without a file (and for tests). Rows must ascend by address and span
     /// less than 4 GiB; the first that does not, and those after it, are left out.
     pub fn from_rules(rules: impl IntoIterator<Item = (ElfAddress, Rule)>) -> Self {
         let mut rules = rules.into_iter().peekable();
-        let mut rows = Self { base: rules.peek().map_or(0, |(start, _)| page_start(start.0)), entries: vec![] };
+        let mut rows =
+            Self { base: rules.peek().map_or(0, |(start, _)| page_start(start.0)), entries: vec![] };
         let mut last = 0;
         for (address, rule) in rules {
             if address.0 < last || !rows.push(address.0, rule) {
@@ -101,7 +105,8 @@ impl Rows {
 
     /// Puts `rule` in force from `address` on, which is not below the last one's; `false`: too far from the first.
     fn push(&mut self, address: u64, rule: Rule) -> bool {
-        let Some(offset) = address.checked_sub(self.base).and_then(|offset| u32::try_from(offset).ok()) else {
+        let Some(offset) = address.checked_sub(self.base).and_then(|offset| u32::try_from(offset).ok())
+        else {
             return false;
         };
         if self.entries.last().is_some_and(|last| last.offset == offset) {

@@ -3,8 +3,8 @@
 
 use crate::elf::Architecture;
 use gimli::{
-    BaseAddresses, CommonInformationEntry, DebugFrame, EhFrame, EndianSlice, FrameDescriptionEntry, LittleEndian,
-    UnwindSection, Vendor,
+    BaseAddresses, CommonInformationEntry, DebugFrame, EhFrame, EndianSlice, FrameDescriptionEntry,
+    LittleEndian, UnwindSection, Vendor,
 };
 use rustc_hash::FxHashMap;
 
@@ -79,7 +79,11 @@ pub(crate) fn fde<'a, S: UnwindSection<Slice<'a>>>(
 pub(crate) struct CieCache<'a>(FxHashMap<usize, Option<Cie<'a>>>);
 
 impl<'a> CieCache<'a> {
-    fn get(&mut self, offset: usize, parse: impl FnOnce() -> gimli::Result<Cie<'a>>) -> gimli::Result<Cie<'a>> {
+    fn get(
+        &mut self,
+        offset: usize,
+        parse: impl FnOnce() -> gimli::Result<Cie<'a>>,
+    ) -> gimli::Result<Cie<'a>> {
         if self.0.len() >= MAX_CACHED_CIES && !self.0.contains_key(&offset) {
             self.0.clear();
         }
