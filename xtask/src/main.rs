@@ -8,7 +8,9 @@
 mod build_ebpf;
 mod codegen;
 mod command;
+mod demo;
 mod install;
+mod products;
 mod repo;
 mod source_hash;
 mod strip;
@@ -35,6 +37,8 @@ enum Task {
     BuildEbpf(build_ebpf::Args),
     /// Generate the protobuf code.
     Codegen(codegen::Args),
+    /// Profile a bundled worker and show what comes out; needs root.
+    Demo(demo::Args),
     /// Check the rules of the house.
     Tidy,
 }
@@ -53,6 +57,7 @@ fn dispatch(task: Task) -> Result<()> {
     match task {
         Task::BuildEbpf(args) => build_ebpf::run(&args),
         Task::Codegen(args) => codegen::run(&args),
+        Task::Demo(args) => demo::run(&args),
         Task::Tidy => tidy::run(),
     }
 }
