@@ -1,0 +1,90 @@
+//! descry on a real kernel, watching programs whose truth is known. See the crate's documentation for what it needs.
+//!
+//! Every test takes the machine for itself, since shares of CPU time are right only if nothing else of ours runs.
+#![forbid(unsafe_code)]
+
+mod bad_input;
+mod cleanup;
+mod formats;
+mod hostile;
+mod lifecycle;
+mod namespaces;
+mod options;
+mod oracle;
+mod real;
+mod split;
+mod stacks;
+mod targets;
+
+use anyhow::{Result, ensure};
+use descry_tests::descry::{Descry, Stats};
+use descry_tests::folded::Folded;
+
+/// The rate at which shares and roots are asserted: no divisor of a timer's.
+const HZ: u32 = 999;
+
+/// What must reach its root, at least (0 to 1).
+const ROOTED: f64 = 0.995;
+
+/// Root frames of programs and of threads: names of the C libraries, and libc's code where its symbols are not installed.
+const ROOTS: &[&str] = &["_start", "*clone3", "*clone", "[libc.so.6+*"];
+
+/// Measures one process and checks what is true of every measurement: samples were taken, none was lost, the counts add
+/// up, and the stacks are whole.
+fn measure_whole(pid: u32, seconds: u32) -> Result<Folded> {
+    let (folded, stats) = measure(Descry::profile(HZ, seconds)?.pid(pid))?;
+    check_whole(&folded, &stats)?;
+    Ok(folded)
+}
+
+/// Runs a profile and checks that samples were taken, none was lost, and the counts add up.
+fn measure(descry: Descry) -> Result<(Folded, Stats)> {
+    let outcome = descry.succeed()?;
+    let (folded, stats) = (outcome.folded()?, outcome.stats()?);
+    ensure!(stats.samples > 0, "no samples:\n{}", outcome.stderr);
+    let lost: u64 = stats.lost.values().sum();
+    ensure!(lost == 0, "lost: {:?}", stats.lost);
+    ensure!(
+        folded.total() == stats.samples,
+        "{} samples were taken, {} are in the output",
+        stats.samples,
+        folded.total()
+    );
+    Ok((folded, stats))
+}
+
+/// At least 99.5 % of the samples reach their root, by descry's own word and by the names of the first frames.
+fn check_whole(folded: &Folded, stats: &Stats) -> Result<()> {
+    let cut = folded.filter(|stack| stack.truncated);
+    ensure!(stats.rooted >= ROOTED, "{} rooted; cut:\n{}", stats.rooted, cut.heaviest(10));
+    let rooted = folded.rooted(ROOTS);
+    let others = folded.filter(|stack| stack.truncated || !stack.frames.first().is_some_and(is_root));
+    ensure!(rooted >= ROOTED, "{rooted} begin at a root; not:\n{}", others.heaviest(10));
+    Ok(())
+}
+
+fn is_root(frame: &descry_tests::folded::Frame) -> bool {
+    ROOTS.iter().any(|root| frame.is(root))
+}
+
+/// A share is what it should be, within `margin`; all from 0 to 1.
+fn check_share(folded: &Folded, what: &str, share: f64, expected: f64, margin: f64) -> Result<()> {
+    ensure!(
+        (share - expected).abs() <= margin,
+        "{what}: {share:.4} instead of {expected} +- {margin}, of\n{}",
+        folded.heaviest(15)
+    );
+    Ok(())
+}
+
+/// At least `least` (0 to 1) of the samples have a stack like one of these, from the root to the leaf.
+fn check_paths(folded: &Folded, paths: &[&[&str]], least: f64) -> Result<()> {
+    let share = folded.share(|stack| paths.iter().any(|path| stack.matches(path)));
+    let others = folded.filter(|stack| !paths.iter().any(|path| stack.matches(path)));
+    ensure!(
+        share >= least,
+        "{share:.4} instead of {least} of the stacks are like {paths:?}; the others:\n{}",
+        others.heaviest(15)
+    );
+    Ok(())
+}
