@@ -1,0 +1,35 @@
+//! What was found and what was not, counted.
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
+        /// Counters of one [`Symbolizer`](crate::Symbolizer), from its start.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct Counters { $($(#[doc = $doc])+ pub $name: u64,)+ }
+
+        impl Counters {
+            /// Names and values.
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($name), self.$name),)+].into_iter()
+            }
+        }
+    };
+}
+
+counters! {
+    /// Addresses asked for.
+    addresses,
+    /// Addresses named by debug information.
+    by_dwarf,
+    /// Addresses named by a symbol table.
+    by_symbol_table,
+    /// Addresses named as entries of a procedure linkage table.
+    by_plt,
+    /// Addresses named by the table of functions of a stripped Go program.
+    by_go_table,
+    /// Addresses of the kernel that were named.
+    by_kallsyms,
+    /// Addresses that no symbol covers.
+    unknown,
+    /// Problems reported.
+    problems,
+}

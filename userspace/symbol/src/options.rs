@@ -1,0 +1,63 @@
+//! What to look for, and how much it may cost.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Bounds on the work for one object. Input is written by whoever built the program, so everything has one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Debug sections together, as stored in the file (bytes); above it only symbol tables are read.
+    pub max_debug_bytes: u64,
+    /// Debug sections together after decompression (bytes); they lie in memory while their object is read.
+    pub max_decompressed_bytes: u64,
+    /// Steps of the parsers, about one for each byte read, for one call.
+    pub max_work: u64,
+    /// Symbols considered in one table.
+    pub max_symbols: u64,
+    /// Bytes of a name; longer ones are cut and end in `…`.
+    pub max_name_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_debug_bytes: 1 << 30,
+            max_decompressed_bytes: 256 << 20,
+            max_work: 1 << 30,
+            max_symbols: 16 << 20,
+            max_name_bytes: 4096,
+        }
+    }
+}
+
+/// What a [`Symbolizer`](crate::Symbolizer) looks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Report inlined functions as frames of their own.
+    pub inlines: bool,
+    /// Report files and lines.
+    pub lines: bool,
+    /// Bounds on the work.
+    pub limits: Limits,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { inlines: true, lines: true, limits: Limits::default() }
+    }
+}
+
+/// One file with code, and where to read it.
+#[derive(Clone, Debug)]
+pub struct ObjectSource {
+    /// Where the file can be opened now, for example `/proc/self/fd/N` when it is gone from its directory.
+    pub open_path: PathBuf,
+    /// The path as the process sees it.
+    pub name: Arc<str>,
+    /// A file with the debug information of this one, if the caller found one (by build id or debug link).
+    pub debug_path: Option<PathBuf>,
+    /// Whether the Go toolchain built it.
+    pub is_go: bool,
+    /// Whether it holds Rust.
+    pub is_rust: bool,
+}
