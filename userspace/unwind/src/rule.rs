@@ -129,6 +129,10 @@ fn simple<'a, S: UnwindSection<Slice<'a>>>(
     ra: Option<Place>,
 ) -> Option<Rule> {
     let (cfa, cfa_words) = cfa(architecture, section, cie, row.cfa(), names)?;
+    // By default it is the CFA; longjmp has a rule of its own.
+    if row.register(names.sp).is_some() {
+        return None;
+    }
     let fp = at_cfa(section, cie, row.cfa(), row.register(names.fp));
     let same = |rule: &Option<Place>| matches!(rule, None | Some(RegisterRule::SameValue));
     let rule = |fp, fp_words| Rule { cfa, fp, cfa_words, fp_words };

@@ -59,14 +59,16 @@ fn parse(text: &str) -> BTreeMap<u64, Option<Said>> {
     let hex = |text: &str| u64::from_str_radix(text, 16).expect("a hexadecimal number");
     let mut rows = BTreeMap::new();
     let mut ends = Vec::new();
-    let mut cies: HashMap<&str, Said> = HashMap::new();
-    let mut columns: Vec<&str> = Vec::new();
+    let mut cies: HashMap<String, Said> = HashMap::new();
+    let mut columns: Vec<String> = Vec::new();
     // The CIE at hand, if it is one.
     let mut cie = None;
     for line in text.lines() {
+        // A register in a column has its name beside it: "r9 (r9)".
+        let line = line.replace(" (", "(");
         let words: Vec<&str> = line.split_whitespace().collect();
         if line.contains(" CIE ") {
-            cie = Some(words[0]);
+            cie = Some(words[0].to_owned());
         } else if let Some(at) = words.iter().position(|word| word.starts_with("cie=")) {
             cie = None;
             let (start, end) = words[at + 1]["pc=".len()..].split_once("..").expect("a range");
@@ -79,12 +81,13 @@ fn parse(text: &str) -> BTreeMap<u64, Option<Said>> {
                 ends.push(end);
             }
         } else if words.first() == Some(&"LOC") {
-            columns = words;
+            columns = words.into_iter().map(str::to_owned).collect();
         } else if words.len() == columns.len() && words.first().is_some_and(|w| w.len() == 16) {
-            let column = |name| columns.iter().position(|c| *c == name).map_or("u", |at| words[at]).to_owned();
+            let column =
+                |name| columns.iter().position(|c| *c == name).map_or("u", |at| words[at]).to_owned();
             let said = Said { cfa: column("CFA"), rbp: column("rbp"), ra: column("ra") };
-            match cie {
-                Some(offset) => drop(cies.insert(offset, said)),
+            match &cie {
+                Some(offset) => drop(cies.insert(offset.clone(), said)),
                 None => drop(rows.insert(hex(words[0]), Some(said))),
             }
         }
