@@ -56,10 +56,7 @@ fn generate(into: &Path) -> Result<()> {
     for name in names(into)? {
         let file = into.join(name);
         command::run(
-            Command::new("rustfmt")
-                .args(["--edition", "2024", "--config-path"])
-                .arg(repo::root())
-                .arg(&file),
+            Command::new("rustfmt").args(["--edition", "2024", "--config-path"]).arg(repo::root()).arg(&file),
         )?;
     }
     Ok(())

@@ -37,7 +37,9 @@ pub fn run(args: &Args) -> Result<()> {
     };
     fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
 
-    step("starting the worker: two threads, no frame pointers, CPU time 60/30/10 in checkout, search and render");
+    step(
+        "starting the worker: two threads, no frame pointers, CPU time 60/30/10 in checkout, search and render",
+    );
     let mut worker = Running::start(&burner, ["--threads", "2"], |command| {
         command.stdout(Stdio::null());
     })?;
@@ -73,7 +75,9 @@ fn measure(descry: &mut Command) -> Result<()> {
     let status = descry.status().context("cannot start descry")?;
     match status.code() {
         Some(0) => Ok(()),
-        Some(3) => Err(NotAllowed("descry cannot measure on this machine; what is missing is above".into()).into()),
+        Some(3) => {
+            Err(NotAllowed("descry cannot measure on this machine; what is missing is above".into()).into())
+        }
         _ => bail!("descry failed: {status}"),
     }
 }

@@ -40,10 +40,43 @@ pub const EBPF_LINKER: &[Package] = &[
     package("zlib1g-dev", "/usr/include/zlib.h"),
 ];
 
+/// To compile libFuzzer.
+pub const FUZZ: &[Package] = &[package("g++", "c++")];
+
+/// What the tests drive and compare with.
+pub const TESTS: &[Package] = &[
+    package("gcc", "cc"),
+    package("g++", "c++"),
+    package("libc6-dev", "/usr/include/stdlib.h"),
+    package("binutils", "readelf"),
+    package("bpftool", "/usr/sbin/bpftool"),
+    package("gdb", "/usr/bin/gdb"),
+    package("nginx-light", "/usr/sbin/nginx"),
+    package("nodejs", "/usr/bin/node"),
+    package("openssl", "/usr/bin/openssl"),
+    package("postgresql", "/usr/share/doc/postgresql"),
+    package("postgresql-contrib", "/usr/bin/pgbench"),
+    package("python3", "/usr/bin/python3"),
+    package("util-linux", "unshare"),
+    package("wrk", "/usr/bin/wrk"),
+];
+
+/// What measurements compare with, and what they compile.
+pub const BENCH: &[Package] = &[
+    package("gcc", "cc"),
+    package("libc6-dev", "/usr/include/stdlib.h"),
+    package("linux-perf", "perf"),
+    package("bpftrace", "bpftrace"),
+];
+
 impl Package {
     /// Whether what it brings is there, whoever installed it.
     pub fn is_there(&self) -> bool {
-        if self.brings.starts_with('/') { Path::new(self.brings).exists() } else { which(self.brings).is_some() }
+        if self.brings.starts_with('/') {
+            Path::new(self.brings).exists()
+        } else {
+            which(self.brings).is_some()
+        }
     }
 }
 

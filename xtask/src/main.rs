@@ -9,11 +9,13 @@ mod build_ebpf;
 mod codegen;
 mod command;
 mod demo;
+mod fuzz;
 mod install;
 mod products;
 mod repo;
 mod source_hash;
 mod strip;
+mod test;
 mod tidy;
 
 use std::process::ExitCode;
@@ -39,6 +41,10 @@ enum Task {
     Codegen(codegen::Args),
     /// Profile a bundled worker and show what comes out; needs root.
     Demo(demo::Args),
+    /// Run everything that CI runs; needs root for the tests on this kernel.
+    Test(test::Args),
+    /// Run fuzz targets with stable Rust.
+    Fuzz(fuzz::Args),
     /// Check the rules of the house.
     Tidy,
 }
@@ -58,6 +64,8 @@ fn dispatch(task: Task) -> Result<()> {
         Task::BuildEbpf(args) => build_ebpf::run(&args),
         Task::Codegen(args) => codegen::run(&args),
         Task::Demo(args) => demo::run(&args),
+        Task::Test(args) => test::run(&args),
+        Task::Fuzz(args) => fuzz::run(&args),
         Task::Tidy => tidy::run(),
     }
 }

@@ -33,7 +33,9 @@ pub fn compute() -> Result<String> {
         for entry in inside {
             let entry = entry?;
             let name = entry.file_name().to_string_lossy();
-            if entry.file_type().is_file() && (name.ends_with(".rs") || name == "Cargo.toml" || name == "Cargo.lock") {
+            if entry.file_type().is_file()
+                && (name.ends_with(".rs") || name == "Cargo.toml" || name == "Cargo.lock")
+            {
                 files.push(repo::shown(entry.path()));
             }
         }

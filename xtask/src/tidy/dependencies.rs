@@ -80,7 +80,9 @@ fn direction(package: &Package, findings: &mut Vec<String>) {
         return;
     };
     for dependency in &package.dependencies {
-        if dependency.kind != DependencyKind::Development && place(&dependency.name).is_some_and(|it| it >= own) {
+        if dependency.kind != DependencyKind::Development
+            && place(&dependency.name).is_some_and(|it| it >= own)
+        {
             findings.push(format!("{}: may not depend on {}: it comes later", package.name, dependency.name));
         }
     }
@@ -107,7 +109,8 @@ fn forbidden(metadata: &Metadata, findings: &mut Vec<String>) -> Result<()> {
     let built: BTreeSet<&str> = resolve.nodes.iter().map(|node| metadata[&node.id].name.as_str()).collect();
     for (name, why) in FORBIDDEN {
         if built.contains(name) {
-            findings.push(format!("the crate {name} came in: {why} (`cargo tree -i {name}` says from where)"));
+            findings
+                .push(format!("the crate {name} came in: {why} (`cargo tree -i {name}` says from where)"));
         }
     }
     Ok(())

@@ -28,7 +28,10 @@ pub(super) fn check(findings: &mut Vec<String>) -> Result<()> {
         };
         for path in &paths {
             if bytes.windows(path.len()).any(|window| window == path.as_bytes()) {
-                findings.push(format!("{}: names a path of the machine that built it: {path}", repo::shown(&object)));
+                findings.push(format!(
+                    "{}: names a path of the machine that built it: {path}",
+                    repo::shown(&object)
+                ));
             }
         }
     }

@@ -12,7 +12,8 @@ use crate::repo;
 const MOST_LINES: usize = 600;
 
 /// What is read, by the ending of its name.
-const READ: &[&str] = &["rs", "toml", "md", "sh", "c", "h", "cpp", "S", "go", "py", "js", "proto", "yml", "yaml"];
+const READ: &[&str] =
+    &["rs", "toml", "md", "sh", "c", "h", "cpp", "S", "go", "py", "js", "proto", "yml", "yaml"];
 
 /// Directories with files that nobody writes by hand.
 const NOT_WRITTEN: &[&str] = &["target", ".git", "generated", "golden", "corpus", "artifacts", "prebuilt"];
@@ -48,7 +49,9 @@ fn file(path: &Path, text: &str, is_rust: bool, findings: &mut Vec<String>) {
     let shown = repo::shown(path);
     let lines = text.lines().count();
     if is_rust && lines > MOST_LINES {
-        findings.push(format!("{shown}: {lines} lines, more than {MOST_LINES}: look for the two things it has become"));
+        findings.push(format!(
+            "{shown}: {lines} lines, more than {MOST_LINES}: look for the two things it has become"
+        ));
     }
     for (index, line) in text.lines().enumerate() {
         let words = || line.split(|c: char| !c.is_alphanumeric() && c != '_');
@@ -78,10 +81,7 @@ mod tests {
     #[test]
     fn words_that_may_not_stand_are_found_as_words() {
         check("let TODOS = 1; // nothing\n", &[]);
-        check(
-            concat!("fn f() {}\n// TO", "DO: more\n"),
-            &[concat!("a.rs:2: TO", "DO may not stand")],
-        );
+        check(concat!("fn f() {}\n// TO", "DO: more\n"), &[concat!("a.rs:2: TO", "DO may not stand")]);
         check(concat!("d", "bg!(x);\n"), &[concat!("a.rs:1: d", "bg!(...) may not stand")]);
     }
 

@@ -27,7 +27,8 @@ pub(super) fn check(findings: &mut Vec<String>) -> Result<()> {
             let root = fs::read_to_string(&target.src_path)
                 .with_context(|| format!("cannot read {}", target.src_path))?;
             if !root.lines().any(|line| line.trim() == FORBIDS) {
-                findings.push(format!("{}: does not say {FORBIDS}", repo::shown(target.src_path.as_std_path())));
+                findings
+                    .push(format!("{}: does not say {FORBIDS}", repo::shown(target.src_path.as_std_path())));
             }
         }
         let manifest = fs::read_to_string(&package.manifest_path)
