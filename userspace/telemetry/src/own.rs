@@ -1,6 +1,7 @@
 //! descry's own traces, metrics and logs as OTLP (HTTP, protobuf).
 
-use std::time::{Duration, Instant};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use opentelemetry::metrics::MeterProvider;
 use opentelemetry::trace::TracerProvider;
@@ -48,7 +49,7 @@ pub enum OwnTelemetryError {
         reason: &'static str,
     },
     /// No thread, no runtime, no TLS.
-    #[error("descry's own telemetry cannot start: {source}; check the limits on threads and open files")]
+    #[error("descry's own telemetry cannot run: {source}; check the limits on threads and open files")]
     Start {
         /// The reason.
         #[source]
@@ -71,6 +72,12 @@ pub enum OwnTelemetryError {
         /// The reason.
         #[source]
         source: opentelemetry_sdk::error::OTelSdkError,
+    },
+    /// The receiver took longer than it was given.
+    #[error("the last of descry's own telemetry was not sent within {bound:?}; check that the receiver runs")]
+    TimedOut {
+        /// The time that it was given.
+        bound: Duration,
     },
 }
 
@@ -144,14 +151,21 @@ impl OwnTelemetry {
         if std::mem::replace(&mut self.ended, true) {
             return Ok(());
         }
-        let deadline = Instant::now() + bound;
-        let left = || deadline.saturating_duration_since(Instant::now());
-        let error = |signal| move |source| OwnTelemetryError::Shutdown { signal, source };
-        // All three are ended, whatever becomes of the first.
-        let traces = self.tracers.shutdown_with_timeout(left()).map_err(error("traces"));
-        let metrics = self.meters.shutdown_with_timeout(left()).map_err(error("metrics"));
-        let logs = self.loggers.shutdown_with_timeout(left()).map_err(error("logs"));
-        traces.and(metrics).and(logs)
+        // The reader of metrics waits five seconds whatever it is told, so the bound is kept from outside.
+        let (tracers, meters, loggers) = (self.tracers.clone(), self.meters.clone(), self.loggers.clone());
+        let (tell, told) = mpsc::channel();
+        let thread = std::thread::Builder::new().name("descry-own-end".to_owned());
+        let spawned = thread.spawn(move || {
+            let error = |signal| move |source| OwnTelemetryError::Shutdown { signal, source };
+            // All three are ended, whatever becomes of the first.
+            let traces = tracers.shutdown_with_timeout(bound).map_err(error("traces"));
+            let metrics = meters.shutdown_with_timeout(bound).map_err(error("metrics"));
+            let logs = loggers.shutdown_with_timeout(bound).map_err(error("logs"));
+            // Nobody listens any more when the bound has passed.
+            let _late = tell.send(traces.and(metrics).and(logs));
+        });
+        spawned.map_err(|source| OwnTelemetryError::Start { source })?;
+        told.recv_timeout(bound).unwrap_or(Err(OwnTelemetryError::TimedOut { bound }))
     }
 }
 
