@@ -1,0 +1,220 @@
+//! Interning and adding up.
+
+use std::hash::{BuildHasher, Hash};
+use std::sync::Arc;
+
+use descry_decode::ids::{BootNanos, Comm, Cpu, Tgid, Tid};
+use rustc_hash::{FxBuildHasher, FxHashMap};
+
+use crate::code::CodeRef;
+
+/// What keeps samples apart, beside process and stack.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dimensions {
+    /// The thread.
+    pub threads: bool,
+    /// The CPU.
+    pub cpus: bool,
+    /// Whether the time of each sample is kept.
+    pub timestamps: bool,
+}
+
+/// How much is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Different stacks at most; about 4 B a frame and 60 B each. Samples of further ones are kept without frames.
+    pub stacks: usize,
+    /// Times at most; 8 B each. Further samples are kept without a time.
+    pub timestamps: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { stacks: 1 << 18, timestamps: 1 << 21 }
+    }
+}
+
+/// What was given up to stay within the limits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Samples whose stack was one too many.
+    pub stacks_over_limit: u64,
+    /// Samples whose time was one too many.
+    pub timestamps_over_limit: u64,
+}
+
+/// One sample.
+#[derive(Clone, Debug)]
+pub struct Observation<'a> {
+    /// Process.
+    pub tgid: Tgid,
+    /// Name of the process: a process that runs another program counts as another one.
+    pub process_name: &'a Arc<str>,
+    /// Thread.
+    pub tid: Tid,
+    /// Name of the thread.
+    pub comm: Comm,
+    /// CPU.
+    pub cpu: Cpu,
+    /// When.
+    pub time: BootNanos,
+    /// Time that it stands for (ns).
+    pub weight: u64,
+    /// Leaf first.
+    pub stack: &'a [CodeRef],
+    /// Whether frames are missing at the root's end.
+    pub truncated: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    pub process: u32,
+    pub thread: Option<(Tid, Comm)>,
+    pub cpu: Option<Cpu>,
+    pub stack: u32,
+    pub timed: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Total {
+    pub count: u64,
+    pub weight: u64,
+    pub times: Vec<BootNanos>,
+}
+
+/// A table that gives equal values equal numbers. It keeps each value once.
+#[derive(Debug)]
+pub(crate) struct Interner<T> {
+    pub values: Vec<T>,
+    /// Hash of a value to the numbers of the values that have it.
+    numbers: FxHashMap<u64, Vec<u32>>,
+}
+
+impl<T> Default for Interner<T> {
+    fn default() -> Self {
+        Self { values: Vec::new(), numbers: FxHashMap::default() }
+    }
+}
+
+impl<T> Interner<T> {
+    /// The number of the value that equals `value`, made from it if there is none and fewer than `limit`.
+    pub fn intern<Q>(&mut self, value: &Q, limit: usize, make: impl FnOnce() -> T) -> Option<u32>
+    where
+        Q: Hash + ?Sized,
+        T: std::borrow::Borrow<Q>,
+        Q: Eq,
+    {
+        let numbers = self.numbers.entry(FxBuildHasher.hash_one(value)).or_default();
+        let known = numbers.iter().copied().find(|number| {
+            self.values.get(*number as usize).is_some_and(|known| known.borrow() == value)
+        });
+        if known.is_some() || self.values.len() >= limit {
+            return known;
+        }
+        let number = self.values.len() as u32;
+        self.values.push(make());
+        numbers.push(number);
+        Some(number)
+    }
+}
+
+/// Adds up samples.
+#[derive(Debug)]
+pub struct Aggregator {
+    dimensions: Dimensions,
+    limits: Limits,
+    pub(crate) processes: Interner<(Tgid, Arc<str>)>,
+    pub(crate) code: Interner<CodeRef>,
+    /// Numbers of code references, leaf first; whether frames are missing.
+    pub(crate) stacks: Interner<(Box<[u32]>, bool)>,
+    pub(crate) totals: FxHashMap<Key, Total>,
+    scratch: Vec<u32>,
+    times: usize,
+    counters: Counters,
+}
+
+/// Code references at most: numbers are 32 bits wide, and stacks are bounded.
+const MAX_CODE: usize = u32::MAX as usize;
+
+impl Aggregator {
+    /// An empty one.
+    pub fn new(dimensions: Dimensions, limits: Limits) -> Self {
+        Self {
+            dimensions,
+            limits,
+            processes: Interner::default(),
+            code: Interner::default(),
+            stacks: Interner::default(),
+            totals: FxHashMap::default(),
+            scratch: Vec::new(),
+            times: 0,
+            counters: Counters::default(),
+        }
+    }
+
+    /// Adds a sample.
+    pub fn add(&mut self, observation: &Observation<'_>) {
+        let name = observation.process_name;
+        let process = (observation.tgid, Arc::clone(name));
+        let Some(process) = self.processes.intern(&process, MAX_CODE, || process.clone()) else { return };
+        let stack = self.intern_stack(observation.stack, observation.truncated);
+        let timed = self.dimensions.timestamps && self.times < self.limits.timestamps;
+        if self.dimensions.timestamps && !timed {
+            self.counters.timestamps_over_limit += 1;
+        }
+        let key = Key {
+            process,
+            thread: self.dimensions.threads.then_some((observation.tid, observation.comm)),
+            cpu: self.dimensions.cpus.then_some(observation.cpu),
+            stack,
+            timed,
+        };
+        let total = self.totals.entry(key).or_default();
+        total.count += 1;
+        total.weight = total.weight.saturating_add(observation.weight);
+        if timed {
+            total.times.push(observation.time);
+            self.times += 1;
+        }
+    }
+
+    fn intern_stack(&mut self, stack: &[CodeRef], truncated: bool) -> u32 {
+        let full = self.stacks.values.len() >= self.limits.stacks;
+        self.scratch.clear();
+        for code in stack {
+            // With the stacks full, a new place in code is a place in a stack that is not kept.
+            let limit = if full { self.code.values.len() } else { MAX_CODE };
+            match self.code.intern(code, limit, || code.clone()) {
+                Some(number) => self.scratch.push(number),
+                None => return self.overflow(),
+            }
+        }
+        let key = (self.scratch.as_slice().into(), truncated);
+        match self.stacks.intern(&key, self.limits.stacks, || key.clone()) {
+            Some(number) => number,
+            None => self.overflow(),
+        }
+    }
+
+    /// The stack that stands for all that were one too many: no frames, and cut.
+    fn overflow(&mut self) -> u32 {
+        self.counters.stacks_over_limit += 1;
+        let key: (Box<[u32]>, bool) = (Box::default(), true);
+        self.stacks.intern(&key, usize::MAX, || key.clone()).unwrap_or_default()
+    }
+
+    /// All places in code, in the order in which [`Aggregator::finish`] wants to be told of them.
+    pub fn code(&self) -> &[CodeRef] {
+        &self.code.values
+    }
+
+    /// All processes, in the order in which [`Aggregator::finish`] wants to be told of them.
+    pub fn processes(&self) -> &[(Tgid, Arc<str>)] {
+        &self.processes.values
+    }
+
+    /// What was given up.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+}
