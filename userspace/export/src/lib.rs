@@ -1,3 +1,5 @@
 //! Profiles to files and to OTLP endpoints.
 #![forbid(unsafe_code)]
+pub mod format;
+pub mod otlp;
 pub mod send;
