@@ -111,6 +111,19 @@ fn signal_trampolines() {
 }
 
 #[test]
+fn the_trampoline_of_an_aarch64_vdso_has_no_entry() {
+    let mut table = Table::eh_frame();
+    let cie = table.cie("", 30, &[0x0c, 31, 0]);
+    table.fde(cie, CODE, 16, &[]);
+    table.fde(cie, CODE + 0x80, 16, &[]);
+    let at = |offset| Elf { trampoline: Some(CODE + offset), ..Elf::aarch64(table.clone()) };
+    let functions = [(0, "sp+0 x30"), (16, "none"), (0x80, "sp+0 x30"), (0x90, "none")];
+    let between = [&functions[..2], &[(0x40, "signal"), (0x4c, "none")], &functions[2..]].concat();
+    check(&at(0x44), &between);
+    check(&at(0xa4), &[&functions[..], &[(0xa0, "signal"), (0xac, "none")]].concat());
+}
+
+#[test]
 fn a_marked_frame_that_is_no_rt_sigframe_is_complex() {
     let mut table = Table::eh_frame();
     let cie = table.signal_frame(16);

@@ -95,6 +95,8 @@ pub struct Elf {
     pub header: bool,
     /// Whether to leave out all section headers.
     pub stripped: bool,
+    /// Address of `__kernel_rt_sigreturn` in the dynamic symbols.
+    pub trampoline: Option<u64>,
 }
 
 impl Elf {
@@ -110,10 +112,20 @@ impl Elf {
     pub fn bytes(&self) -> Vec<u8> {
         let header = self.eh_frame.as_ref().filter(|_| self.header).map(Table::header);
         let table = |table: &Option<Table>| table.as_ref().map(|table| table.bytes.clone());
+        let symbols = self.trampoline.map(|address| {
+            // The first symbol is empty; the other's name is at 1, it is a global function in section 1.
+            let mut symbols = vec![0; 24];
+            symbols.extend([1, 0, 0, 0, 0x12, 0, 1, 0]);
+            symbols.extend([address.to_le_bytes(), 8u64.to_le_bytes()].concat());
+            symbols
+        });
+        let symbol_names = self.trampoline.map(|_| b"\0__kernel_rt_sigreturn\0".to_vec());
         let sections = [
             (".eh_frame", 1u32, EH_FRAME, table(&self.eh_frame)),
             (".debug_frame", 1, 0, table(&self.debug_frame)),
             (".eh_frame_hdr", 1, EH_FRAME_HDR, header),
+            (".dynstr", 3, 0, symbol_names),
+            (".dynsym", 11, 0, symbols),
         ];
         let mut file = vec![0; 64 + 3 * 56];
         // name, type, address, offset, size
@@ -150,10 +162,14 @@ impl Elf {
 
         let section_headers = file.len() as u64;
         let count = if self.stripped { 0 } else { headers.len() as u16 };
-        for (name, kind, address, offset, size) in headers.into_iter().take(usize::from(count)) {
+        for (number, (name, kind, address, offset, size)) in
+            headers.into_iter().take(usize::from(count)).enumerate()
+        {
             file.extend(name.to_le_bytes());
             file.extend(kind.to_le_bytes());
-            for word in [2, address, offset, size, 0, 1, 0] {
+            // The symbols' names are in the section before them.
+            let (link, entry) = if kind == 11 { (number as u64 - 1, 24) } else { (0, 0) };
+            for word in [2, address, offset, size, link, 8, entry] {
                 file.extend(u64::to_le_bytes(word));
             }
         }
