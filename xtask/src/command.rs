@@ -149,25 +149,29 @@ impl Running {
 
     /// Fails when it has already ended.
     pub fn must_run(&mut self) -> Result<()> {
-        match self.child.try_wait()? {
+        match self.ended()? {
             None => Ok(()),
             Some(status) => bail!("{} ended early: {status}", self.name),
         }
     }
 
-    /// Waits for its end.
-    pub fn wait(&mut self) -> Result<ExitStatus> {
-        self.child.wait().with_context(|| format!("cannot wait for {}", self.name))
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        self.child.try_wait().with_context(|| format!("cannot wait for {}", self.name))
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = Pid::from_raw(i32::try_from(self.child.id())?);
+        kill(pid, signal).with_context(|| format!("cannot signal {}", self.name))
     }
 
     /// Asks it to end (SIGINT), and waits for at most `grace`.
     pub fn interrupt(&mut self, grace: Duration) -> Result<ExitStatus> {
-        let pid = Pid::from_raw(i32::try_from(self.child.id())?);
-        // It may have ended by itself: then there is nothing to signal, and the status tells.
-        let _ = kill(pid, Signal::SIGINT);
+        self.signal(Signal::SIGINT)?;
         let until = Instant::now() + grace;
         while Instant::now() < until {
-            if let Some(status) = self.child.try_wait()? {
+            if let Some(status) = self.ended()? {
                 return Ok(status);
             }
             std::thread::sleep(Duration::from_millis(20));

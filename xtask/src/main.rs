@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod build_ebpf;
 mod codegen;
 mod command;
@@ -45,6 +46,9 @@ enum Task {
     Test(test::Args),
     /// Run fuzz targets with stable Rust.
     Fuzz(fuzz::Args),
+    /// Measure what descry costs; needs root.
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Check the rules of the house.
     Tidy,
 }
@@ -66,6 +70,7 @@ fn dispatch(task: Task) -> Result<()> {
         Task::Demo(args) => demo::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Fuzz(args) => fuzz::run(&args),
+        Task::Bench(bench) => bench::run(&bench),
         Task::Tidy => tidy::run(),
     }
 }
