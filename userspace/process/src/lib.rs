@@ -14,6 +14,7 @@ pub mod namespace;
 pub mod object;
 mod proc_file;
 pub mod table;
+pub mod target;
 
 pub use error::ProcessError;
 pub use identity::{AttributeValue, Attributes};

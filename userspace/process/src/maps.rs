@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use descry_decode::ids::{FileOffset, RuntimeAddress, Tgid};
 
 use crate::error::ProcessError;
-use crate::proc_file;
+use crate::{proc_file, target};
 
 /// Executable mappings kept of one process.
 pub const MAX_MAPPINGS: usize = 16_384;
@@ -66,15 +66,8 @@ impl MappingSource {
             _ => {}
         }
         // Shared memory without a file has an invisible one in the kernel, and its name shows.
-        let anonymous: [&[u8]; 7] = [
-            b"[anon:",
-            b"[anon_shmem:",
-            b"[stack",
-            b"/dev/zero",
-            b"/anon_hugepage",
-            b"/SYSV",
-            b"/[aio]",
-        ];
+        let anonymous: [&[u8]; 7] =
+            [b"[anon:", b"[anon_shmem:", b"[stack", b"/dev/zero", b"/anon_hugepage", b"/SYSV", b"/[aio]"];
         if anonymous.iter().any(|prefix| name.starts_with(prefix)) {
             return Self::Anonymous;
         }
@@ -119,9 +112,22 @@ pub struct Maps {
 
 /// Reads `/proc/PID/maps`. Empty for a kernel thread or a process that ended but was not waited for.
 pub fn read(tgid: Tgid) -> Result<Maps, ProcessError> {
-    let file = File::open(proc_file::path(tgid, "maps"));
-    file.and_then(|file| parse(BufReader::with_capacity(64 << 10, file)))
-        .map_err(|source| ProcessError::from_io(tgid, "maps", source))
+    let maps = read_file(tgid, "maps")?;
+    if !maps.mappings.is_empty() {
+        return Ok(maps);
+    }
+    // Where the main thread has ended before the others, these still tell.
+    let other = target::tids(tgid)?.into_iter().filter(|tid| tid.0 != tgid.0).find_map(|tid| {
+        let maps = read_file(tgid, &format!("task/{tid}/maps")).ok()?;
+        (!maps.mappings.is_empty()).then_some(maps)
+    });
+    Ok(other.unwrap_or(maps))
+}
+
+fn read_file(tgid: Tgid, file: &str) -> Result<Maps, ProcessError> {
+    File::open(proc_file::path(tgid, file))
+        .and_then(|opened| parse(BufReader::with_capacity(64 << 10, opened)))
+        .map_err(|source| ProcessError::from_io(tgid, file, source))
 }
 
 /// Parses the text of `/proc/PID/maps`. Fails only where `reader` does.

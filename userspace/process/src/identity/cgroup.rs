@@ -20,7 +20,8 @@ impl Cgroups {
         let mut cgroups = Self::default();
         for line in text.lines().take(MAX_CGROUPS) {
             let mut fields = line.splitn(3, ':');
-            let (Some(hierarchy), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next())
+            let (Some(hierarchy), Some(controllers), Some(path)) =
+                (fields.next(), fields.next(), fields.next())
             else {
                 continue;
             };
@@ -102,21 +103,24 @@ fn is_ecs_id(text: &str) -> bool {
 /// `/lxc/NAME` and `/lxc.payload.NAME`.
 fn lxc_name(path: &str) -> Option<String> {
     let mut components = path.split('/');
-    let name = components.find_map(|component| component.strip_prefix("lxc.payload.")).or_else(|| {
-        path.split_once("/lxc/").and_then(|(_, rest)| rest.split('/').next())
-    })?;
+    let name = components
+        .find_map(|component| component.strip_prefix("lxc.payload."))
+        .or_else(|| path.split_once("/lxc/").and_then(|(_, rest)| rest.split('/').next()))?;
     (!name.is_empty()).then(|| name.to_owned())
 }
 
-/// `podUID` and `kubepods-QOS-podUID.slice`, where `-` in the uid is written `_`.
+/// `podUID` and `kubepods-QOS-podUID.slice`, where `-` in the uid is written `_`; also before `:RUNTIME:ID`.
 fn pod_uid(component: &str) -> Option<String> {
+    let component = component.split(':').next().unwrap_or(component);
     let name = component.strip_suffix(".slice").unwrap_or(component);
     let name = name.rsplit('-').next().filter(|last| last.starts_with("pod")).unwrap_or(name);
     let uid = name.strip_prefix("pod")?.replace('_', "-");
     // Static pods have a hash of 32 digits in place of a UUID.
     let digits = uid.bytes().filter(|byte| *byte != b'-');
-    (matches!(uid.len(), 32 | 36) && digits.clone().count() == 32 && digits.clone().all(|byte| byte.is_ascii_hexdigit()))
-        .then_some(uid)
+    (matches!(uid.len(), 32 | 36)
+        && digits.clone().count() == 32
+        && digits.clone().all(|byte| byte.is_ascii_hexdigit()))
+    .then_some(uid)
 }
 
 fn unit_of(path: &str) -> Option<String> {

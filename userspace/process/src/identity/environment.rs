@@ -46,7 +46,8 @@ fn text(bytes: &[u8]) -> Option<String> {
 
 /// `KEY=VALUE,...`, both percent-encoded; the specification has the whole value discarded on any error.
 fn resource_attributes(list: &str) -> Option<Vec<(String, String)>> {
-    let decode = |text: &str| percent_decode_str(text.trim()).decode_utf8().ok().map(|text| text.into_owned());
+    let decode =
+        |text: &str| percent_decode_str(text.trim()).decode_utf8().ok().map(|text| text.into_owned());
     list.split(',')
         .filter(|pair| !pair.trim().is_empty())
         .take(MAX_ATTRIBUTES)

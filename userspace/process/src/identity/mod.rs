@@ -17,6 +17,7 @@ use cgroup::{Cgroups, Container};
 use environment::OtelEnvironment;
 pub use resource::{AttributeValue, Attributes, ResourceOptions, resource};
 pub use runtime::runtime_name;
+pub(crate) use status::comm_from_bytes;
 pub use status::{StartTime, Stat, Status};
 
 /// Bytes of a command line that are read.
@@ -60,7 +61,10 @@ pub struct Identity {
 impl Identity {
     /// The file name of its program.
     pub fn executable_name(&self) -> Option<&str> {
-        self.executable_path.as_deref().and_then(|path| path.rsplit('/').next()).filter(|name| !name.is_empty())
+        self.executable_path
+            .as_deref()
+            .and_then(|path| path.rsplit('/').next())
+            .filter(|name| !name.is_empty())
     }
 
     /// `service.name`: what the process says, then its systemd service, its container's name, its program.

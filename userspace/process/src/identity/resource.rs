@@ -53,7 +53,10 @@ pub fn resource(tgid: Tgid, identity: &Identity, host: &Host, options: ResourceO
     let owner = identity.uid.map(|uid| host.users.get(&uid).cloned().unwrap_or_else(|| uid.to_string()));
     attributes.text("process.owner", owner);
     let started = identity.start_time.and_then(|start| host.booted.checked_add(start.since_boot()));
-    attributes.text("process.creation.time", started.map(|time| humantime::format_rfc3339_millis(time).to_string()));
+    attributes.text(
+        "process.creation.time",
+        started.map(|time| humantime::format_rfc3339_millis(time).to_string()),
+    );
     attributes.text("process.runtime.name", identity.runtime.map(str::to_owned));
     attributes.text("process.linux.cgroup", identity.cgroups.v2.clone());
     attributes.text("container.id", container.and_then(|container| container.id.clone()));

@@ -20,7 +20,10 @@ const RULES: [Rule; 12] = [
 ];
 
 /// `process.runtime.name` of a process whose program has the file name `executable`, and which has mapped `files`.
-pub fn runtime_name<'a>(executable: &str, files: impl Iterator<Item = &'a str> + Clone) -> Option<&'static str> {
+pub fn runtime_name<'a>(
+    executable: &str,
+    files: impl Iterator<Item = &'a str> + Clone,
+) -> Option<&'static str> {
     let begins = |name: &str, with: &[&str]| with.iter().any(|prefix| name.starts_with(prefix));
     // A program is what it is called; one that carries an interpreter as a library comes second.
     let by_name = RULES.iter().find(|(_, programs, _)| begins(executable, programs));

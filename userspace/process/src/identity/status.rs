@@ -1,9 +1,10 @@
 //! `/proc/PID/stat` and `/proc/PID/status`, proc_pid_stat(5) and proc_pid_status(5). Pure.
+//!
+//! By hand: the crate `procfs` panics on a line that is cut, and fails on a name that is not UTF-8.
 
 use std::time::Duration;
 
 use descry_decode::ids::{BootNanos, Comm, Tgid};
-use procfs::FromRead;
 
 /// Nanoseconds of one tick: `USER_HZ` is 100 wherever the kernel talks to userspace (include/asm-generic/param.h).
 const TICK_NANOS: u64 = 10_000_000;
@@ -45,17 +46,19 @@ pub struct Stat {
 impl Stat {
     /// Parses the line. The error says what is wrong with it.
     pub fn parse(line: &[u8]) -> Result<Self, String> {
-        let stat = procfs::process::Stat::from_read(line).map_err(|error| error.to_string())?;
-        let parent = u32::try_from(stat.ppid).ok().filter(|parent| *parent != 0).map(Tgid);
-        Ok(Self { comm: comm(line), parent, start_time: StartTime(stat.starttime) })
+        // A name may hold parentheses and need not be UTF-8, so it ends with the last parenthesis of the line.
+        let open = line.iter().position(|byte| *byte == b'(').ok_or("it has no name")?;
+        let close = line.iter().rposition(|byte| *byte == b')').ok_or("its name does not end")?;
+        let name = line.get(open + 1..close).ok_or("its name ends before it begins")?;
+        let after = line.get(close + 1..).map(String::from_utf8_lossy).unwrap_or_default();
+        // The fields are numbered from 1, and the name is the second.
+        let field = |number: usize| after.split_ascii_whitespace().nth(number - 3);
+        let number = |field: Option<&str>| field.and_then(|text| text.parse::<u64>().ok());
+        let parent = number(field(4)).ok_or("field 4 (ppid) is no number")?;
+        let start = number(field(22)).ok_or("field 22 (starttime) is no number")?;
+        let parent = u32::try_from(parent).ok().filter(|parent| *parent != 0).map(Tgid);
+        Ok(Self { comm: comm_from_bytes(name), parent, start_time: StartTime(start) })
     }
-}
-
-/// The bytes between the first `(` and the last `)`: a name may hold both, and need not be UTF-8.
-fn comm(line: &[u8]) -> Comm {
-    let open = line.iter().position(|byte| *byte == b'(').map_or(0, |at| at + 1);
-    let close = line.iter().rposition(|byte| *byte == b')').unwrap_or(open);
-    comm_from_bytes(line.get(open..close).unwrap_or(&[]))
 }
 
 /// A name as the kernel keeps it: the first 15 bytes.
@@ -77,7 +80,7 @@ pub struct Status {
 }
 
 impl Status {
-    /// Parses the text; what is missing is absent. By hand, since the name in it need not be UTF-8.
+    /// Parses the text; what is missing is absent.
     pub fn parse(text: &[u8]) -> Self {
         let mut status = Self::default();
         for line in text.split(|byte| *byte == b'\n') {

@@ -40,10 +40,11 @@ impl Content {
 
     fn checked_len(&self, offset: u64, len: u64) -> Result<usize, ElfError> {
         let inside = offset.checked_add(len).is_some_and(|end| end <= self.len());
-        usize::try_from(len)
-            .ok()
-            .filter(|_| inside)
-            .ok_or(ElfError::OutOfFile { offset, len, file_len: self.len() })
+        usize::try_from(len).ok().filter(|_| inside).ok_or(ElfError::OutOfFile {
+            offset,
+            len,
+            file_len: self.len(),
+        })
     }
 
     fn fill(&self, offset: u64, buffer: &mut [u8]) -> Result<(), ElfError> {
@@ -51,9 +52,8 @@ impl Content {
         let filled = match self {
             Self::File { file, .. } => file.read_exact_at(buffer, offset),
             Self::Bytes(bytes) => {
-                let source = usize::try_from(offset)
-                    .ok()
-                    .and_then(|start| bytes.get(start..)?.get(..buffer.len()));
+                let source =
+                    usize::try_from(offset).ok().and_then(|start| bytes.get(start..)?.get(..buffer.len()));
                 match source {
                     Some(source) => {
                         buffer.copy_from_slice(source);

@@ -144,8 +144,10 @@ fn headers_of<E: FileHeader<Endian = Endianness>>(content: &Content) -> Result<H
     if count > 0 && usize::from(header.e_phentsize(endian)) != size_of::<E::ProgramHeader>() {
         return Err(malformed(format!("e_phentsize is {}", header.e_phentsize(endian))));
     }
-    let table = content
-        .read_aligned(header.e_phoff(endian).into(), u64::from(count) * size_of::<E::ProgramHeader>() as u64)?;
+    let table = content.read_aligned(
+        header.e_phoff(endian).into(),
+        u64::from(count) * size_of::<E::ProgramHeader>() as u64,
+    )?;
     let (programs, _) = pod::slice_from_bytes::<E::ProgramHeader>(table.as_slice(), count.into())
         .map_err(|()| malformed("the program headers cannot be read"))?;
     for program in programs {
@@ -159,7 +161,9 @@ fn headers_of<E: FileHeader<Endian = Endianness>>(content: &Content) -> Result<H
         match program.p_type(endian) {
             elf::PT_LOAD => headers.segments.push(segment),
             elf::PT_GNU_EH_FRAME => headers.eh_frame_header = Some(segment),
-            elf::PT_NOTE => notes.push((segment.file_offset, segment.file_size, program.p_align(endian).into())),
+            elf::PT_NOTE => {
+                notes.push((segment.file_offset, segment.file_size, program.p_align(endian).into()))
+            }
             _ => {}
         }
     }

@@ -18,7 +18,9 @@ pub enum ObjectError {
         source: io::Error,
     },
     /// Another file has the path now.
-    #[error("{path} is not the file that was mapped any more: it was replaced, and the process cannot be asked")]
+    #[error(
+        "{path} is not the file that was mapped any more: it was replaced, and the process cannot be asked"
+    )]
     Replaced {
         /// The path as the process saw it.
         path: PathBuf,

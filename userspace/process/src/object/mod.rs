@@ -10,6 +10,8 @@ mod elf;
 mod error;
 mod open;
 mod registry;
+#[cfg(test)]
+mod tests;
 mod vdso;
 
 use std::fmt;

@@ -82,7 +82,8 @@ pub struct Objects {
 impl Objects {
     /// An empty registry.
     pub fn new(limits: ObjectLimits) -> Self {
-        let remembered = limits.open.saturating_mul(const { NonZeroUsize::new(REMEMBERED_PER_OPEN).unwrap() });
+        let remembered =
+            limits.open.saturating_mul(const { NonZeroUsize::new(REMEMBERED_PER_OPEN).unwrap() });
         Self {
             open: LruCache::new(limits.open),
             ids: LruCache::new(remembered),

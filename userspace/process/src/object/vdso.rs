@@ -18,11 +18,10 @@ pub(super) fn read() -> Result<Arc<[u8]>, ObjectError> {
     let maps = File::open("/proc/self/maps")
         .and_then(|file| maps::parse(std::io::BufReader::new(file)))
         .map_err(|source| failed("/proc/self/maps", &source))?;
-    let mapping = maps
-        .mappings
-        .iter()
-        .find(|mapping| mapping.source == MappingSource::Vdso)
-        .ok_or_else(|| failed("/proc/self/maps", &"it names none (vdso=0 on the kernel's command line)"))?;
+    let mapping =
+        maps.mappings.iter().find(|mapping| mapping.source == MappingSource::Vdso).ok_or_else(|| {
+            failed("/proc/self/maps", &"it names none (vdso=0 on the kernel's command line)")
+        })?;
     let len = mapping.end.0.wrapping_sub(mapping.start.0).min(MAX_VDSO);
     let mut image = vec![0; len as usize];
     File::open("/proc/self/mem")

@@ -126,7 +126,8 @@ impl Mappings {
 
     /// Takes what `/proc` says now; `mappings` is sorted. True: something changed.
     pub(super) fn replace(&mut self, mappings: Vec<TableMapping>) -> bool {
-        let same = self.0.len() == mappings.len() && self.0.iter().zip(&mappings).all(|(old, new)| old.same(new));
+        let same =
+            self.0.len() == mappings.len() && self.0.iter().zip(&mappings).all(|(old, new)| old.same(new));
         self.0 = mappings;
         !same
     }
@@ -164,7 +165,10 @@ mod tests {
         let found: Vec<_> =
             mappings.as_slice().iter().map(|found| (found.start.0, found.end.0, &*found.name)).collect();
         assert_eq!(found, expected);
-        assert!(mappings.as_slice().iter().all(|found| found.offset.0 == found.start.0), "offsets follow cuts");
+        assert!(
+            mappings.as_slice().iter().all(|found| found.offset.0 == found.start.0),
+            "offsets follow cuts"
+        );
     }
 
     #[test]

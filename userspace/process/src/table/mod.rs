@@ -5,6 +5,7 @@
 //! says never undoes what was learnt later.
 
 mod mappings;
+mod resolve;
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
@@ -19,7 +20,7 @@ use crate::counter::TableCounters;
 use crate::error::ProcessError;
 use crate::identity::{self, Identity, StartTime};
 use crate::maps::{self, Device, Mapping, MappingSource};
-use crate::object::{FileReference, Object, ObjectError, ObjectLimits, Objects};
+use crate::object::{FileReference, Object, ObjectLimits, Objects};
 use mappings::Mappings;
 pub use mappings::{MappingTarget, Resolved, TableMapping};
 
@@ -150,8 +151,11 @@ impl ProcessTable {
         self.counters.loaded += 1;
         self.counters.malformed += maps.malformed;
         self.counters.beyond_limit += maps.beyond_limit;
-        let mappings: Vec<_> =
-            maps.mappings.iter().map(|mapping| self.resolve_mapping(tgid, mapping, None, true, now)).collect();
+        let mappings: Vec<_> = maps
+            .mappings
+            .iter()
+            .map(|mapping| self.resolve_mapping(tgid, mapping, None, true, now))
+            .collect();
         let number = self.number();
         if let Some(known) = self.processes.get(&tgid) {
             let reused = known.start_time.is_some() && known.start_time != identity.start_time;
@@ -255,7 +259,8 @@ impl ProcessTable {
                 self.processes.pop(&child);
             }
         }
-        let inherited = self.processes.get(&parent).map(|parent| (parent.mappings.clone(), parent.identity.clone()));
+        let inherited =
+            self.processes.get(&parent).map(|parent| (parent.mappings.clone(), parent.identity.clone()));
         let process = self.entry(child);
         process.revision = number;
         match inherited {
@@ -343,81 +348,6 @@ impl ProcessTable {
         self.last_number += 1;
         self.last_number
     }
-
-    fn resolve_mapping(
-        &mut self,
-        tgid: Tgid,
-        mapping: &Mapping,
-        build_id: Option<&[u8]>,
-        current: bool,
-        since: BootNanos,
-    ) -> TableMapping {
-        let name: Arc<str> = match &mapping.source {
-            MappingSource::File { path, .. } => path.to_string_lossy().into(),
-            MappingSource::Vdso => "[vdso]".into(),
-            MappingSource::Vsyscall => "[vsyscall]".into(),
-            MappingSource::Anonymous => "".into(),
-            MappingSource::Special(name) => name.as_str().into(),
-        };
-        let inode = (mapping.inode != 0).then_some((mapping.device, mapping.inode));
-        let target = match &mapping.source {
-            MappingSource::File { path, .. } => {
-                let wanted = FileReference {
-                    path,
-                    inode,
-                    build_id,
-                    range: Some((mapping.start, mapping.end)),
-                    current,
-                };
-                match self.objects.acquire(tgid, &wanted) {
-                    Ok(object) => self.target(&object, mapping),
-                    // A file in memory that is no ELF file is a compiler's way to write what it may not execute.
-                    Err(ObjectError::NotElf { .. } | ObjectError::KnownBad { .. }) if is_memfd(path) => {
-                        MappingTarget::Anonymous
-                    }
-                    Err(error) => {
-                        tracing::debug!(%tgid, %error, "a mapped file will have no names");
-                        MappingTarget::Unreadable
-                    }
-                }
-            }
-            // A 32-bit process has a vdso of its own kind, always below 4 GiB.
-            MappingSource::Vdso if mapping.start.0 > u64::from(u32::MAX) => match self.objects.vdso() {
-                Ok(object) => self.target(&object, mapping),
-                Err(error) => {
-                    tracing::debug!(%error, "the vdso will have no names");
-                    MappingTarget::Unreadable
-                }
-            },
-            MappingSource::Anonymous => MappingTarget::Anonymous,
-            MappingSource::Vsyscall => MappingTarget::Vsyscall,
-            MappingSource::Vdso | MappingSource::Special(_) => MappingTarget::Unreadable,
-        };
-        TableMapping { start: mapping.start, end: mapping.end, offset: mapping.offset, name, target, inode, since }
-    }
-
-    fn runtime_name(&mut self, identity: &Identity, mappings: &[TableMapping]) -> Option<&'static str> {
-        let program = identity.executable_path.as_deref()?;
-        let is_program = |mapping: &&TableMapping| &*mapping.name == program;
-        if let Some(MappingTarget::Object { id, .. }) = mappings.iter().find(is_program).map(|found| found.target)
-            && self.objects.get(id).is_some_and(|object| object.is_go)
-        {
-            return Some("go");
-        }
-        let files = mappings.iter().map(|mapping| &*mapping.name);
-        identity::runtime_name(identity.executable_name()?, files)
-    }
-
-    fn target(&self, object: &Object, mapping: &Mapping) -> MappingTarget {
-        match object.bias(mapping.start, mapping.offset, self.page_size) {
-            Some(bias) => MappingTarget::Object { id: object.id, bias },
-            None => MappingTarget::Unreadable,
-        }
-    }
-}
-
-fn is_memfd(path: &Path) -> bool {
-    path.as_os_str().as_encoded_bytes().starts_with(b"/memfd:")
 }
 
 /// `CLOCK_BOOTTIME` now; zero where it cannot be read, so that every event counts as later.
