@@ -3,7 +3,8 @@
 use std::io::Read;
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use descry_export::otlp;
 use descry_proto::pprof;
 use descry_tests::descry::Descry;
 use descry_tests::machine;
@@ -122,6 +123,9 @@ fn pprof() -> Result<()> {
 }
 
 fn check_otlp(data: &ProfilesData) -> Result<()> {
+    if let Err(violations) = otlp::check(data) {
+        bail!("against the rules of the data model: {violations:#?}");
+    }
     let dictionary = data.dictionary.as_ref().context("no dictionary")?;
     let text = |index: i32| {
         usize::try_from(index)

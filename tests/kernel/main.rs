@@ -18,7 +18,7 @@ mod targets;
 
 use anyhow::{Result, ensure};
 use descry_tests::descry::{Descry, Stats};
-use descry_tests::folded::Folded;
+use descry_tests::folded::{Folded, Stack};
 
 /// The rate at which shares and roots are asserted: no divisor of a timer's.
 const HZ: u32 = 999;
@@ -57,14 +57,18 @@ fn measure(descry: Descry) -> Result<(Folded, Stats)> {
 fn check_whole(folded: &Folded, stats: &Stats) -> Result<()> {
     let cut = folded.filter(|stack| stack.truncated);
     ensure!(stats.rooted >= ROOTED, "{} rooted; cut:\n{}", stats.rooted, cut.heaviest(10));
-    let rooted = folded.rooted(ROOTS);
-    let others = folded.filter(|stack| stack.truncated || !stack.frames.first().is_some_and(is_root));
+    let rooted = folded.share(is_whole);
+    let others = folded.filter(|stack| !is_whole(stack));
     ensure!(rooted >= ROOTED, "{rooted} begin at a root; not:\n{}", others.heaviest(10));
     Ok(())
 }
 
-fn is_root(frame: &descry_tests::folded::Frame) -> bool {
-    ROOTS.iter().any(|root| frame.is(root))
+/// Whether the stack begins at a root. That of a stripped program has no name, but libc's part after it has.
+fn is_whole(stack: &Stack) -> bool {
+    let is = |index: usize, names: &[&str]| {
+        stack.frames.get(index).is_some_and(|frame| names.iter().any(|name| frame.is(name)))
+    };
+    !stack.truncated && (is(0, ROOTS) || is(1, &["*libc_start_main*"]))
 }
 
 /// A share is what it should be, within `margin`; all from 0 to 1.

@@ -36,8 +36,10 @@ fn node() -> Result<()> {
 #[test]
 fn node_with_a_perf_map() -> Result<()> {
     let Some(_machine) = machine::alone()? else { return Ok(()) };
+    // It leaves a log where it runs.
+    let dir = tempfile::tempdir()?;
     let mut command = Command::new(machine::tool("node")?);
-    command.arg("--perf-basic-prof").arg(compile::script("deep.js")).arg("0");
+    command.current_dir(dir.path()).arg("--perf-basic-prof").arg(compile::script("deep.js")).arg("0");
     let workload = Workload::spawn_ready(command)?;
     let folded = measure_whole(workload.pid(), 4);
     std::fs::remove_file(format!("/tmp/perf-{}.map", workload.pid())).ok();
@@ -86,7 +88,7 @@ fn postgres_under_pgbench() -> Result<()> {
     }
     let (folded, stats) = measure(descry)?;
     check_whole(&folded, &stats)?;
-    check_paths(&folded, &[&["_start", "..", "main", "PostmasterMain", "..", "PostgresMain", ".."]], 0.95)?;
+    check_paths(&folded, &[&["..", "PostmasterMain", "..", "PostgresMain", ".."]], 0.95)?;
     // The same by name and with children: the server's first process started them all.
     let (folded, _) = measure(Descry::profile(HZ, 2)?.pid(postgres.pid()).args(["--follow"]))?;
     ensure!(folded.total_of("PostgresMain") > 0.9, "followed:\n{}", folded.heaviest(5));
@@ -98,5 +100,6 @@ fn nginx_under_wrk() -> Result<()> {
     let Some(_machine) = machine::alone()? else { return Ok(()) };
     let nginx = Nginx::start()?;
     let folded = measure_whole(nginx.worker()?, 4)?;
-    check_paths(&folded, &[&["_start", ".."]], 0.995)
+    ensure!(folded.total_of("*_[k]") > 0.2, "hardly any system calls:\n{}", folded.heaviest(5));
+    Ok(())
 }

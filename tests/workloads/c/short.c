@@ -1,4 +1,4 @@
-/* As many processes as the third argument says (100), one after the other, each of which executes this file anew and burns
+/* As many processes as the second argument says (100), one after the other, each of which executes this file anew and burns
  * 10 ms of CPU time in `short_lived_work`. */
 #include "workload.h"
 #include <string.h>
@@ -22,7 +22,7 @@ int main(int argc, char **argv)
 	for (int i = 0; i < count; i++) {
 		pid_t child = fork();
 		if (child == 0) {
-			execl("/proc/self/exe", "short", "leaf", NULL);
+			execl(argv[0], argv[0], "leaf", NULL);
 			_exit(1);
 		}
 		waitpid(child, NULL, 0);

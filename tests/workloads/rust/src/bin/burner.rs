@@ -19,7 +19,8 @@ const ROUNDS: u64 = 20_000;
 fn mix(rounds: u64) -> u64 {
     let mut value = rounds;
     for _ in 0..rounds {
-        value = black_box(value.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407));
+        value =
+            black_box(value.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407));
     }
     value
 }
