@@ -36,7 +36,7 @@ pub(crate) struct Section {
 impl Section {
     /// Whether it holds code.
     pub(crate) fn is_code(&self) -> bool {
-        let wanted = u64::from(elf::SHF_ALLOC.0) | u64::from(elf::SHF_EXECINSTR.0);
+        let wanted = elf::SHF_ALLOC.0 | elf::SHF_EXECINSTR.0;
         self.flags & wanted == wanted
     }
 
@@ -51,7 +51,7 @@ impl Section {
     }
 
     pub(crate) fn is_compressed(&self) -> bool {
-        self.flags & u64::from(elf::SHF_COMPRESSED.0) != 0
+        self.flags & elf::SHF_COMPRESSED.0 != 0
     }
 }
 

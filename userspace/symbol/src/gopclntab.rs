@@ -105,6 +105,7 @@ impl<'a> Table<'a> {
         let Some(mut name) = self.read(at, len, budget)? else { return Ok(None) };
         let Some(end) = name.iter().position(|byte| *byte == 0) else { return Ok(None) };
         name.truncate(end);
+        name.shrink_to_fit();
         Ok((!name.is_empty()).then_some(name))
     }
 }

@@ -30,7 +30,10 @@ impl Name {
     /// Reads a name of a symbol table or of debug information. `None` if it is empty.
     pub(crate) fn new(raw: &[u8], max_bytes: usize) -> Option<Self> {
         let raw = String::from_utf8_lossy(raw);
-        let system = without_version(&raw);
+        let (system, suffix) = match raw.strip_suffix(PLT) {
+            Some(name) => (name, PLT),
+            None => (without_version(&raw), ""),
+        };
         if system.is_empty() {
             return None;
         }
@@ -38,15 +41,18 @@ impl Name {
             Some((readable, kind)) => (Some(readable), kind),
             None => (None, FrameKind::Native),
         };
-        let system: Arc<str> = cut(system, max_bytes).into();
+        let put_together = |name: &str| -> Arc<str> { cut(&format!("{name}{suffix}"), max_bytes).into() };
         Some(match readable {
-            Some(function) if *function != *system => {
-                Self { function: function.into(), system_name: Some(system), kind }
+            Some(function) if function != system => {
+                Self { function: put_together(&function), system_name: Some(put_together(system)), kind }
             }
-            _ => Self { function: system, system_name: None, kind },
+            _ => Self { function: put_together(system), system_name: None, kind },
         })
     }
 }
+
+/// What this crate itself adds to the names of entries of a procedure linkage table.
+const PLT: &str = "@plt";
 
 /// `name@@VERSION` and `name@VERSION` (how GNU tools write versioned symbols) without the version.
 fn without_version(name: &str) -> &str {
@@ -61,8 +67,13 @@ pub(crate) fn cut(text: &str, max_bytes: usize) -> Cow<'_, str> {
     if text.len() <= max_bytes {
         return text.into();
     }
-    let end = text.floor_char_boundary(max_bytes.saturating_sub(CUT.len()));
+    let end = char_boundary(text, max_bytes.saturating_sub(CUT.len()));
     format!("{}{CUT}", text.get(..end).unwrap_or_default()).into()
+}
+
+/// The last position at or below `at` that is between two characters.
+fn char_boundary(text: &str, at: usize) -> usize {
+    (0..=at.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }
 
 fn demangle(name: &str, max_bytes: usize) -> Option<(String, FrameKind)> {
@@ -77,9 +88,11 @@ fn demangle(name: &str, max_bytes: usize) -> Option<(String, FrameKind)> {
     if !(name.starts_with("_Z") || name.starts_with("__Z") || name.starts_with("_GLOBAL_")) {
         return None;
     }
+    // GNU's `[clone .isra.0]` tells nothing of the source; the linker's name keeps it.
+    let (mangled, _) = name.split_once('.').unwrap_or((name, ""));
     let parse = ParseOptions::default().recursion_limit(MAX_NESTING);
-    let (symbol, tail) = BorrowedSymbol::with_tail_and_options(name.as_bytes(), &parse).ok()?;
-    if !(tail.is_empty() || tail.starts_with(b".")) {
+    let (symbol, tail) = BorrowedSymbol::with_tail_and_options(mangled.as_bytes(), &parse).ok()?;
+    if !tail.is_empty() {
         return None;
     }
     let mut out = Bounded::new(max_bytes);
@@ -112,13 +125,13 @@ impl Bounded {
         }
         self.full = true;
         let room = self.max_bytes.saturating_sub(self.text.len());
-        self.text.push_str(part.get(..part.floor_char_boundary(room)).unwrap_or_default());
+        self.text.push_str(part.get(..char_boundary(part, room)).unwrap_or_default());
         Err(fmt::Error)
     }
 
     fn finish(mut self) -> String {
         if self.full {
-            let end = self.text.floor_char_boundary(self.max_bytes.saturating_sub(CUT.len()));
+            let end = char_boundary(&self.text, self.max_bytes.saturating_sub(CUT.len()));
             self.text.truncate(end);
             self.text.push_str(CUT);
         }
@@ -144,7 +157,7 @@ mod tests {
             assert_eq!(name.kind, kind, "{raw}");
             assert_eq!(
                 name.system_name.is_some(),
-                *name.function != *raw.split('@').next().unwrap_or(raw),
+                raw.starts_with("_Z") && raw != "_Z" || raw.starts_with("_R"),
                 "{raw}"
             );
         };
@@ -163,8 +176,11 @@ mod tests {
             "std::vector<int, std::allocator<int> >::push_back(int&&)",
             FrameKind::Native,
         );
+        check("_ZN5space3fooEii.isra.0", "space::foo(int, int)", FrameKind::Native);
         check("main.main", "main.main", FrameKind::Native);
         check("_Z", "_Z", FrameKind::Native);
+        check("rand@plt", "rand@plt", FrameKind::Native);
+        check("_ZN5space3fooEii@plt", "space::foo(int, int)@plt", FrameKind::Native);
         check("@", "@", FrameKind::Native);
         assert_eq!(Name::new(b"", 4096), None);
     }

@@ -169,12 +169,15 @@ impl<'a> Object<'a> {
             Some(elf) => dwarf::lookup(elf, addresses, self.options, &self.budget, self.problems),
             None => vec![DebugFrames::default(); addresses.len()],
         };
-        // Debug information names C++ functions without their namespace where it has no linker's name for them.
+        // Line tables alone (`-g1`, `line-tables-only`) name functions of C++ and Rust without their namespace; the symbol
+        // table has it. C's names need no help, and the table's would carry `.constprop.0` and the like.
         let open: Vec<u64> = addresses
             .iter()
             .zip(&described)
             .filter(|(_, frames)| {
-                frames.functions.last().is_none_or(|f| f.name.is_none() || !f.is_linkage && frames.is_cpp)
+                frames.functions.last().is_none_or(|function| {
+                    function.name.is_none() || (!function.is_linkage && (frames.is_cpp || frames.is_rust))
+                })
             })
             .map(|(address, _)| *address)
             .collect();
@@ -221,7 +224,9 @@ impl<'a> Object<'a> {
             found.push(plt::lookup(elf, *address, &self.budget)?);
         }
         self.counters.by_plt += take(&mut open, found, symbols);
-        if let Some(section) = elf.section(".gopclntab").filter(|_| !open.is_empty()) {
+        // Position-independent Go programs keep it among what is relocated.
+        let table = [".gopclntab", ".data.rel.ro.gopclntab"].iter().find_map(|name| elf.section(name));
+        if let Some(section) = table.filter(|_| !open.is_empty()) {
             let found = gopclntab::lookup(elf, section, &open, &self.budget)?;
             self.counters.by_go_table += take(&mut open, found, symbols);
         }
@@ -237,11 +242,10 @@ impl<'a> Object<'a> {
         self.counters.by_dwarf += u64::from(!functions.is_empty());
         for (index, function) in functions.into_iter().enumerate() {
             let name = function.name.as_ref().and_then(|raw| self.name(raw));
-            // The symbol table's name, where it was looked up, says more than debug information does.
-            let name = match index == last {
-                true => symbol.clone().or(name),
-                false => name,
-            };
+            // The symbol table's name, where it was looked up and mangled, says more than debug information does.
+            let better =
+                symbol.as_ref().filter(|s| index == last && (name.is_none() || s.system_name.is_some()));
+            let name = better.cloned().or(name);
             is_rust |= name.as_ref().is_some_and(|name| name.kind == FrameKind::Rust);
             let (function_name, system_name) = match name {
                 Some(name) => (name.function, name.system_name),

@@ -157,10 +157,8 @@ impl<'a> Search<'a> {
                 keep_best(&mut found.names, candidate);
             }
         }
-        if size > 0 {
-            if let Some(below) = self.below.get_mut(after) {
-                below.last_end = below.last_end.max(end);
-            }
+        if let Some(below) = self.below.get_mut(after).filter(|_| size > 0) {
+            below.last_end = below.last_end.max(end);
         }
         if let Some(below) = self.below.get_mut(first) {
             match below.start {
