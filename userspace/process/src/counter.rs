@@ -28,6 +28,8 @@ counters! {
         reopened,
         /// Mapped files that are not readable as ELF.
         not_elf,
+        /// Binaries opened whose section headers are garbage; their segments are used.
+        bad_sections,
         /// Mapped files that were skipped because they are not regular files.
         not_regular,
         /// Mapped files that are gone, replaced or out of reach.

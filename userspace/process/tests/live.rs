@@ -265,6 +265,27 @@ fn ended_processes_stay_for_a_while() {
 }
 
 #[test]
+fn a_pid_that_is_used_again_is_another_process() {
+    let sleeper = Sleeper::start(&sleep());
+    let tgid = sleeper.tgid();
+    let mut table = table();
+    let start_time = table.load(tgid).unwrap().start_time.unwrap();
+    let started = BootNanos(start_time.since_boot().as_nanos() as u64);
+    let address = mapping_of(&table, tgid, &sleep()).start;
+    // The event of its own making comes late.
+    table.fork(own(), tgid, started);
+    assert!(matches!(table.resolve(tgid, address), Resolved::Object { .. }));
+    assert_eq!(table.counters().pid_reused, 0);
+    // So does the end of the process that had the pid before.
+    table.exit(tgid, BootNanos(started.0 - 1));
+    assert!(!table.get(tgid).unwrap().ended);
+    // Another process with this pid was made later.
+    table.fork(Tgid(u32::MAX), tgid, LATER);
+    assert_eq!(table.resolve(tgid, address), Resolved::Unknown);
+    assert_eq!((table.counters().pid_reused, table.counters().stale), (1, 1));
+}
+
+#[test]
 fn processes_are_bounded() {
     let limits = TableLimits { processes: 2.try_into().unwrap(), ..TableLimits::default() };
     let mut table = ProcessTable::new(limits);
@@ -313,7 +334,12 @@ fn targets_are_found_by_program_parent_and_thread() {
         target::tids(sleeper.tgid()).unwrap().iter().map(|tid| tid.0).collect::<Vec<_>>(),
         [sleeper.0.id()]
     );
-    assert!(target::tids(own()).unwrap().len() > 1, "the test harness has threads");
+    let threads = target::tids(own()).unwrap();
+    assert!(threads.len() > 1, "the test harness has threads");
+    for tid in threads {
+        // Threads of other tests come and go.
+        assert!(target::process_of(tid).map_or(true, |tgid| tgid == own()));
+    }
     assert!(target::tids(Tgid(u32::MAX)).unwrap_err().to_string().contains("no process has pid 4294967295"));
 }
 

@@ -207,8 +207,8 @@ fn stat_and_status() {
     for len in 0..60 {
         assert!(Stat::parse(&line[..len]).is_err(), "{len}");
     }
-    let status = Status::parse(b"Name:\t\xff\nUid:\t1\t1000\t3\t4\nNSpid:\t500\t7\t1\n");
-    assert_eq!(status, Status { uid: Some(1000), namespaced_pids: vec![500, 7, 1] });
+    let status = Status::parse(b"Name:\t\xff\nTgid:\t500\nUid:\t1\t1000\t3\t4\nNSpid:\t500\t7\t1\n");
+    assert_eq!(status, Status { tgid: Some(Tgid(500)), uid: Some(1000), namespaced_pids: vec![500, 7, 1] });
     assert_eq!(Status::parse(b"garbage"), Status::default());
 }
 

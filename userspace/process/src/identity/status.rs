@@ -73,6 +73,8 @@ pub(crate) fn comm_from_bytes(name: &[u8]) -> Comm {
 /// Of `/proc/PID/status`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
+    /// The process that the thread is of.
+    pub tgid: Option<Tgid>,
     /// Effective user id.
     pub uid: Option<u32>,
     /// `NSpid`: the pid in each pid namespace, descry's first.
@@ -90,6 +92,7 @@ impl Status {
             match name {
                 // Real, effective, saved, file system.
                 "Uid" => status.uid = numbers.nth(1),
+                "Tgid" => status.tgid = numbers.next().map(Tgid),
                 "NSpid" => status.namespaced_pids = numbers.collect(),
                 _ => {}
             }

@@ -62,6 +62,7 @@ pub(crate) struct Headers {
     pub go_build_id: Option<String>,
     pub is_go: bool,
     pub is_rust: bool,
+    pub bad_sections: bool,
 }
 
 /// A section with its bytes.
@@ -134,6 +135,7 @@ fn headers_of<E: FileHeader<Endian = Endianness>>(content: &Content) -> Result<H
         go_build_id: None,
         is_go: false,
         is_rust: false,
+        bad_sections: false,
     };
     let mut notes_left = MAX_NOTES;
     let mut notes = Vec::new();
@@ -168,7 +170,9 @@ fn headers_of<E: FileHeader<Endian = Endianness>>(content: &Content) -> Result<H
         }
     }
     // Sections may be stripped, or garbage while the program headers are good: then the notes of segments do.
-    let sections = sections_of(content, &header, endian).unwrap_or_default();
+    let sections = sections_of(content, &header, endian);
+    headers.bad_sections = sections.is_err();
+    let sections = sections.unwrap_or_default();
     for section in &sections {
         match section.name.as_slice() {
             b".gopclntab" | b".data.rel.ro.gopclntab" | b".go.buildinfo" => headers.is_go = true,

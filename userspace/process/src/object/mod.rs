@@ -69,6 +69,8 @@ pub struct Object {
     pub segments: Vec<Segment>,
     /// Where `.eh_frame_hdr` is (`PT_GNU_EH_FRAME`); needs no section headers.
     pub eh_frame_header: Option<Segment>,
+    /// Whether its section headers are garbage, so that nothing is known that only they tell.
+    pub bad_sections: bool,
     content: Content,
 }
 
@@ -88,6 +90,7 @@ impl Object {
             architecture: headers.architecture,
             segments: headers.segments,
             eh_frame_header: headers.eh_frame_header,
+            bad_sections: headers.bad_sections,
             content,
         })
     }

@@ -108,10 +108,12 @@ pub(super) fn open_regular(root: Option<&Path>, path: &Path) -> io::Result<(File
 
 /// Whether the file is the one that the kernel named by device and inode number.
 ///
-/// stat(2) gives another device than maps for overlayfs and btrfs; all devices concerned have major number 0.
+/// On overlayfs and btrfs stat(2) gives a device of its own, of major number 0, whereas maps gives that of the file
+/// system, or (overlayfs, some kernels) that of the layer below. Another file of the same inode number at the same path
+/// would have to be on such a file system to be mistaken.
 fn same_file(metadata: &Metadata, device: Device, inode: u64) -> bool {
     let found = Device::from_stat(metadata.st_dev());
-    metadata.st_ino() == inode && (found == device || (found.major == 0 && device.major == 0))
+    metadata.st_ino() == inode && (found == device || found.major == 0 || device.major == 0)
 }
 
 /// Finds the file.

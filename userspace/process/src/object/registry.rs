@@ -206,6 +206,7 @@ impl Objects {
             self.ids.put(key, object.id);
             self.counters.opened += 1;
         }
+        self.counters.bad_sections += u64::from(object.bad_sections);
         let object = Arc::new(object);
         if self.open.push(object.id, object.clone()).is_some_and(|(id, _)| id != object.id) {
             self.counters.evicted += 1;

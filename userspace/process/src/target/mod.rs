@@ -12,8 +12,8 @@ use descry_decode::ids::{CgroupId, Tgid, Tid};
 use procfs::process::MountInfo;
 
 use crate::error::ProcessError;
-use crate::identity::Stat;
 use crate::identity::cgroup::{Cgroups, Container};
+use crate::identity::{Stat, Status};
 use crate::maps::Device;
 use crate::proc_file;
 pub use error::TargetError;
@@ -63,6 +63,15 @@ pub fn tids(tgid: Tgid) -> Result<Vec<Tid>, ProcessError> {
         read.map_err(|source| ProcessError::from_io(tgid, "task", source))?.into_iter().map(Tid).collect();
     tids.sort_unstable();
     Ok(tids)
+}
+
+/// The process of a thread; of the main thread, which has the same number, itself. `/proc` answers to the ids of
+/// threads as to those of processes, so this is what tells them apart.
+pub fn process_of(tid: Tid) -> Result<Tgid, ProcessError> {
+    let tgid = Tgid(tid.0);
+    let status = Status::parse(&proc_file::read(tgid, "status", MAX_FILE)?);
+    let missing = || "it has no line Tgid".to_owned();
+    status.tgid.ok_or_else(|| ProcessError::Malformed { tgid, file: "status", reason: missing() })
 }
 
 fn numbers(directory: &Path, limit: usize) -> io::Result<Vec<u32>> {
