@@ -5,7 +5,7 @@ use crate::elf::{Architecture, Frames, Table};
 use crate::fde::Functions;
 use crate::report::{Limits, Report};
 use crate::search_table::SearchTable;
-use crate::section::{self, CieCache, Format, Slice};
+use crate::section::{self, Format, Slice};
 use descry_decode::ids::ElfAddress;
 use gimli::UnwindSection;
 use std::sync::Arc;
@@ -56,7 +56,7 @@ impl Cfi {
         if let (Some(search), Some(table)) = (&self.search, self.frames.tables.first())
             && let Some(offset) = search.search(file, address.0)
             && let Some(section) = self.eh_frame(table)
-            && let Ok(fde) = section::fde(&section, &table.bases, offset, &mut CieCache::default())
+            && let Ok(fde) = section::fde_alone(&section, &table.bases, offset)
             && fde.contains(address.0)
         {
             return Some(visitor.visit(&section, &table.bases, &fde));
@@ -65,11 +65,11 @@ impl Cfi {
         let table = self.frames.tables.get(function.table as usize)?;
         let offset = function.offset as usize;
         if let Some(section) = self.eh_frame(table) {
-            let fde = section::fde(&section, &table.bases, offset, &mut CieCache::default()).ok()?;
+            let fde = section::fde_alone(&section, &table.bases, offset).ok()?;
             return Some(visitor.visit(&section, &table.bases, &fde));
         }
         let section = section::debug_frame(self.data(table), self.frames.architecture);
-        let fde = section::fde(&section, &table.bases, offset, &mut CieCache::default()).ok()?;
+        let fde = section::fde_alone(&section, &table.bases, offset).ok()?;
         Some(visitor.visit(&section, &table.bases, &fde))
     }
 

@@ -9,10 +9,10 @@ use crate::elf::{Architecture, Frames};
 use crate::fde::{Function, Functions};
 use crate::report::{Limits, Report};
 use crate::rule::{self, Rule};
-use crate::section::{self, CieCache, Format, Slice};
+use crate::section::{self, CieCache, Context, Format, Slice};
 use descry_abi::unwind::{CfaKind, FpKind, PAGE_SHIFT};
 use descry_decode::ids::ElfAddress;
-use gimli::{BaseAddresses, UnwindContext, UnwindSection};
+use gimli::{BaseAddresses, UnwindSection};
 
 /// The rules of a file by address, in ascending order; neighbours differ. Before the first one nothing is known, and
 /// where a function ends without another one beginning stands [`Rule::NONE`].
@@ -131,7 +131,7 @@ struct Builder<'a> {
     trampoline: Option<std::ops::Range<u64>>,
     limits: &'a Limits,
     report: &'a mut Report,
-    context: UnwindContext<usize>,
+    context: Context,
     /// Rows of the function at hand: they count only when its last instruction was right.
     scratch: Vec<(u64, Rule)>,
 }
@@ -147,7 +147,7 @@ impl<'a> Builder<'a> {
             trampoline,
             limits,
             report,
-            context: UnwindContext::new(),
+            context: Context::default(),
             scratch: Vec::new(),
         }
     }

@@ -13,9 +13,9 @@
 
 use crate::elf::Architecture;
 use crate::expression;
-use crate::section::{Cie, Slice};
+use crate::section::{Cie, Slice, UnwindRow};
 use descry_abi::unwind::{CfaKind, FpKind, Row};
-use gimli::{AArch64, CfaRule, Register, RegisterRule, UnwindSection, UnwindTableRow, X86_64};
+use gimli::{AArch64, CfaRule, Register, RegisterRule, UnwindSection, X86_64};
 
 /// What to do at an address: [`descry_abi::unwind::Row`] without the address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -60,7 +60,6 @@ impl Rule {
     }
 }
 
-type UnwindRow = UnwindTableRow<usize>;
 type Place = RegisterRule<usize>;
 
 /// The registers that matter, by DWARF number.

@@ -14,9 +14,9 @@ mod registers;
 mod step;
 
 use crate::cfi::Cfi;
+use crate::section::Context;
 use descry_abi::event::UnwindEnd;
 use descry_decode::ids::RuntimeAddress;
-use gimli::UnwindContext;
 use memory::Memory;
 use registers::Registers;
 use std::sync::Arc;
@@ -74,7 +74,7 @@ pub struct Stack<'a> {
 /// Walks stacks; keep one per thread, it owns the scratch space (about 20 KiB).
 #[derive(Default)]
 pub struct Walker {
-    context: Box<UnwindContext<usize>>,
+    context: Context,
 }
 
 impl std::fmt::Debug for Walker {

@@ -4,11 +4,13 @@
 //! agreement everywhere.
 #![cfg(target_arch = "x86_64")]
 
+mod files;
+
 use descry_abi::unwind::{CfaKind, FpKind};
 use descry_decode::ids::ElfAddress;
 use descry_unwind::{Limits, Rule, rows};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 /// What readelf prints for an address: the columns CFA, rbp and ra.
@@ -129,62 +131,29 @@ fn compare(file: &Path) -> usize {
     addresses.len()
 }
 
-/// The libraries that a program loads, by the part of the name before ".so".
-fn libraries(program: &Path) -> BTreeMap<String, PathBuf> {
-    let output = Command::new("ldd").arg(program).output().expect("ldd");
-    let paths = String::from_utf8_lossy(&output.stdout)
-        .split_whitespace()
-        .filter(|word| word.starts_with('/'))
-        .map(PathBuf::from)
-        .collect::<Vec<_>>();
-    let name = |path: &Path| path.file_name()?.to_str()?.split(".so").next().map(str::to_owned);
-    paths.into_iter().filter_map(|path| Some((name(&path)?, path))).collect()
-}
-
-fn output(program: &str, arguments: &[&str]) -> PathBuf {
-    let output = Command::new(program).args(arguments).output().unwrap_or_else(|e| panic!("{program}: {e}"));
-    PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
-}
-
 #[test]
 fn libc() {
-    let this = std::env::current_exe().expect("the path of this program");
-    assert!(compare(&libraries(&this)["libc"]) > 10_000);
+    assert!(compare(&files::libc()) > 10_000);
 }
 
 #[test]
 fn libcrypto() {
-    // Whatever python3 loads for its module `ssl`.
-    let find = "import _ssl; print(_ssl.__file__)";
-    let module = output("python3", &["-c", find]);
-    assert!(compare(&libraries(&module)["libcrypto"]) > 10_000);
+    assert!(compare(&files::libcrypto()) > 10_000);
 }
 
 #[test]
 fn python() {
-    let program = output("python3", &["-c", "import sys; print(sys.executable)"]);
     // The interpreter itself lies in the program or in a library, as it was configured.
-    let library = libraries(&program).into_iter().find(|(name, _)| name.starts_with("libpython"));
-    let compared = compare(&program) + library.map_or(0, |(_, path)| compare(&path));
-    assert!(compared > 10_000);
+    let (program, library) = files::python();
+    assert!(compare(&program) + library.map_or(0, |library| compare(&library)) > 10_000);
 }
 
 #[test]
 fn rust_release() {
-    let libraries = output("rustc", &["--print", "target-libdir"]);
-    let is_std = |path: &PathBuf| {
-        path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("libstd-"))
-            && path.extension().is_some_and(|extension| extension == "so")
-    };
-    let library = std::fs::read_dir(libraries)
-        .expect("the libraries of rustc")
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(is_std)
-        .expect("libstd beside the other libraries of rustc");
-    assert!(compare(&library) > 5_000);
+    assert!(compare(&files::libstd()) > 5_000);
 }
 
 #[test]
 fn this_program() {
-    assert!(compare(&std::env::current_exe().expect("the path of this program")) > 5_000);
+    assert!(compare(&files::this_program()) > 5_000);
 }

@@ -6,10 +6,10 @@ use super::memory::Memory;
 use super::registers::Registers;
 use crate::cfi::{Cfi, Visitor};
 use crate::elf::Architecture;
-use crate::section::{Fde, Slice};
+use crate::section::{Context, Fde, Slice, UnwindRow};
 use descry_abi::event::UnwindEnd;
 use descry_decode::ids::ElfAddress;
-use gimli::{CfaRule, Register, RegisterRule, UnwindContext, UnwindSection, UnwindTableRow};
+use gimli::{CfaRule, Register, RegisterRule, UnwindSection};
 
 type Caller = Result<(Registers, Reached), UnwindEnd>;
 
@@ -21,7 +21,7 @@ pub(crate) fn by_cfi(
     registers: &Registers,
     reached: Reached,
     memory: &mut Memory<'_>,
-    context: &mut UnwindContext<usize>,
+    context: &mut Context,
 ) -> Caller {
     let elf = ElfAddress(address.wrapping_sub(bias));
     if cfi.architecture() != registers.architecture() {
@@ -77,7 +77,7 @@ struct Step<'a, 'm> {
     registers: &'a Registers,
     reached: Reached,
     memory: &'a mut Memory<'m>,
-    context: &'a mut UnwindContext<usize>,
+    context: &'a mut Context,
 }
 
 impl Visitor for Step<'_, '_> {
@@ -107,7 +107,7 @@ struct Rules<'a, 'm, S> {
 }
 
 impl<'s, S: UnwindSection<Slice<'s>>> Rules<'_, '_, S> {
-    fn caller(&mut self, row: &UnwindTableRow<usize>, fde: &Fde<'s>, reached: Reached) -> Caller {
+    fn caller(&mut self, row: &UnwindRow, fde: &Fde<'s>, reached: Reached) -> Caller {
         let registers = self.registers;
         let return_address = fde.cie().return_address_register();
         match (registers.architecture(), row.register(return_address)) {

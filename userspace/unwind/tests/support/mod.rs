@@ -13,9 +13,9 @@ pub const AARCH64: u16 = 183;
 #[derive(Clone, Default)]
 pub struct Table {
     pub bytes: Vec<u8>,
-    debug: bool,
+    pub debug: bool,
     /// (start, offset of the FDE).
-    functions: Vec<(u64, usize)>,
+    pub functions: Vec<(u64, usize)>,
 }
 
 impl Table {
