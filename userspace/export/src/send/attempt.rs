@@ -58,8 +58,15 @@ impl Failure {
             };
             return Self::new(DropReason::Tls, Retry::Never, format!("TLS failed: {tls}{hint}"));
         }
-        let h2_reason = causes.iter().find_map(|cause| cause.downcast_ref::<h2::Error>()?.reason());
-        if let Some(reason) = h2_reason
+        // HTTP/2 keeps only the kind and the text of the TLS error that ended its connection (a server that
+        // refuses the client's certificate says so after the handshake); TCP itself has no InvalidData.
+        let mut io = causes.iter().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+        if let Some(tls) = io.find(|io| io.kind() == std::io::ErrorKind::InvalidData) {
+            let detail = format!("TLS failed: {}", foreign_text(&tls.to_string()));
+            return Self::new(DropReason::Tls, Retry::Never, detail);
+        }
+        let h2 = causes.iter().find_map(|cause| cause.downcast_ref::<h2::Error>());
+        if let Some(reason) = h2.and_then(h2::Error::reason)
             && matches!(
                 reason,
                 h2::Reason::PROTOCOL_ERROR | h2::Reason::FRAME_SIZE_ERROR | h2::Reason::HTTP_1_1_REQUIRED
@@ -68,14 +75,23 @@ impl Failure {
             let detail = format!("the server does not speak HTTP/2 as gRPC needs it ({reason})");
             return Self::new(DropReason::WrongEndpoint, Retry::Never, detail);
         }
-        if causes.iter().filter_map(|cause| cause.downcast_ref::<hyper::Error>()).any(hyper::Error::is_parse) {
+        if causes.iter().filter_map(|cause| cause.downcast_ref::<hyper::Error>()).any(hyper::Error::is_parse)
+        {
             let detail = format!("the server does not answer in HTTP/1.1 ({})", detail());
             return Self::new(DropReason::WrongEndpoint, Retry::Never, detail);
         }
-        let connecting =
-            causes.iter().filter_map(|cause| cause.downcast_ref::<legacy::Error>()).any(legacy::Error::is_connect);
-        let what = if connecting { "cannot connect" } else { "the connection broke" };
-        Self::new(DropReason::Unreachable, Retry::Backoff, format!("{what}: {}", detail()))
+        let connecting = causes
+            .iter()
+            .filter_map(|cause| cause.downcast_ref::<legacy::Error>())
+            .any(legacy::Error::is_connect);
+        let detail = if connecting {
+            format!("cannot connect: {}", detail())
+        } else {
+            // A server of another protocol closes the connection or talks out of turn; so does one that is restarted.
+            let hint = "if this goes on, the port may be another protocol's: see OTEL_EXPORTER_OTLP_PROTOCOL";
+            format!("the connection broke: {} ({hint})", detail())
+        };
+        Self::new(DropReason::Unreachable, Retry::Backoff, detail)
     }
 }
 

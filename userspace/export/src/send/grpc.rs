@@ -46,9 +46,7 @@ pub(super) async fn attempt<R: SignalRequest>(
     request.set_timeout(remaining);
     let path = PathAndQuery::from_static(R::SIGNAL.grpc_path);
     match grpc.unary(request, path, EncodedMessage::<R::Response>(PhantomData)).await {
-        Ok(response) => {
-            Ok(Accepted { partial: R::partial_success(response.into_inner()), confirmed: true })
-        }
+        Ok(response) => Ok(Accepted { partial: R::partial_success(response.into_inner()), confirmed: true }),
         Err(status) => Err(failure(&status)),
     }
 }
@@ -63,9 +61,7 @@ fn failure(status: &Status) -> Failure {
         let colon = if message.is_empty() { "" } else { ": " };
         format!("the server answered {:?}{colon}{message}", status.code())
     };
-    // tonic's own verdict on a response above the limit, which must not look like the server's.
-    if status.code() == Code::OutOfRange && status.message().starts_with("Error, decoded message length too large")
-    {
+    if is_oversized(status) {
         let detail = format!("the answer is larger than {LARGEST_RESPONSE_BYTES} bytes");
         return Failure::new(DropReason::BadResponse, Retry::Never, detail);
     }
@@ -77,6 +73,16 @@ fn failure(status: &Status) -> Failure {
         _ => DropReason::Refused,
     };
     Failure::new(reason, retry, detail())
+}
+
+/// Whether this is tonic's own verdict on a response above the limit. It comes as a status like any other,
+/// with codes that a server's would make worth a retry, so only its text tells.
+fn is_oversized(status: &Status) -> bool {
+    match status.code() {
+        Code::OutOfRange => status.message().starts_with("Error, decoded message length too large"),
+        Code::ResourceExhausted => status.message().starts_with("Error decompressing: size limit"),
+        _ => false,
+    }
 }
 
 /// A codec whose requests are encoded already.
@@ -118,6 +124,8 @@ impl<Response: Message + Default> Decoder for MessageDecoder<Response> {
 
     fn decode(&mut self, source: &mut DecodeBuf<'_>) -> Result<Option<Response>, Status> {
         let response = Response::decode(source);
-        response.map(Some).map_err(|error| Status::internal(format!("the answer is no OTLP response: {error}")))
+        response
+            .map(Some)
+            .map_err(|error| Status::internal(format!("the answer is no OTLP response: {error}")))
     }
 }

@@ -99,10 +99,7 @@ fn json_partial_success<R: SignalRequest>(response: &serde_json::Value) -> Optio
     let rejected = partial.get(R::SIGNAL.rejected_json_name);
     let rejected = rejected.and_then(|count| count.as_u64().or_else(|| count.as_str()?.parse().ok()));
     let message = partial.get("errorMessage").and_then(|message| message.as_str());
-    Some(PartialSuccess {
-        rejected: rejected.unwrap_or(0),
-        message: message.unwrap_or_default().to_owned(),
-    })
+    Some(PartialSuccess { rejected: rejected.unwrap_or(0), message: message.unwrap_or_default().to_owned() })
 }
 
 fn refused(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Failure {

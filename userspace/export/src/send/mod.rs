@@ -147,7 +147,7 @@ impl<R: SignalRequest> Sender<R> {
         let encoded = match self.settings.protocol {
             Protocol::Grpc | Protocol::HttpProtobuf => request.encode_to_vec(),
             Protocol::HttpJson => {
-                serde_json::to_vec(&request).map_err(|error| failed(format!("it has no JSON form: {error}")))?
+                request.to_json().map_err(|error| failed(format!("it has no JSON form: {error}")))?
             }
         };
         let encoded_bytes = encoded.len() as u64;

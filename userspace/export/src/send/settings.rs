@@ -177,7 +177,9 @@ impl<F: Fn(&str) -> Option<String>> Variables<'_, F> {
             signal: self.signal,
             endpoint,
             protocol,
-            compression: self.find("COMPRESSION").map_or(Ok(Compression::None), |found| parse_compression(&found))?,
+            compression: self
+                .find("COMPRESSION")
+                .map_or(Ok(Compression::None), |found| parse_compression(&found))?,
             headers: self
                 .find("HEADERS")
                 .map_or_else(|| Ok(Headers::default()), |(name, list)| Headers::parse(&name, &list))?,
@@ -242,8 +244,9 @@ impl<F: Fn(&str) -> Option<String>> Variables<'_, F> {
     }
 
     fn tls_files(&self) -> Result<TlsFiles, SettingsError> {
-        let file =
-            |option| self.find(option).map(|(variable, path)| NamedFile { variable, path: PathBuf::from(path) });
+        let file = |option| {
+            self.find(option).map(|(variable, path)| NamedFile { variable, path: PathBuf::from(path) })
+        };
         let lonely = |given: &NamedFile, remedy| {
             invalid(&given.variable, "certificate and key belong together".to_owned(), remedy)
         };

@@ -7,6 +7,8 @@ use opentelemetry_proto::tonic::collector::profiles::v1development::{
     ExportProfilesServiceRequest, ExportProfilesServiceResponse,
 };
 
+use crate::otlp::json::Json;
+
 /// The names by which the OTLP specification and the exporter's environment know a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Signal {
@@ -43,7 +45,7 @@ pub struct PartialSuccess {
 }
 
 /// An OTLP export request that the sender can send.
-pub trait SignalRequest: prost::Message + serde::Serialize {
+pub trait SignalRequest: prost::Message {
     /// The signal that it belongs to.
     const SIGNAL: Signal;
     /// The response message of the same service.
@@ -51,6 +53,11 @@ pub trait SignalRequest: prost::Message + serde::Serialize {
     /// The items in it, in the unit in which the receiver counts rejected ones
     /// (profiles, spans, data points, log records).
     fn items(&self) -> u64;
+    /// The request in OTLP's JSON encoding.
+    ///
+    /// # Errors
+    /// If a value has no JSON form.
+    fn to_json(&self) -> serde_json::Result<Vec<u8>>;
     /// The `partial_success` field of the response, if it was set.
     fn partial_success(response: Self::Response) -> Option<PartialSuccess>;
 }
@@ -62,6 +69,10 @@ impl SignalRequest for ExportProfilesServiceRequest {
     fn items(&self) -> u64 {
         let profiles = self.resource_profiles.iter().flat_map(|resource| &resource.scope_profiles);
         profiles.map(|scope| scope.profiles.len() as u64).sum()
+    }
+
+    fn to_json(&self) -> serde_json::Result<Vec<u8>> {
+        serde_json::to_vec(&Json(self))
     }
 
     fn partial_success(response: ExportProfilesServiceResponse) -> Option<PartialSuccess> {

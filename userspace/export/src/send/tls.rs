@@ -79,10 +79,8 @@ fn private_key(file: &NamedFile) -> Result<PrivateKeyDer<'static>, SettingsError
 fn read(file: &NamedFile) -> Result<Vec<u8>, SettingsError> {
     let mut pem = Vec::new();
     let opened = File::open(&file.path).map(|opened| opened.take(LARGEST_PEM_BYTES + 1));
-    opened.and_then(|mut opened| opened.read_to_end(&mut pem)).map_err(|source| SettingsError::Unreadable {
-        variable: file.variable.clone(),
-        path: file.path.clone(),
-        source,
+    opened.and_then(|mut opened| opened.read_to_end(&mut pem)).map_err(|source| {
+        SettingsError::Unreadable { variable: file.variable.clone(), path: file.path.clone(), source }
     })?;
     if pem.len() as u64 > LARGEST_PEM_BYTES {
         return Err(unusable(file, format!("it is larger than {LARGEST_PEM_BYTES} bytes"), CERTIFICATES));
