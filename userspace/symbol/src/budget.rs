@@ -2,6 +2,11 @@
 
 use std::cell::Cell;
 
+/// Steps that a byte of a name costs if it is kept: all names of a call take at most a 32nd of its steps in bytes.
+pub(crate) const KEPT_BYTE: u64 = 32;
+/// Steps that a frame costs if it is kept (it takes up to 200 bytes until it is handed out).
+pub(crate) const KEPT_FRAME: u64 = 1024;
+
 /// Counts down; shared by all parsers of one call.
 #[derive(Debug)]
 pub(crate) struct Budget {

@@ -6,7 +6,7 @@
 //! the offset of functions: pairs of u32, offset of the entry from the start of text and offset of the `_func` from
 //! `functab`; one pair more at the end gives the end of text. `_func`: entry (u32), offset of the name (i32), ...
 
-use crate::budget::{Budget, Exhausted};
+use crate::budget::{Budget, Exhausted, KEPT_BYTE};
 use crate::elf::{ElfFile, Section, u32_at, u64_at};
 
 const MAGIC_1_18: u32 = 0xffff_fff0;
@@ -106,6 +106,7 @@ impl<'a> Table<'a> {
         let Some(end) = name.iter().position(|byte| *byte == 0) else { return Ok(None) };
         name.truncate(end);
         name.shrink_to_fit();
+        budget.spend((name.len() as u64).saturating_mul(KEPT_BYTE))?;
         Ok((!name.is_empty()).then_some(name))
     }
 }

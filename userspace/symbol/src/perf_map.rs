@@ -18,9 +18,9 @@ use crate::frame::{FrameKind, SourceFrame, Symbolized};
 use crate::name::cut;
 
 /// Bytes read of one file.
-pub const MAX_MAP_BYTES: u64 = 64 << 20;
+pub const MAX_MAP_BYTES: u64 = 32 << 20;
 /// Ranges kept of one file.
-pub const MAX_MAP_ENTRIES: usize = 1 << 19;
+pub const MAX_MAP_ENTRIES: usize = 1 << 18;
 /// Bytes of a line; the rest of a longer one is dropped.
 const MAX_LINE: usize = 8192;
 const MAX_NAME: usize = 4096;

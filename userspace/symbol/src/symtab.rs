@@ -13,7 +13,7 @@
 
 use object::elf;
 
-use crate::budget::{Budget, Exhausted};
+use crate::budget::{Budget, Exhausted, KEPT_BYTE};
 use crate::elf::{ElfFile, Section, u16_at, u32_at, u64_at};
 
 const SYMBOL_LEN: usize = 24;
@@ -22,7 +22,7 @@ const CHUNK: usize = 4096;
 /// Names remembered for one place.
 const MAX_ALIASES: usize = 16;
 /// Bytes of a name read from the string table; names are cut much shorter later.
-const MAX_RAW_NAME: usize = 64 * 1024;
+const MAX_RAW_NAME: usize = 16 * 1024;
 
 /// A name and how well it fits; the greatest is the best.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -230,6 +230,7 @@ fn best_name(
             best = Some(name);
         }
     }
+    budget.spend(best.as_ref().map_or(0, |name| name.len() as u64).saturating_mul(KEPT_BYTE))?;
     Ok(best)
 }
 

@@ -3,11 +3,15 @@
 //! The tree of entries is walked once, without recursion; what is remembered is the way down to each address, not the
 //! functions passed on the way.
 
+use std::rc::Rc;
+use std::sync::Arc;
+
 use gimli::{AttributeValue, Reader as _, Unit, UnitOffset};
 use rustc_hash::FxHashMap;
 
 use super::units::{OpenUnit, Units, add};
 use super::{DwarfError, Result};
+use crate::budget::{KEPT_BYTE, KEPT_FRAME};
 use crate::reader::SectionReader;
 
 /// Functions inlined into each other and functions in functions, at most; compilers stop far below.
@@ -117,11 +121,11 @@ pub(super) fn walk(
             chain.push(Hit { entry, depth, call });
             true
         });
+        units.budget.spend((inside.len() as u64).saturating_mul(KEPT_FRAME))?;
         if abbreviation.has_children() {
             if scopes.len() >= MAX_SCOPES {
                 return Err(DwarfError::TooDeep);
             }
-            units.budget.spend(inside.len() as u64)?;
             scopes.push(Scope { depth, indices: inside, is_function });
         }
     }
@@ -170,7 +174,7 @@ impl Ranges {
 /// A function's name as the debug information has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RawName {
-    pub(super) bytes: std::sync::Arc<[u8]>,
+    pub(super) bytes: Arc<[u8]>,
     /// Whether it is the name that the linker knows.
     pub(super) is_linkage: bool,
 }
@@ -179,11 +183,7 @@ pub(super) struct RawName {
 const MAX_REFERENCES: usize = 16;
 
 /// The name of the function at an entry: the linker's if there is one, else the source's.
-pub(super) fn name(
-    units: &mut Units,
-    open: &std::rc::Rc<OpenUnit>,
-    entry: UnitOffset,
-) -> Result<Option<RawName>> {
+pub(super) fn name(units: &mut Units, open: &Rc<OpenUnit>, entry: UnitOffset) -> Result<Option<RawName>> {
     let mut open = open.clone();
     let mut entry = entry;
     let mut plain = None;
@@ -214,12 +214,13 @@ pub(super) fn name(
     Ok(plain.map(|bytes| RawName { bytes, is_linkage: false }))
 }
 
-fn string(
-    units: &Units,
-    open: &OpenUnit,
-    value: AttributeValue<SectionReader>,
-) -> Option<std::sync::Arc<[u8]>> {
-    let reader = units.dwarf.attr_string(&open.unit, value).ok()?;
+/// Bytes of a name kept; names are cut much shorter later.
+const MAX_RAW_NAME: usize = 16 * 1024;
+
+fn string(units: &Units, open: &OpenUnit, value: AttributeValue<SectionReader>) -> Option<Arc<[u8]>> {
+    let mut reader = units.dwarf.attr_string(&open.unit, value).ok()?;
+    reader.truncate(reader.len().min(MAX_RAW_NAME)).ok()?;
+    units.budget.spend((reader.len() as u64).saturating_mul(KEPT_BYTE)).ok()?;
     let bytes = reader.to_slice().ok()?;
     (!bytes.is_empty()).then(|| bytes.into())
 }
