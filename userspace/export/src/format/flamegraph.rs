@@ -29,6 +29,8 @@ pub fn write(profile: &Profile, out: &mut dyn Write, options: &WriteOptions) -> 
         return out.write_all(picture.as_bytes());
     }
     let mut palette = PaletteMap::default();
+    // inferno's own frame below all others.
+    palette.insert("", color("", Role::Group));
     for (text, role) in folded.labels() {
         palette.insert(plain_words(text), color(text, role));
     }

@@ -101,7 +101,7 @@ impl Folded {
             Some(_) => Role::Function { kind: frame.kind, inlined: frame.inlined },
             None => Role::Unknown,
         };
-        self.label(&frame_text(frame), role)
+        self.label(&format!("{}{}", printable_frame(&frame.name), mark(frame)), role)
     }
 
     fn label(&mut self, text: &str, role: Role) -> usize {
@@ -112,14 +112,13 @@ impl Folded {
     }
 }
 
-/// A frame's name with the mark of its kind.
-pub fn frame_text(frame: &NamedFrame<'_>) -> String {
-    let mark = match frame {
+/// What is put behind the name of a function to tell its kind.
+pub fn mark(frame: &NamedFrame<'_>) -> &'static str {
+    match frame {
         NamedFrame { kind: FrameKind::Kernel, .. } => "_[k]",
         NamedFrame { inlined: true, .. } => "_[i]",
         _ => "",
-    };
-    format!("{}{mark}", printable_frame(&frame.name))
+    }
 }
 
 /// Writes the lines.

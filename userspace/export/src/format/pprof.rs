@@ -123,7 +123,7 @@ impl<'a> Builder<'a> {
     fn add_main_binary(&mut self) {
         let first = self.profile.processes.first().into_iter().flat_map(|process| &process.resource);
         let path = first.into_iter().find_map(|(key, value)| match value {
-            AttributeValue::Text(path) if same_text(key, "process.executable.path") => Some(path.as_str()),
+            AttributeValue::Text(path) if key == "process.executable.path" => Some(path.as_str()),
             _ => None,
         });
         let main =
@@ -243,10 +243,6 @@ impl<'a> Builder<'a> {
         };
         signed(index as u64)
     }
-}
-
-fn same_text(key: &impl ToString, name: &str) -> bool {
-    key.to_string() == name
 }
 
 /// The format's numbers are signed.

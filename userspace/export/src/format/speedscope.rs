@@ -9,7 +9,8 @@ use indexmap::{IndexMap, IndexSet};
 use serde::Serialize;
 
 use super::WriteOptions;
-use super::folded::frame_text;
+use super::escape::printable;
+use super::folded::mark;
 use super::summary;
 use crate::otlp::TRUNCATED;
 
@@ -75,10 +76,11 @@ pub fn write(profile: &Profile, out: &mut dyn Write, options: &WriteOptions) -> 
         let key = (sample.process, thread.map(|(tid, _)| tid.0));
         let sampled = profiles.entry(key).or_insert_with(|| {
             let process = profile.processes.get(sample.process as usize);
-            let mut name = process
-                .map_or_else(String::new, |process| format!("{} (pid {})", process.name, process.tgid));
+            let mut name = process.map_or_else(String::new, |process| {
+                format!("{} (pid {})", printable(&process.name), process.tgid)
+            });
             if let Some((tid, comm)) = thread {
-                name = format!("{name}, {comm} (tid {tid})");
+                name = format!("{name}, {} (tid {tid})", printable(&comm.to_string()));
             }
             Sampled::new(name)
         });
@@ -113,5 +115,6 @@ fn stack(profile: &Profile, index: u32, frames: &mut IndexSet<Frame>) -> Vec<usi
 }
 
 fn shared_frame(frame: &NamedFrame<'_>) -> Frame {
-    Frame { name: frame_text(frame), file: frame.file.map(str::to_owned) }
+    let name = format!("{}{}", printable(&frame.name), mark(frame));
+    Frame { name, file: frame.file.map(str::to_owned) }
 }

@@ -3,10 +3,12 @@
 //! `self` is the time in a function itself, `total` the time in it and in what it called; a function that is on a stack
 //! more than once counts once. Functions are told apart by name and binary.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, Write};
 
 use descry_aggregate::profile::{NamedFrame, Profile};
+use indexmap::IndexMap;
 
 use super::WriteOptions;
 use super::escape::printable;
@@ -16,6 +18,9 @@ use super::summary::{duration, extent, grouped, subject, total_weight};
 const MIN_FUNCTION_WIDTH: usize = 20;
 /// Widest column for function names, where the width is not known.
 const MAX_FUNCTION_WIDTH: usize = 100;
+
+/// Binary of code that is in no file.
+const NO_FILE: &str = "-";
 
 /// What rows are told apart by.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -60,30 +65,46 @@ pub fn write(profile: &Profile, out: &mut dyn Write, options: &WriteOptions) -> 
 }
 
 fn rows(profile: &Profile, options: &WriteOptions) -> BTreeMap<Key, Times> {
-    let mut rows: BTreeMap<Key, Times> = BTreeMap::new();
+    let mut rows: IndexMap<Key, Times> = IndexMap::new();
+    // Rows of the frames of a stack, root first: a stack is met once a process, thread and CPU.
+    let mut stacks: HashMap<(u32, String), Vec<usize>> = HashMap::new();
     for sample in &profile.samples {
         let thread = match (&sample.thread, options.per_thread) {
             (Some((tid, name)), true) => format!("{} ({tid})", printable(&name.to_string())),
             _ => String::new(),
         };
-        let frames: Vec<_> =
-            profile.named_frames(sample.stack).map(|frame| key(profile, &frame, &thread)).collect();
-        if let Some(leaf) = frames.last() {
-            let times = rows.entry(leaf.clone()).or_default();
+        let stack = match stacks.entry((sample.stack, thread)) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let thread = new.key().1.clone();
+                let keys = profile.named_frames(sample.stack).map(|frame| key(profile, &frame, &thread));
+                new.insert(keys.map(|key| row(&mut rows, key)).collect())
+            }
+        };
+        if let Some((_, times)) = stack.last().and_then(|&leaf| rows.get_index_mut(leaf)) {
             times.itself = times.itself.saturating_add(sample.weight);
         }
-        for function in frames.into_iter().collect::<HashSet<_>>() {
-            let times = rows.entry(function).or_default();
-            times.total = times.total.saturating_add(sample.weight);
+        for row in stack.iter().collect::<HashSet<_>>() {
+            if let Some((_, times)) = rows.get_index_mut(*row) {
+                times.total = times.total.saturating_add(sample.weight);
+            }
         }
     }
-    rows
+    rows.into_iter().collect()
+}
+
+/// Index of the row, which is added where it is new.
+fn row(rows: &mut IndexMap<Key, Times>, key: Key) -> usize {
+    let entry = rows.entry(key);
+    let row = entry.index();
+    entry.or_default();
+    row
 }
 
 fn key(profile: &Profile, frame: &NamedFrame<'_>, thread: &str) -> Key {
     let mapping = profile.locations.get(frame.location as usize).and_then(|location| location.mapping);
     let mapping = mapping.and_then(|index| profile.mappings.get(index as usize));
-    let binary = mapping.map_or("", |mapping| mapping.path.rsplit('/').next().unwrap_or_default());
+    let binary = mapping.map_or(NO_FILE, |mapping| mapping.path.rsplit('/').next().unwrap_or(NO_FILE));
     Key {
         function: printable(&frame.name).into_owned(),
         binary: printable(binary).into_owned(),

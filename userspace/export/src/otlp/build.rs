@@ -1,5 +1,6 @@
 //! From the tables of a profile to those of a message.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -145,9 +146,9 @@ impl<'a> Source<'a> {
         let times = merged
             .iter()
             .map(|(identity, sum)| Sample { values: vec![signed(sum.weight)], ..identity.sample() });
-        let profiles = [("samples", "count", counts.collect()), ("time", "nanoseconds", times.collect())];
+        let profiles =
+            [("samples", "count", counts.collect::<Vec<_>>()), (time_type, "nanoseconds", times.collect())];
         let profiles = profiles.into_iter().map(|(name, unit, samples)| {
-            let name = if name == "time" { time_type } else { name };
             let mut profile = ProfileMessage {
                 sample_type: Some(builder.value_type(name, unit)),
                 samples,
@@ -344,16 +345,12 @@ fn profile_id(resource: &Resource, sample_type: &str, part: u64, profile: &Profi
 }
 
 fn key_values(attributes: &Attributes) -> Vec<KeyValue> {
-    let attribute = |(key, value): &(_, AttributeValue)| KeyValue {
-        key: key_text(key),
+    let attribute = |(key, value): &(Cow<'static, str>, AttributeValue)| KeyValue {
+        key: key.to_string(),
         value: Some(any_value(value)),
         key_strindex: 0,
     };
     attributes.iter().map(attribute).collect()
-}
-
-fn key_text(key: &impl ToString) -> String {
-    key.to_string()
 }
 
 fn any_value(value: &AttributeValue) -> AnyValue {
