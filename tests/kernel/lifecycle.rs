@@ -79,22 +79,31 @@ fn another_program_in_the_same_process() -> Result<()> {
 }
 
 #[test]
-fn children_when_followed() -> Result<()> {
+fn children_of_a_started_program() -> Result<()> {
     let Some(_machine) = machine::alone()? else { return Ok(()) };
     let fork = compile::native("fork")?;
-    let (folded, stats) = measure(Descry::profile(HZ, 60)?.args(["--follow", "--"]).args([&fork]))?;
+    let (folded, stats) = measure(Descry::profile(HZ, 60)?.args(["--"]).args([&fork]).args(["3"]))?;
     check_whole(&folded, &stats)?;
-    check_share(&folded, "children", folded.total_of("child_work"), 0.75, 0.03)?;
-    check_share(&folded, "parent", folded.total_of("parent_work"), 0.25, 0.03)
+    check_share(&folded, "children", folded.total_of("child_work"), 0.5, 0.05)?;
+    check_share(&folded, "parent", folded.total_of("parent_work"), 0.5, 0.05)
+}
+
+#[test]
+fn children_when_followed() -> Result<()> {
+    let Some(_machine) = machine::alone()? else { return Ok(()) };
+    let workload = Workload::native("fork", &[])?;
+    let (folded, stats) = measure(Descry::profile(HZ, 4)?.pid(workload.pid()).args(["--follow"]))?;
+    check_whole(&folded, &stats)?;
+    check_share(&folded, "children", folded.total_of("child_work"), 0.5, 0.05)
 }
 
 #[test]
 fn no_children_when_not_followed() -> Result<()> {
     let Some(_machine) = machine::alone()? else { return Ok(()) };
-    let fork = compile::native("fork")?;
-    let (folded, _) = measure(Descry::profile(HZ, 60)?.args(["--"]).args([&fork]))?;
+    let workload = Workload::native("fork", &[])?;
+    let folded = measure_whole(workload.pid(), 3)?;
     check_share(&folded, "children", folded.total_of("child_work"), 0.0, 0.0)?;
-    check_share(&folded, "parent", folded.total_of("parent_work"), 1.0, 0.05)
+    check_share(&folded, "parent", folded.total_of("parent_work"), 1.0, 0.02)
 }
 
 #[test]

@@ -1,5 +1,5 @@
-/* Three children, one after the other, that burn 0.5 s of CPU time each in `child_work`; the parent has burnt 0.5 s in
- * `parent_work` before. With "keep" as second argument the children come before "ready" and burn until they are killed. */
+/* Burns 100 ms of CPU time in `parent_work`, then has a child do so in `child_work`, and so on. With "keep" as second
+ * argument there is one child, made before "ready", that burns for ever while its parent sleeps. */
 #include "workload.h"
 #include <signal.h>
 #include <string.h>
@@ -9,18 +9,19 @@
 
 NOINLINE void parent_work(void)
 {
-	burn(500000000);
+	burn(100000000);
 	NOT_A_TAIL_CALL();
 }
 
 NOINLINE void child_work(void)
 {
-	burn(500000000);
+	burn(100000000);
 	NOT_A_TAIL_CALL();
 }
 
 int main(int argc, char **argv)
 {
+	begin(argc, argv);
 	if (argc > 2 && !strcmp(argv[2], "keep")) {
 		if (fork() == 0) {
 			prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -32,8 +33,8 @@ int main(int argc, char **argv)
 			pause();
 	}
 	ready();
-	parent_work();
-	for (int i = 0; i < 3; i++) {
+	while (running()) {
+		parent_work();
 		pid_t child = fork();
 		if (child == 0) {
 			child_work();
