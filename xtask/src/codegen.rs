@@ -9,8 +9,6 @@ use anyhow::{Context, Result, bail};
 use crate::command;
 use crate::repo;
 
-/// The `.proto` files, from `proto/`.
-const PROTOS: &[&str] = &["pprof/profile.proto"];
 const GENERATED: &str = "proto/src/generated";
 
 /// The options of `codegen`.
@@ -46,13 +44,13 @@ pub fn check() -> Result<()> {
 }
 
 fn generate(into: &Path) -> Result<()> {
-    let include = repo::root().join("proto");
-    let descriptors = protox::compile(PROTOS, [&include])?;
     fs::create_dir_all(into).with_context(|| format!("cannot create {}", into.display()))?;
-    prost_build::Config::new()
-        .out_dir(into)
-        .compile_fds(descriptors)
-        .with_context(|| format!("cannot generate into {}", into.display()))?;
+    command::run(
+        repo::cargo()
+            .args(["run", "--quiet", "--package", "xtask", "--features", "codegen", "--bin", "codegen", "--"])
+            .arg(repo::root().join("proto"))
+            .arg(into),
+    )?;
     for name in names(into)? {
         let file = into.join(name);
         command::run(
