@@ -149,6 +149,16 @@ fn python() {
 }
 
 #[test]
+fn the_vdso() {
+    let vdso = files::vdso();
+    let path = std::env::temp_dir().join(format!("descry-vdso-{}.so", std::process::id()));
+    std::fs::write(&path, vdso).expect("a temporary file");
+    let compared = compare(&path);
+    std::fs::remove_file(&path).expect("the file that was written");
+    assert!(compared > 10);
+}
+
+#[test]
 fn rust_release() {
     assert!(compare(&files::libstd()) > 5_000);
 }

@@ -349,6 +349,17 @@ fn debug_frame_fills_what_eh_frame_leaves() {
 }
 
 #[test]
+fn debug_frame_may_be_compressed() {
+    // Made by gcc -gz -fno-asynchronous-unwind-tables: three functions, 40 bytes and more each.
+    let file = include_bytes!("../../../tests/fuzz/corpus/rows/compressed_debug_frame");
+    let (rows, report) = rows::build(file, None, &Limits::default()).expect("rows");
+    assert_eq!((report.fdes, report.bad_sections), (3, 0));
+    assert!(rows.len() > 6);
+    let small = Limits { section_bytes: 100, ..Limits::default() };
+    assert!(matches!(rows::build(file, None, &small), Err(Error::NoCallFrameInformation)));
+}
+
+#[test]
 fn without_section_headers_the_program_header_leads_to_the_table() {
     let mut elf = Elf { header: true, stripped: true, ..between(|_, _| {}) };
     elf.eh_frame.as_mut().expect("a table").bytes.extend([0; 4]);

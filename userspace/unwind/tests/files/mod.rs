@@ -1,6 +1,7 @@
 //! Real files of this machine.
 
 use std::collections::BTreeMap;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -53,4 +54,17 @@ pub fn libstd() -> PathBuf {
         .filter_map(|entry| Some(entry.ok()?.path()))
         .find(is_std)
         .expect("libstd beside the other libraries of rustc")
+}
+
+/// The ELF file that the kernel maps into this program.
+pub fn vdso() -> Vec<u8> {
+    let maps = std::fs::read_to_string("/proc/self/maps").expect("the mappings of this program");
+    let line = maps.lines().find(|line| line.ends_with("[vdso]")).expect("a vdso");
+    let (start, end) = line.split(' ').next().and_then(|range| range.split_once('-')).expect("a range");
+    let hex = |text| u64::from_str_radix(text, 16).expect("a hexadecimal number");
+    let mut bytes = vec![0; (hex(end) - hex(start)) as usize];
+    let mut memory = std::fs::File::open("/proc/self/mem").expect("the memory of this program");
+    memory.seek(SeekFrom::Start(hex(start))).expect("seek");
+    memory.read_exact(&mut bytes).expect("the bytes of the vdso");
+    bytes
 }
