@@ -1,0 +1,258 @@
+//! A real OpenTelemetry Collector between descry and the test: it receives by gRPC and HTTP, and forwards as OTLP/JSON to
+//! a sink in this process, so that a test can assert that what came out is what was measured.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+
+/// Says where a collector is, so that none is built.
+const VARIABLE: &str = "DESCRY_OTELCOL";
+/// A started collector is up within a second; a loaded machine takes longer.
+const STARTUP: Duration = Duration::from_secs(60);
+
+/// The collector's binary: `$DESCRY_OTELCOL`, else the one in `cache`, which is built there first where it is missing
+/// (five minutes of CPU, packages from Debian and PyPI; see `tests/otelcol/build.sh`).
+///
+/// # Errors
+/// If there is none and none can be built.
+pub fn binary(cache: &Path) -> Result<PathBuf> {
+    if let Some(given) = std::env::var_os(VARIABLE) {
+        let given = PathBuf::from(given);
+        ensure!(given.is_file(), "{VARIABLE} names {}, which is no file", given.display());
+        return Ok(given);
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("otelcol/build.sh");
+    let built = Command::new(&script).arg(cache).status();
+    let status = built.with_context(|| format!("cannot run {}", script.display()))?;
+    ensure!(status.success(), "{} failed ({status}); give a collector in {VARIABLE}", script.display());
+    Ok(cache.join("otelcol"))
+}
+
+/// A running collector and its sink; both end with it.
+#[derive(Debug)]
+pub struct Collector {
+    process: Child,
+    directory: tempfile::TempDir,
+    grpc: SocketAddr,
+    http: SocketAddr,
+    bodies: Receiver<Value>,
+}
+
+impl Collector {
+    /// Starts it on free ports of the loopback and waits until it takes data.
+    ///
+    /// # Errors
+    /// If it does not start; the message has what it logged.
+    pub fn start(binary: &Path) -> Result<Self> {
+        let (grpc, http) = (free_address()?, free_address()?);
+        let (sink, bodies) = start_sink()?;
+        let directory = tempfile::tempdir()?;
+        let config = directory.path().join("config.yaml");
+        std::fs::write(&config, configuration(grpc, http, sink))?;
+        let log = File::create(directory.path().join("log"))?;
+        let process = Command::new(binary)
+            .arg("--config")
+            .arg(&config)
+            .arg("--feature-gates=service.profilesSupport")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("cannot start {}", binary.display()))?;
+        let mut collector = Self { process, directory, grpc, http, bodies };
+        collector.wait_until_up()?;
+        Ok(collector)
+    }
+
+    /// `http://HOST:PORT` of the gRPC receiver.
+    #[must_use]
+    pub fn grpc_url(&self) -> String {
+        format!("http://{}", self.grpc)
+    }
+
+    /// `http://HOST:PORT` of the HTTP receiver.
+    #[must_use]
+    pub fn http_url(&self) -> String {
+        format!("http://{}", self.http)
+    }
+
+    /// What it logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
+    /// The next request that it forwarded, as JSON.
+    ///
+    /// # Errors
+    /// If none comes within `patience`; the message has what it logged.
+    pub fn next_forwarded(&self, patience: Duration) -> Result<Value> {
+        let next = self.bodies.recv_timeout(patience);
+        next.with_context(|| {
+            format!("the collector forwarded nothing within {patience:?}; its log:\n{}", self.log())
+        })
+    }
+
+    fn wait_until_up(&mut self) -> Result<()> {
+        let deadline = Instant::now() + STARTUP;
+        while Instant::now() < deadline {
+            if let Some(status) = self.process.try_wait()? {
+                bail!("the collector ended ({status}); its log:\n{}", self.log());
+            }
+            if [self.grpc, self.http].iter().all(|address| TcpStream::connect(address).is_ok()) {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        bail!("the collector does not listen after {STARTUP:?}; its log:\n{}", self.log());
+    }
+}
+
+impl Drop for Collector {
+    fn drop(&mut self) {
+        // An error means that it has ended already.
+        let _ended = self.process.kill();
+        let _reaped = self.process.wait();
+    }
+}
+
+/// A port that was free a moment ago. Somebody else may take it; then the collector says so and the test fails.
+fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
+fn configuration(grpc: SocketAddr, http: SocketAddr, sink: SocketAddr) -> String {
+    format!(
+        r"receivers:
+  otlp:
+    protocols:
+      grpc: {{endpoint: '{grpc}'}}
+      http: {{endpoint: '{http}'}}
+exporters:
+  otlp_http: {{endpoint: 'http://{sink}', encoding: json, compression: none}}
+service:
+  telemetry: {{metrics: {{level: none}}}}
+  pipelines:
+    profiles: {{receivers: [otlp], exporters: [otlp_http]}}
+    traces: {{receivers: [otlp], exporters: [otlp_http]}}
+    metrics: {{receivers: [otlp], exporters: [otlp_http]}}
+    logs: {{receivers: [otlp], exporters: [otlp_http]}}
+"
+    )
+}
+
+/// Starts the sink on a thread that lives as long as the process.
+fn start_sink() -> Result<(SocketAddr, Receiver<Value>)> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    let (sender, receiver) = channel();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    std::thread::Builder::new()
+        .name("sink".to_owned())
+        .spawn(move || runtime.block_on(serve(listener, sender)))?;
+    Ok((address, receiver))
+}
+
+async fn serve(listener: TcpListener, bodies: Sender<Value>) -> Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    loop {
+        let (stream, _) = listener.accept().await?;
+        let bodies = bodies.clone();
+        let service = service_fn(move |request| take(request, bodies.clone()));
+        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+    }
+}
+
+/// Reads one request and answers it. What is no JSON is refused: the collector logs that, and the test shows the log.
+async fn take(
+    request: Request<Incoming>,
+    bodies: Sender<Value>,
+) -> Result<Response<Full<Bytes>>, hyper::Error> {
+    let body = request.into_body().collect().await?.to_bytes();
+    let status = match serde_json::from_slice(&body) {
+        // Nobody wants the bodies any more when the guard of the collector is gone.
+        Ok(body) => bodies.send(body).map_or(StatusCode::SERVICE_UNAVAILABLE, |()| StatusCode::OK),
+        Err(_) => StatusCode::BAD_REQUEST,
+    };
+    let mut response = Response::new(Full::from("{}"));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(response)
+}
+
+/// The stacks of forwarded profiles with the sums of their values: function names from the leaf to the root, joined by
+/// `;`, for the sample type `type_name`. Stacks that several samples share are added up.
+///
+/// # Errors
+/// If an index of the message points nowhere.
+pub fn stacks(request: &Value, type_name: &str) -> Result<BTreeMap<String, i64>> {
+    let dictionary = &request["dictionary"];
+    let mut stacks = BTreeMap::new();
+    for profile in items(&request["resourceProfiles"])
+        .iter()
+        .flat_map(|resource| items(&resource["scopeProfiles"]))
+        .flat_map(|scope| items(&scope["profiles"]))
+    {
+        let sample_type = index(&profile["sampleType"]["typeStrindex"]);
+        if string(dictionary, sample_type)? != type_name {
+            continue;
+        }
+        for sample in items(&profile["samples"]) {
+            let stack = entry(dictionary, "stackTable", index(&sample["stackIndex"]))?;
+            let mut names = Vec::new();
+            for location in items(&stack["locationIndices"]) {
+                let location = entry(dictionary, "locationTable", index(location))?;
+                for line in items(&location["lines"]) {
+                    let function = entry(dictionary, "functionTable", index(&line["functionIndex"]))?;
+                    names.push(string(dictionary, index(&function["nameStrindex"]))?);
+                }
+            }
+            let values = items(&sample["values"]);
+            // A sample without values has one timestamp for each occurrence.
+            let value = match values.len() {
+                0 => i64::try_from(items(&sample["timestampsUnixNano"]).len())?,
+                _ => values.iter().map(integer).sum::<Result<_>>()?,
+            };
+            *stacks.entry(names.join(";")).or_default() += value;
+        }
+    }
+    Ok(stacks)
+}
+
+fn items(list: &Value) -> &[Value] {
+    list.as_array().map_or(&[], Vec::as_slice)
+}
+
+/// An index, which is left out where it is 0.
+fn index(value: &Value) -> usize {
+    value.as_u64().and_then(|index| usize::try_from(index).ok()).unwrap_or(0)
+}
+
+/// A 64-bit integer, which JSON writes as a string.
+fn integer(value: &Value) -> Result<i64> {
+    let number = value.as_i64().or_else(|| value.as_str()?.parse().ok());
+    number.with_context(|| format!("{value} is no integer"))
+}
+
+fn entry<'a>(dictionary: &'a Value, table: &str, index: usize) -> Result<&'a Value> {
+    items(&dictionary[table]).get(index).with_context(|| format!("{table} has no entry {index}"))
+}
+
+fn string(dictionary: &Value, index: usize) -> Result<&str> {
+    entry(dictionary, "stringTable", index)?.as_str().context("the string table holds something else")
+}
