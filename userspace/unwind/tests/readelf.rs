@@ -13,72 +13,117 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::process::Command;
 
-/// What readelf prints for an address: the columns CFA, rbp and ra.
+/// The two instruction sets, with readelf's names of what matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Machine {
+    X86_64,
+    Aarch64,
+}
+
+impl Machine {
+    fn of(elf: &[u8]) -> Self {
+        if elf[18] == 62 { Self::X86_64 } else { Self::Aarch64 }
+    }
+
+    fn sp(self) -> &'static str {
+        if self == Self::X86_64 { "rsp" } else { "sp" }
+    }
+
+    /// Number of the return address.
+    fn ra(self) -> &'static str {
+        if self == Self::X86_64 { "ra=16" } else { "ra=30" }
+    }
+
+    fn fp(self) -> &'static str {
+        if self == Self::X86_64 { "rbp" } else { "x29" }
+    }
+}
+
+/// What readelf prints for an address: the columns of the CFA, the frame pointer and the return address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Said {
     cfa: String,
-    rbp: String,
+    fp: String,
     ra: String,
+}
+
+/// The words of "rsp+16" or "c-16".
+fn words(text: &str, register: &str) -> Option<i64> {
+    let bytes: i64 = text.strip_prefix(register)?.parse().ok()?;
+    (bytes % 8 == 0).then_some(bytes / 8)
+}
+
+/// readelf prints one letter for "not said" and for "undefined", another for "the same".
+fn unsaved(text: &str) -> bool {
+    matches!(text, "u" | "s")
 }
 
 impl Said {
     /// Whether `rule` says the same, as far as a rule can.
-    fn agrees(&self, rule: Rule) -> bool {
-        if self.ra == "u" {
+    fn agrees(&self, rule: Rule, machine: Machine) -> bool {
+        if rule.cfa == CfaKind::Signal {
+            return self.cfa == "exp" && self.ra == "exp";
+        }
+        let x86_64 = machine == Machine::X86_64;
+        if self.ra == "u" && (x86_64 || rule.cfa == CfaKind::End) {
             return rule.cfa == CfaKind::End;
         }
-        let number = |text: &str| text.parse::<i64>().ok().filter(|n| n % 8 == 0).map(|n| n / 8);
-        let fp = match self.rbp.as_str() {
-            // readelf prints one letter for "not said" and for "undefined".
-            "u" | "s" => matches!(rule.fp, FpKind::Same | FpKind::Undefined),
-            at if at.starts_with('c') => {
-                rule.fp == FpKind::AtCfa && number(&at[1..]) == Some(i64::from(rule.fp_words))
+        let fp = words(&self.fp, "c");
+        let kinds: &[FpKind] = match (machine, fp, words(&self.ra, "c")) {
+            (Machine::X86_64, Some(_), Some(-1)) => &[FpKind::AtCfa],
+            (Machine::X86_64, None, Some(-1)) if unsaved(&self.fp) => &[FpKind::Same, FpKind::Undefined],
+            (Machine::Aarch64, Some(fp), Some(ra)) if ra == fp + 1 => &[FpKind::AtCfa],
+            (Machine::Aarch64, None, None) if unsaved(&self.fp) && unsaved(&self.ra) => {
+                &[FpKind::SameReturnInRegister]
             }
-            _ => return rule.cfa == CfaKind::Complex || (self.cfa == "exp" && rule.cfa == CfaKind::Signal),
-        };
-        if self.ra != "c-8" {
-            return matches!(rule.cfa, CfaKind::Complex | CfaKind::Signal);
-        }
-        let cfa = match self.cfa.split_once('+') {
-            Some(("rsp", words)) => {
-                rule.cfa == CfaKind::Sp && number(words) == Some(i64::from(rule.cfa_words))
-            }
-            Some(("rbp", words)) => {
-                rule.cfa == CfaKind::Fp && number(words) == Some(i64::from(rule.cfa_words))
-            }
-            None if self.cfa == "exp" => match rule.cfa {
-                CfaKind::Complex => return true,
-                kind => matches!(kind, CfaKind::Plt | CfaKind::SpDeref | CfaKind::FpDeref),
-            },
             _ => return rule.cfa == CfaKind::Complex,
         };
-        cfa && fp
+        let (cfa, cfa_words) = match (words(&self.cfa, machine.sp()), words(&self.cfa, machine.fp())) {
+            (Some(words), _) => (CfaKind::Sp, words),
+            (_, Some(words)) => (CfaKind::Fp, words),
+            _ if self.cfa == "exp" => {
+                let exact = [CfaKind::Complex, CfaKind::Plt, CfaKind::SpDeref, CfaKind::FpDeref];
+                return exact.contains(&rule.cfa);
+            }
+            _ => return rule.cfa == CfaKind::Complex,
+        };
+        (rule.cfa, i64::from(rule.cfa_words)) == (cfa, cfa_words)
+            && kinds.contains(&rule.fp)
+            && i64::from(rule.fp_words) == fp.unwrap_or(0)
     }
 }
 
 /// The output of readelf as address -> what is said from there on; `None`: no function.
-fn parse(text: &str) -> BTreeMap<u64, Option<Said>> {
+fn parse(text: &str, machine: Machine) -> BTreeMap<u64, Option<Said>> {
     let hex = |text: &str| u64::from_str_radix(text, 16).expect("a hexadecimal number");
     let mut rows = BTreeMap::new();
     let mut ends = Vec::new();
     let mut cies: HashMap<String, Said> = HashMap::new();
     let mut columns: Vec<String> = Vec::new();
-    // The CIE at hand, if it is one.
+    // The CIE at hand, if it is one; CIEs whose return address is in an unusual register, and whether this one's is.
     let mut cie = None;
+    let mut odd = BTreeSet::new();
+    let mut is_odd = false;
     for line in text.lines() {
         // A register in a column has its name beside it: "r9 (r9)".
         let line = line.replace(" (", "(");
         let words: Vec<&str> = line.split_whitespace().collect();
         if line.contains(" CIE ") {
             cie = Some(words[0].to_owned());
+            is_odd = words.last() != Some(&machine.ra());
+            if is_odd {
+                odd.insert(words[0].to_owned());
+            }
         } else if let Some(at) = words.iter().position(|word| word.starts_with("cie=")) {
             cie = None;
+            let offset = &words[at]["cie=".len()..];
+            is_odd = odd.contains(offset);
             let (start, end) = words[at + 1]["pc=".len()..].split_once("..").expect("a range");
             let (start, end) = (hex(start), hex(end));
             if start < end {
                 // Rows of its own, if any, replace the CIE's. A CIE without instructions has none.
-                let none = || Said { cfa: "u".into(), rbp: "u".into(), ra: "s".into() };
-                let initial = cies.get(&words[at]["cie=".len()..]).cloned();
+                let none = || Said { cfa: "u".into(), fp: "u".into(), ra: "exp".into() };
+                let initial = cies.get(offset).cloned();
                 rows.insert(start, Some(initial.unwrap_or_else(none)));
                 ends.push(end);
             }
@@ -87,7 +132,8 @@ fn parse(text: &str) -> BTreeMap<u64, Option<Said>> {
         } else if words.len() == columns.len() && words.first().is_some_and(|w| w.len() == 16) {
             let column =
                 |name| columns.iter().position(|c| *c == name).map_or("u", |at| words[at]).to_owned();
-            let said = Said { cfa: column("CFA"), rbp: column("rbp"), ra: column("ra") };
+            let ra = if is_odd { "exp".into() } else { column("ra") };
+            let said = Said { cfa: column("CFA"), fp: column(machine.fp()), ra };
             match &cie {
                 Some(offset) => drop(cies.insert(offset.clone(), said)),
                 None => drop(rows.insert(hex(words[0]), Some(said))),
@@ -115,13 +161,14 @@ fn compare(file: &Path) -> usize {
     let bytes = std::fs::read(file).expect("a readable file");
     let (rows, report) = rows::build(&bytes, None, &Limits::default()).expect("rows");
     assert_eq!((report.bad_cies, report.bad_fdes, report.bad_instructions, report.overlapping), (0, 0, 0, 0));
-    let said = parse(&readelf(file));
+    let machine = Machine::of(&bytes);
+    let said = parse(&readelf(file), machine);
     let addresses: BTreeSet<u64> = said.keys().copied().chain(rows.iter().map(|(at, _)| at.0)).collect();
     for address in &addresses {
         let rule = rows.find(ElfAddress(*address));
         let expected = said.range(..=address).next_back().and_then(|(_, said)| said.as_ref());
         let agrees = match expected {
-            Some(said) => said.agrees(rule),
+            Some(said) => said.agrees(rule, machine),
             None => rule == Rule::NONE,
         };
         assert!(agrees, "{}: at {address:#x} readelf says {expected:?}, rows say {rule:?}", file.display());
@@ -156,6 +203,14 @@ fn the_vdso() {
     let compared = compare(&path);
     std::fs::remove_file(&path).expect("the file that was written");
     assert!(compared > 10);
+}
+
+#[test]
+fn libc_of_aarch64() {
+    match files::libc_of_aarch64() {
+        Some(path) => assert!(compare(&path) > 10_000),
+        None => eprintln!("not compared: Debian's libc6-arm64-cross is not installed"),
+    }
 }
 
 #[test]

@@ -30,6 +30,11 @@ pub fn libc() -> PathBuf {
     libraries(&this_program())["libc"].clone()
 }
 
+/// As Debian's cross compilers bring it.
+pub fn libc_of_aarch64() -> Option<PathBuf> {
+    Some(PathBuf::from("/usr/aarch64-linux-gnu/lib/libc.so.6")).filter(|path| path.exists())
+}
+
 /// Whatever python3 loads for its module `ssl`.
 pub fn libcrypto() -> PathBuf {
     let module = output("python3", &["-c", "import _ssl; print(_ssl.__file__)"]);
