@@ -29,8 +29,8 @@ const FLAGS: [&str; 9] = [
     "--cfg=fuzzing",
 ];
 
-/// An input may take this long (seconds) and this much memory (MiB); more is a finding.
-const LIMITS: [&str; 3] = ["-timeout=10", "-rss_limit_mb=2048", "-malloc_limit_mb=1024"];
+/// An input may take this long (seconds) and this much memory (MiB), more is a finding; and be this long (bytes).
+const LIMITS: [&str; 4] = ["-timeout=10", "-rss_limit_mb=2048", "-malloc_limit_mb=1024", "-max_len=8192"];
 
 /// The options of `fuzz`.
 #[derive(clap::Args)]

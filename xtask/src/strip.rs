@@ -1,4 +1,4 @@
-//! Takes DWARF out of an eBPF object.
+//! Takes out of an eBPF object what no loader reads.
 //!
 //! The kernel and the loader read BTF; DWARF would be nine tenths of what is committed and embedded.
 
@@ -21,7 +21,8 @@ fn strip(bytes: &[u8]) -> Result<Vec<u8>> {
     let mut object = Builder::read(bytes)?;
     for section in &mut object.sections {
         let name = section.name.as_slice();
-        section.delete = name.starts_with(b".debug_") || name.starts_with(b".rel.debug_");
+        // Loaders read BTF as it stands; its relocations are for linking again, and a quarter of the object.
+        section.delete = [&b".debug_"[..], b".rel.debug_", b".rel.BTF"].iter().any(|it| name.starts_with(it));
     }
     object.delete_orphans();
     // LLVM keeps the names of sections and of symbols in one table; the writer wants two.
