@@ -16,6 +16,11 @@ macro_rules! counters {
                 match self { $(Counter::$variant => $name,)+ }
             }
 
+            /// The name as a metric of descry's own telemetry.
+            pub const fn metric(self) -> &'static str {
+                match self { $(Counter::$variant => concat!("descry.kernel.", $name),)+ }
+            }
+
             /// One sentence for the documentation.
             pub const fn help(self) -> &'static str {
                 match self { $(Counter::$variant => concat!($($doc,)+),)+ }

@@ -1,3 +1,38 @@
-//! descry.
+//! The `descry` command.
 #![forbid(unsafe_code)]
-fn main() {}
+
+mod cli;
+mod doctor;
+mod failure;
+mod profile;
+mod stop;
+mod target;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command};
+use failure::Failure;
+
+fn main() -> ExitCode {
+    // Wrong usage ends here, with status 2 and clap's message.
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("descry: {failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<ExitCode, Failure> {
+    let telemetry = cli.own.start()?;
+    let result = match &cli.command {
+        Command::Profile(arguments) => profile::run(arguments, telemetry.counters()),
+        Command::Doctor(arguments) => doctor::run(arguments),
+    };
+    telemetry.end();
+    result
+}

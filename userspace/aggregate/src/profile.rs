@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use descry_decode::ids::{Comm, Cpu, Tgid, Tid, UnixNanos};
+pub use descry_process::{AttributeValue, Attributes};
 pub use descry_symbol::FrameKind;
 
 /// What the weight of a sample measures. All weights are nanoseconds.
@@ -19,20 +20,6 @@ pub enum ProfileKind {
     /// Elapsed time.
     Wall,
 }
-
-/// An attribute's value.
-#[derive(Clone, Debug, PartialEq)]
-pub enum AttributeValue {
-    /// Text.
-    Text(String),
-    /// A whole number.
-    Int(i64),
-    /// A list of texts.
-    List(Vec<String>),
-}
-
-/// Attribute names (OpenTelemetry semantic conventions) with values, in the order to send them.
-pub type Attributes = Vec<(&'static str, AttributeValue)>;
 
 /// A measurement with names.
 #[derive(Clone, Debug)]

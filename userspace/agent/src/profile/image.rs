@@ -1,0 +1,113 @@
+//! Only the parts of a binary that unwinding needs.
+//!
+//! The image is as long as the file, but all zeros outside of the headers and the sections that were asked for. Zeros
+//! that were never written take no memory, so a program of 100 MB costs what its unwind tables do.
+
+use std::ops::Range;
+
+use descry_decode::ids::FileOffset;
+use descry_process::object::{ElfError, Object};
+use object::read::elf::{FileHeader, SectionHeader};
+use object::{Endianness, elf, pod};
+
+/// A longer file is not looked at.
+const MAX_LEN: u64 = 4 << 30;
+/// Longer sections, and longer tables of headers, are left out.
+const MAX_PART: u64 = 256 << 20;
+
+/// Sections that hold call frame information, or that its addresses are relative to (those by their headers alone).
+const UNWIND_SECTIONS: [&[u8]; 4] = [b".eh_frame", b".eh_frame_hdr", b".debug_frame", b".zdebug_frame"];
+
+type Header = elf::FileHeader64<Endianness>;
+
+/// The image of a binary's unwind tables.
+pub fn of_unwind_tables(object: &Object) -> Result<Vec<u8>, ElfError> {
+    if object.file().is_none() {
+        return object.read_all(MAX_PART);
+    }
+    let len = object.len();
+    let too_large = || ElfError::TooLarge { what: "the file".to_owned(), len, limit: MAX_LEN };
+    let image_len = usize::try_from(len).ok().filter(|_| len <= MAX_LEN).ok_or_else(too_large)?;
+    let mut image = Image { object, bytes: vec![0; image_len] };
+    image.fill(0..size_of::<Header>() as u64)?;
+    for part in image.header_tables() {
+        image.fill(part)?;
+    }
+    for part in image.section_names() {
+        image.fill(part)?;
+    }
+    for part in image.unwind_sections() {
+        image.fill(part)?;
+    }
+    Ok(image.bytes)
+}
+
+struct Image<'a> {
+    object: &'a Object,
+    bytes: Vec<u8>,
+}
+
+impl Image<'_> {
+    /// Copies a part of the file to its place. Parts outside of the file, and too large ones, are left out.
+    fn fill(&mut self, part: Range<u64>) -> Result<(), ElfError> {
+        let len = part.end.saturating_sub(part.start);
+        let (Ok(start), Ok(end)) = (usize::try_from(part.start), usize::try_from(part.end)) else { return Ok(()) };
+        if let Some(to) = self.bytes.get_mut(start..end).filter(|_| len <= MAX_PART) {
+            to.copy_from_slice(&self.object.read_range(FileOffset(part.start), len)?);
+        }
+        Ok(())
+    }
+
+    fn header(&self) -> Option<(&Header, Endianness)> {
+        let header = Header::parse(self.bytes.as_slice()).ok()?;
+        Some((header, header.endian().ok()?))
+    }
+
+    /// Where the program headers and section headers are.
+    fn header_tables(&self) -> Vec<Range<u64>> {
+        let Some((header, endian)) = self.header() else { return Vec::new() };
+        let table = |offset: u64, count: u16, size: u16| {
+            offset..offset.saturating_add(u64::from(count) * u64::from(size))
+        };
+        // A file with more than 65,279 sections says so in its first section header; such are no linked programs.
+        vec![
+            table(header.e_phoff(endian), header.e_phnum(endian), header.e_phentsize(endian)),
+            table(header.e_shoff(endian), header.e_shnum(endian), header.e_shentsize(endian)),
+        ]
+    }
+
+    fn section_headers(&self) -> Option<(&Header, Endianness, &[elf::SectionHeader64<Endianness>])> {
+        let (header, endian) = self.header()?;
+        let start = usize::try_from(header.e_shoff(endian)).ok()?;
+        let table = self.bytes.get(start..)?;
+        let (headers, _) = pod::slice_from_bytes(table, header.e_shnum(endian).into()).ok()?;
+        Some((header, endian, headers))
+    }
+
+    /// Where the names of the sections are.
+    fn section_names(&self) -> Vec<Range<u64>> {
+        let Some((header, endian, sections)) = self.section_headers() else { return Vec::new() };
+        let names = sections.get(usize::from(header.e_shstrndx(endian).0));
+        names.and_then(|section| file_range(section, endian)).into_iter().collect()
+    }
+
+    /// Where the unwind sections are.
+    fn unwind_sections(&self) -> Vec<Range<u64>> {
+        let Some((header, endian, sections)) = self.section_headers() else { return Vec::new() };
+        let names = sections.get(usize::from(header.e_shstrndx(endian).0));
+        let Some(names) = names.and_then(|section| file_range(section, endian)) else { return Vec::new() };
+        let is_wanted = |section: &&elf::SectionHeader64<Endianness>| {
+            let start = names.start.checked_add(section.sh_name(endian).into());
+            let name = start.and_then(|start| self.bytes.get(usize::try_from(start).ok()?..));
+            let name = name.and_then(|rest| rest.split(|byte| *byte == 0).next()).unwrap_or_default();
+            UNWIND_SECTIONS.contains(&name)
+        };
+        sections.iter().filter(is_wanted).filter_map(|section| file_range(section, endian)).collect()
+    }
+}
+
+/// Where the bytes of a section are in the file.
+fn file_range(section: &elf::SectionHeader64<Endianness>, endian: Endianness) -> Option<Range<u64>> {
+    let (offset, len) = section.file_range(endian)?;
+    Some(offset..offset.checked_add(len)?)
+}

@@ -1,0 +1,403 @@
+//! From events to the aggregator: who is it, what is mapped, where does each address lie.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use descry_aggregate::{Aggregator, CodeRef, Dimensions, Observation};
+use descry_abi::limits::MAX_USER_FRAMES;
+use descry_decode::ids::{BootNanos, Comm, ElfAddress, FileOffset, RuntimeAddress, Tgid, Tid};
+use descry_decode::{Event, Sample, StackCopy, UnwindEnd, decode};
+use descry_probe::{MmapEvent, ProbeError, Session, SideBand};
+use descry_process::identity::host::Host;
+use descry_process::identity::{self, Attributes, ResourceOptions};
+use descry_process::maps::Device;
+use descry_process::object::{Object, ObjectId};
+use descry_process::table::{self, ProcessTable, Resolved, TableLimits};
+use descry_unwind::walk::{Code, CodeSource, Stack, Walker};
+use lru::LruCache;
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::tables::UnwindTables;
+
+/// Stack copies that wait for their sample at most; the sample comes right behind on the same CPU.
+const MAX_COPIES: usize = 256;
+/// Processes whose new mappings wait for a first sample at most, and mappings of one.
+const MAX_PENDING: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
+const MAX_PENDING_MAPPINGS: usize = 512;
+/// Binaries held open until their symbols are read at most.
+const MAX_HELD: usize = 4096;
+
+/// Counters of this stage.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RecorderCounters {
+    /// Samples that arrived.
+    pub samples: u64,
+    /// Of those, samples with a user stack that reached its root.
+    pub rooted: u64,
+    /// Samples with a user stack that did not.
+    pub truncated: u64,
+    /// Samples without a user stack: kernel threads.
+    pub without_user_stack: u64,
+    /// Frames of all samples.
+    pub frames: u64,
+    /// Stacks that were walked in userspace.
+    pub walked: u64,
+    /// Records that are no events.
+    pub malformed: u64,
+    /// Stack copies whose sample did not come.
+    pub copies_dropped: u64,
+    /// Mappings of processes without samples that were one too many.
+    pub mappings_dropped: u64,
+    /// Binaries that could not be held open for their symbols.
+    pub not_held: u64,
+}
+
+/// A process as its stacks begin: equal for samples of one process under one name.
+type ProcessKey = (Tgid, Arc<str>);
+
+/// Everything between the ring and the profile.
+pub struct Recorder {
+    processes: ProcessTable,
+    tables: UnwindTables,
+    walker: Walker,
+    aggregator: Aggregator,
+    copies: FxHashMap<(Tid, BootNanos), StackCopy>,
+    pending: LruCache<Tgid, Vec<MmapEvent>>,
+    resources: FxHashMap<ProcessKey, Attributes>,
+    held: FxHashMap<ObjectId, HeldObject>,
+    host: Host,
+    resource_options: ResourceOptions,
+    /// Processes read anew since the last sync because an address was in no mapping.
+    reread: FxHashSet<Tgid>,
+    names: FxHashMap<Tgid, (Comm, Arc<str>)>,
+    ended: Vec<Tgid>,
+    started: Vec<(Tgid, Tgid)>,
+    scratch: Vec<CodeRef>,
+    counters: RecorderCounters,
+}
+
+/// A binary that is held open until its symbols are read.
+pub struct HeldObject {
+    /// The binary.
+    pub object: Arc<Object>,
+    /// A process that has it mapped: its mount namespace is where debug files are looked for.
+    pub tgid: Tgid,
+}
+
+/// What a finished recording leaves behind.
+pub struct Recorded {
+    /// The sums.
+    pub aggregator: Aggregator,
+    /// The Resource of each process.
+    pub resources: FxHashMap<ProcessKey, Attributes>,
+    /// The binaries.
+    pub held: FxHashMap<ObjectId, HeldObject>,
+    /// The processes.
+    pub processes: ProcessTable,
+    /// Counters.
+    pub counters: RecorderCounters,
+    /// Counters of the unwind tables.
+    pub tables: super::tables::TableCounters,
+}
+
+impl Recorder {
+    /// An empty recording.
+    pub fn new(tables: UnwindTables, dimensions: Dimensions, resource_options: ResourceOptions) -> Self {
+        Self {
+            processes: ProcessTable::new(TableLimits::default()),
+            tables,
+            walker: Walker::new(),
+            aggregator: Aggregator::new(dimensions, descry_aggregate::Limits::default()),
+            copies: FxHashMap::default(),
+            pending: LruCache::new(MAX_PENDING),
+            resources: FxHashMap::default(),
+            held: FxHashMap::default(),
+            host: Host::read(),
+            resource_options,
+            reread: FxHashSet::default(),
+            names: FxHashMap::default(),
+            ended: Vec::new(),
+            started: Vec::new(),
+            scratch: Vec::new(),
+            counters: RecorderCounters::default(),
+        }
+    }
+
+    /// Learns a process before its first sample. One that is gone already is no error here.
+    pub fn expect(&mut self, tgid: Tgid) {
+        if self.processes.load(tgid).is_ok() {
+            self.tables.track(tgid);
+        }
+    }
+
+    /// Takes what the kernel has to tell now, and brings its tables up to date.
+    pub fn tick(&mut self, session: &mut Session, side_band: &mut SideBand) -> Result<usize, ProbeError> {
+        side_band.drain(|event| self.mapped(event));
+        let mut bytes = 0;
+        session.drain(|record| {
+            bytes += record.len();
+            match decode(record) {
+                Ok(event) => self.handle(event),
+                Err(error) => {
+                    tracing::debug!(%error, "a record of the ring is no event");
+                    self.counters.malformed += 1;
+                }
+            }
+        });
+        self.tables.sync(session, &mut self.processes)?;
+        self.reread.clear();
+        Ok(bytes)
+    }
+
+    /// Processes that ended since the last call.
+    pub fn take_ended(&mut self) -> Vec<Tgid> {
+        std::mem::take(&mut self.ended)
+    }
+
+    /// (parent, child) of the processes that were made since the last call.
+    pub fn take_started(&mut self) -> Vec<(Tgid, Tgid)> {
+        std::mem::take(&mut self.started)
+    }
+
+    /// Counters so far.
+    pub fn counters(&self) -> RecorderCounters {
+        self.counters
+    }
+
+    /// Ends the recording.
+    pub fn finish(mut self) -> Recorded {
+        self.counters.copies_dropped += self.copies.len() as u64;
+        Recorded {
+            aggregator: self.aggregator,
+            resources: self.resources,
+            held: self.held,
+            processes: self.processes,
+            counters: self.counters,
+            tables: self.tables.counters(),
+        }
+    }
+
+    /// A new mapping. Those of processes that have no sample yet wait: most never have one.
+    fn mapped(&mut self, event: MmapEvent) {
+        if self.processes.get(event.tgid).is_some() {
+            return apply(&mut self.processes, &event);
+        }
+        let waiting = self.pending.get_or_insert_mut(event.tgid, Vec::new);
+        if waiting.len() < MAX_PENDING_MAPPINGS {
+            waiting.push(event);
+        } else {
+            self.counters.mappings_dropped += 1;
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Sample(sample) => self.sample(&sample),
+            Event::StackCopy(copy) => {
+                if self.copies.len() >= MAX_COPIES {
+                    self.counters.copies_dropped += self.copies.len() as u64;
+                    self.copies.clear();
+                }
+                self.copies.insert((copy.tid, copy.time), copy);
+            }
+            Event::Exec(exec) => {
+                self.tables.forget(exec.tgid);
+                if self.processes.get(exec.tgid).is_some() {
+                    self.processes.exec(exec.tgid, exec.comm, exec.time);
+                }
+                if let Some(waiting) = self.pending.get_mut(&exec.tgid) {
+                    waiting.retain(|mapping| mapping.time >= exec.time);
+                }
+            }
+            Event::Fork(fork) => {
+                let parent = Tgid(fork.other);
+                self.started.push((parent, fork.tgid));
+                if self.processes.get(parent).is_some() {
+                    self.processes.fork(parent, fork.tgid, fork.time);
+                }
+            }
+            Event::Exit(exit) => {
+                self.ended.push(exit.tgid);
+                self.tables.forget(exit.tgid);
+                self.pending.pop(&exit.tgid);
+                self.processes.exit(exit.tgid, exit.time);
+            }
+            Event::Comm(rename) => {
+                if rename.tgid.0 == rename.tid.0 && self.processes.get(rename.tgid).is_some() {
+                    self.processes.rename(rename.tgid, rename.comm);
+                }
+            }
+        }
+    }
+
+    /// Makes sure that what can be known of a process is.
+    fn learn(&mut self, tgid: Tgid) {
+        if self.processes.get(tgid).is_some_and(|process| process.loaded.is_some()) {
+            return;
+        }
+        let waiting = self.pending.pop(&tgid).unwrap_or_default();
+        if let Err(error) = self.processes.load(tgid) {
+            tracing::debug!(%tgid, %error, "a process is gone before its first sample was read");
+        }
+        for event in &waiting {
+            apply(&mut self.processes, event);
+        }
+    }
+
+    fn sample(&mut self, sample: &Sample) {
+        self.counters.samples += 1;
+        let copy = self.copies.remove(&(sample.tid, sample.time));
+        let mut end = sample.end;
+        let mut walked = None;
+        if sample.kernel_thread {
+            self.counters.without_user_stack += 1;
+        } else {
+            self.learn(sample.tgid);
+            self.tables.track(sample.tgid);
+            if let Some(copy) = copy.filter(|_| sample.has_copy) {
+                let walk = self.walk(&copy);
+                // The kernel's walk may have come further: it is not bound to the length of the copy.
+                if walk.1 == UnwindEnd::Root || walk.0.len() >= sample.user.len() {
+                    (walked, end) = (Some(walk.0), walk.1);
+                }
+            }
+        }
+        let user = walked.as_deref().unwrap_or(&sample.user);
+        self.scratch.clear();
+        // The first address of each kind is the interrupted instruction; the others are return addresses, and the call
+        // is what counts.
+        let call = |index: usize, address: RuntimeAddress| {
+            RuntimeAddress(address.0.wrapping_sub(u64::from(index > 0)))
+        };
+        let kernel = sample.kernel.iter().enumerate();
+        self.scratch.extend(kernel.map(|(index, address)| CodeRef::Kernel(call(index, *address))));
+        for (index, address) in user.iter().enumerate() {
+            let code = self.locate(sample.tgid, call(index, *address));
+            self.scratch.push(code);
+        }
+        self.counters.frames += self.scratch.len() as u64;
+        let truncated = !matches!(end, UnwindEnd::Root | UnwindEnd::NoUserStack);
+        if !sample.kernel_thread {
+            *(if truncated { &mut self.counters.truncated } else { &mut self.counters.rooted }) += 1;
+        }
+        let name = self.process_name(sample);
+        self.aggregator.add(&Observation {
+            tgid: sample.tgid,
+            process_name: &name,
+            tid: sample.tid,
+            comm: sample.comm,
+            cpu: sample.cpu,
+            time: sample.time,
+            weight: sample.weight,
+            stack: &self.scratch,
+            truncated,
+        });
+    }
+
+    /// Walks a copied stack in userspace.
+    fn walk(&mut self, copy: &StackCopy) -> (Vec<RuntimeAddress>, UnwindEnd) {
+        self.counters.walked += 1;
+        let mut code = ProcessCode {
+            tgid: copy.tgid,
+            processes: &mut self.processes,
+            tables: &mut self.tables,
+            reread: &mut self.reread,
+        };
+        let stack = Stack { start: copy.start, bytes: &copy.stack };
+        let walk = self.walker.walk(&copy.registers, stack, &mut code, MAX_USER_FRAMES);
+        (walk.frames, walk.end)
+    }
+
+    fn locate(&mut self, tgid: Tgid, address: RuntimeAddress) -> CodeRef {
+        match self.processes.resolve(tgid, address) {
+            Resolved::Object { id, address } => {
+                self.hold(id, tgid);
+                CodeRef::Object { id, address }
+            }
+            Resolved::Anonymous => CodeRef::Jit { tgid, address },
+            Resolved::Unreadable { name, offset } => CodeRef::Unreadable { name, offset },
+            Resolved::Vsyscall => CodeRef::Unreadable { name: "[vsyscall]".into(), offset: FileOffset(address.0) },
+            Resolved::Unknown => CodeRef::Unknown(address),
+        }
+    }
+
+    /// Keeps a binary open for its symbols, whatever becomes of the file and the process.
+    fn hold(&mut self, id: ObjectId, tgid: Tgid) {
+        if self.held.contains_key(&id) {
+            return;
+        }
+        match self.processes.objects().get(id) {
+            Some(object) if self.held.len() < MAX_HELD => {
+                self.held.insert(id, HeldObject { object: Arc::clone(object), tgid });
+            }
+            _ => self.counters.not_held += 1,
+        }
+    }
+
+    /// The name that the stacks of a sample's process begin with; also notes the process's Resource.
+    fn process_name(&mut self, sample: &Sample) -> Arc<str> {
+        let known = self.processes.get(sample.tgid);
+        let comm = known.map(|process| process.identity.comm).filter(|comm| !comm.as_bytes().is_empty());
+        let comm = comm.unwrap_or(sample.comm);
+        let name = match self.names.get(&sample.tgid) {
+            Some((known, name)) if *known == comm => Arc::clone(name),
+            _ => {
+                let name: Arc<str> = comm.to_string().into();
+                self.names.insert(sample.tgid, (comm, Arc::clone(&name)));
+                name
+            }
+        };
+        let key = (sample.tgid, Arc::clone(&name));
+        if !self.resources.contains_key(&key) {
+            let options = self.resource_options;
+            let resource =
+                known.map(|process| identity::resource(sample.tgid, &process.identity, &self.host, options));
+            self.resources.insert(key, resource.unwrap_or_default());
+        }
+        name
+    }
+}
+
+fn apply(processes: &mut ProcessTable, event: &MmapEvent) {
+    use std::os::unix::ffi::OsStrExt;
+    let (major, minor) = event.device;
+    let mapped = table::MmapEvent {
+        time: event.time,
+        start: event.start,
+        len: event.len,
+        offset: event.offset,
+        inode: Some((Device { major, minor }, event.inode)),
+        path: event.path.as_os_str().as_bytes().to_vec(),
+        build_id: None,
+    };
+    processes.apply_mmap(event.tgid, &mapped);
+}
+
+/// What a walk in userspace may ask about the process.
+struct ProcessCode<'a> {
+    tgid: Tgid,
+    processes: &'a mut ProcessTable,
+    tables: &'a mut UnwindTables,
+    reread: &'a mut FxHashSet<Tgid>,
+}
+
+impl CodeSource for ProcessCode<'_> {
+    fn code(&mut self, address: RuntimeAddress) -> Code {
+        let mut resolved = self.processes.resolve(self.tgid, address);
+        // It may lie in a mapping that no event told of; once a sync is often enough to ask.
+        if resolved == Resolved::Unknown && self.reread.insert(self.tgid) && self.processes.load(self.tgid).is_ok() {
+            resolved = self.processes.resolve(self.tgid, address);
+        }
+        match resolved {
+            Resolved::Object { id, address: ElfAddress(elf_address) } => {
+                let Some(object) = self.processes.objects().get(id).cloned() else { return Code::NotLoaded };
+                match self.tables.cfi(&object) {
+                    Some(cfi) => Code::Cfi { cfi, bias: address.0.wrapping_sub(elf_address) },
+                    None => Code::FramePointer,
+                }
+            }
+            Resolved::Anonymous | Resolved::Vsyscall | Resolved::Unreadable { .. } => Code::FramePointer,
+            Resolved::Unknown => Code::Unmapped,
+        }
+    }
+}

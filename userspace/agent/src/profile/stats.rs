@@ -1,0 +1,149 @@
+//! The last line on stderr: what was taken, what was lost, what it cost.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use descry_abi::counter::Counter;
+use descry_aggregate::profile::Profile;
+use descry_telemetry::ProcessUsage;
+use serde_json::json;
+
+use super::recorder::RecorderCounters;
+use super::tables::TableCounters;
+
+/// The figures.
+#[derive(Debug)]
+pub struct Stats {
+    samples: u64,
+    lost: BTreeMap<&'static str, u64>,
+    /// Share of samples with a user stack that reached its root.
+    rooted: f64,
+    truncated: u64,
+    /// Share of frames without a name.
+    unsymbolized: f64,
+    frames: u64,
+    usage: Option<ProcessUsage>,
+}
+
+/// Counters of the kernel side that mean a lost sample, event or stack.
+const LOST: [Counter; 9] = [
+    Counter::RingFullSample,
+    Counter::RingFullCopy,
+    Counter::RingFullLifecycle,
+    Counter::NoState,
+    Counter::PidNotVisible,
+    Counter::KernelStackFailed,
+    Counter::UserRegistersFailed,
+    Counter::StackCopyFailed,
+    Counter::ScopeFull,
+];
+
+/// What the stages counted.
+pub struct Counted<'a> {
+    /// The kernel side.
+    pub kernel: &'a [(Counter, u64)],
+    /// The recorder.
+    pub recorder: RecorderCounters,
+    /// The unwind tables.
+    pub tables: TableCounters,
+    /// The aggregator.
+    pub aggregator: descry_aggregate::Counters,
+    /// Records of new mappings that were lost.
+    pub side_band_lost: u64,
+    /// Records of new mappings of an unknown form.
+    pub side_band_malformed: u64,
+}
+
+impl Stats {
+    /// From the counters of all stages and the finished profile.
+    pub fn new(counted: &Counted<'_>, profile: &Profile) -> Self {
+        let mut lost = BTreeMap::new();
+        let mut note = |name, count: u64| {
+            if count > 0 {
+                *lost.entry(name).or_insert(0) += count;
+            }
+        };
+        for (counter, count) in counted.kernel {
+            if LOST.contains(counter) {
+                note(counter.name(), *count);
+            }
+        }
+        let recorder = counted.recorder;
+        note("malformed_record", recorder.malformed);
+        note("stack_copy_without_sample", recorder.copies_dropped);
+        note("mapping_event_dropped", recorder.mappings_dropped + counted.side_band_lost);
+        note("mapping_event_malformed", counted.side_band_malformed);
+        note("binary_not_held", recorder.not_held);
+        note("unwind_table_full", counted.tables.full);
+        note("process_table_full", counted.tables.processes_full);
+        note("stack_over_limit", counted.aggregator.stacks_over_limit);
+        note("timestamp_over_limit", counted.aggregator.timestamps_over_limit);
+        let with_user_stack = recorder.rooted + recorder.truncated;
+        let (frames, unnamed) = frames(profile);
+        Self {
+            samples: recorder.samples,
+            lost,
+            rooted: share(recorder.rooted, with_user_stack, 1.0),
+            truncated: recorder.truncated,
+            unsymbolized: share(unnamed, frames, 0.0),
+            frames: recorder.frames,
+            usage: ProcessUsage::now().inspect_err(|error| tracing::warn!(%error, "own usage")).ok(),
+        }
+    }
+
+    /// For people, on one line.
+    pub fn text(&self) -> String {
+        let lost = if self.lost.is_empty() {
+            "0 lost".to_owned()
+        } else {
+            let reasons: Vec<String> = self.lost.iter().map(|(name, count)| format!("{name} {count}")).collect();
+            format!("lost: {}", reasons.join(", "))
+        };
+        let usage = self.usage.map_or_else(String::new, |usage| {
+            let cpu = Duration::from_nanos(usage.cpu_ns);
+            let mib = usage.peak_rss_bytes as f64 / f64::from(1 << 20);
+            format!("; descry took {:.2} s CPU, {mib:.1} MiB peak", cpu.as_secs_f64())
+        });
+        format!(
+            "{} samples, {lost}; {:.2} % of stacks reached their root ({} cut); {:.2} % of frames without a name{usage}",
+            self.samples,
+            self.rooted * 100.0,
+            self.truncated,
+            self.unsymbolized * 100.0,
+        )
+    }
+
+    /// As one JSON object.
+    pub fn json(&self) -> String {
+        json!({
+            "samples": self.samples,
+            "lost": self.lost,
+            "rooted": self.rooted,
+            "truncated": self.truncated,
+            "unsymbolized": self.unsymbolized,
+            "frames": self.frames,
+            "cpu_ns": self.usage.map(|usage| usage.cpu_ns),
+            "peak_rss_bytes": self.usage.map(|usage| usage.peak_rss_bytes),
+        })
+        .to_string()
+    }
+}
+
+/// A share, or `empty` of nothing.
+fn share(part: u64, whole: u64, empty: f64) -> f64 {
+    if whole == 0 { empty } else { part as f64 / whole as f64 }
+}
+
+/// Frames of all samples, and those without a name.
+fn frames(profile: &Profile) -> (u64, u64) {
+    let (mut all, mut unnamed) = (0, 0);
+    for sample in &profile.samples {
+        let Some(stack) = profile.stacks.get(sample.stack as usize) else { continue };
+        all += stack.locations.len() as u64 * sample.count;
+        let is_unnamed = |location: &&u32| {
+            profile.locations.get(**location as usize).is_none_or(|location| location.lines.is_empty())
+        };
+        unnamed += stack.locations.iter().filter(is_unnamed).count() as u64 * sample.count;
+    }
+    (all, unnamed)
+}

@@ -1,0 +1,192 @@
+//! Names for every place in code that was sampled, one binary at a time, so that only one is in memory.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use descry_aggregate::profile::{FrameKind, ProfileMapping};
+use descry_aggregate::{CodeRef, KnownCode};
+use descry_decode::ids::{ElfAddress, RuntimeAddress, Tgid};
+use descry_process::object::{DebugFile, Object, ObjectId, debug_file};
+use descry_process::table::ProcessTable;
+use descry_symbol::{ObjectSource, Options, Outcome, PerfMap, Symbolized, Symbolizer};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use rustc_hash::FxHashMap;
+use tracing::debug;
+
+use super::recorder::HeldObject;
+
+/// Bytes of an image that is in no file at most.
+const MAX_IN_MEMORY: u64 = 1 << 20;
+
+/// Names places in code.
+pub struct Symbols<'a> {
+    held: &'a FxHashMap<ObjectId, HeldObject>,
+    processes: &'a ProcessTable,
+    symbolizer: Symbolizer,
+}
+
+impl<'a> Symbols<'a> {
+    /// With the binaries and processes of a recording.
+    pub fn new(
+        held: &'a FxHashMap<ObjectId, HeldObject>,
+        processes: &'a ProcessTable,
+        inlines: bool,
+    ) -> Self {
+        let symbolizer = Symbolizer::new(Options { inlines, ..Options::default() });
+        Self { held, processes, symbolizer }
+    }
+
+    /// What each place is, in the order of `code`. `progress` is told how many are done.
+    pub fn resolve(&mut self, code: &[CodeRef], mut progress: impl FnMut(usize)) -> Vec<KnownCode> {
+        let mut known: Vec<Option<KnownCode>> = vec![None; code.len()];
+        let mut kernel = Vec::new();
+        let mut objects: FxHashMap<ObjectId, Vec<(usize, ElfAddress)>> = FxHashMap::default();
+        let mut jit: FxHashMap<Tgid, Vec<(usize, RuntimeAddress)>> = FxHashMap::default();
+        for (index, place) in code.iter().enumerate() {
+            match place {
+                CodeRef::Kernel(address) => kernel.push((index, *address)),
+                CodeRef::Object { id, address } => objects.entry(*id).or_default().push((index, *address)),
+                CodeRef::Jit { tgid, address } => jit.entry(*tgid).or_default().push((index, *address)),
+                CodeRef::Unreadable { .. } | CodeRef::Unknown(_) => {}
+            }
+        }
+        let mut done = 0;
+        let mut put = |known: &mut Vec<Option<KnownCode>>, index: usize, value: KnownCode| {
+            if let Some(slot) = known.get_mut(index) {
+                *slot = Some(value);
+            }
+            done += 1;
+            progress(done);
+        };
+        self.kernel(&kernel, |index, value| put(&mut known, index, value));
+        for (id, places) in objects {
+            self.object(id, &places, |index, value| put(&mut known, index, value));
+        }
+        for (tgid, places) in jit {
+            self.jit(tgid, &places, |index, value| put(&mut known, index, value));
+        }
+        known.into_iter().zip(code).map(|(known, place)| known.unwrap_or_else(|| unknown(place))).collect()
+    }
+
+    fn kernel(&mut self, places: &[(usize, RuntimeAddress)], mut put: impl FnMut(usize, KnownCode)) {
+        let addresses: Vec<RuntimeAddress> = places.iter().map(|(_, address)| *address).collect();
+        if addresses.is_empty() {
+            return;
+        }
+        let outcome = report(self.symbolizer.symbolize_kernel(&addresses));
+        let mapping = mapping("[kernel]");
+        for ((index, address), symbolized) in places.iter().zip(outcome) {
+            put(*index, KnownCode { mapping: Some(mapping.clone()), address: address.0, symbolized });
+        }
+    }
+
+    fn object(&mut self, id: ObjectId, places: &[(usize, ElfAddress)], mut put: impl FnMut(usize, KnownCode)) {
+        let Some(held) = self.held.get(&id) else { return };
+        let object = &held.object;
+        let mapping = object_mapping(object);
+        let addresses: Vec<ElfAddress> = places.iter().map(|(_, address)| *address).collect();
+        let in_memory = object.file().is_none().then(|| in_memory_file(object)).flatten();
+        let open_path = object.open_path().or_else(|| in_memory.as_ref().map(descriptor_path));
+        let Some(open_path) = open_path else { return };
+        let root = PathBuf::from(format!("/proc/{}/root", held.tgid));
+        let debug = debug_file(object, root.is_dir().then_some(root.as_path()));
+        let source = ObjectSource {
+            open_path,
+            name: Arc::clone(&object.path),
+            debug_path: debug.as_ref().map(DebugFile::open_path),
+            is_go: object.is_go,
+            is_rust: object.is_rust,
+        };
+        let symbols = report(self.symbolizer.symbolize_object(&source, &addresses));
+        for ((index, address), symbolized) in places.iter().zip(symbols) {
+            put(*index, KnownCode { mapping: Some(mapping.clone()), address: address.0, symbolized });
+        }
+    }
+
+    fn jit(&self, tgid: Tgid, places: &[(usize, RuntimeAddress)], mut put: impl FnMut(usize, KnownCode)) {
+        let map = self.perf_map(tgid);
+        for (index, address) in places {
+            let symbolized = map.as_ref().and_then(|map| map.lookup(*address));
+            let symbolized =
+                symbolized.unwrap_or(Symbolized { frames: Vec::new(), kind: FrameKind::Jit });
+            put(*index, KnownCode { mapping: Some(mapping("[jit]")), address: address.0, symbolized });
+        }
+    }
+
+    /// The map that the runtime of a process wrote, inside its mount namespace, under the pid that it has there.
+    fn perf_map(&self, tgid: Tgid) -> Option<PerfMap> {
+        let process = self.processes.get(tgid)?;
+        let own_pid = process.identity.namespaced_pids.last().copied().unwrap_or(tgid.0);
+        let candidates = [
+            PathBuf::from(format!("/proc/{tgid}/root/tmp/perf-{own_pid}.map")),
+            PathBuf::from(format!("/tmp/perf-{tgid}.map")),
+        ];
+        candidates.iter().find_map(|path| {
+            let map = PerfMap::read(path, process.identity.uid);
+            map.inspect_err(|error| debug!(%tgid, %error, "no perf map")).ok()
+        })
+    }
+}
+
+/// Takes the symbols and logs why some are missing.
+fn report(outcome: Outcome) -> Vec<Symbolized> {
+    for problem in &outcome.problems {
+        debug!(%problem, "symbols");
+    }
+    outcome.symbols
+}
+
+/// A mapping of this name that processes have at different places.
+fn mapping(path: &str) -> ProfileMapping {
+    ProfileMapping {
+        path: path.into(),
+        start: 0,
+        end: 0,
+        offset: 0,
+        gnu_build_id: None,
+        go_build_id: None,
+        htlhash: None,
+        has_functions: false,
+        has_filenames: false,
+        has_lines: false,
+        has_inlines: false,
+    }
+}
+
+fn object_mapping(object: &Object) -> ProfileMapping {
+    ProfileMapping {
+        path: Arc::clone(&object.path),
+        gnu_build_id: object.gnu_build_id.clone(),
+        go_build_id: object.go_build_id.clone(),
+        htlhash: Some(Arc::clone(&object.htlhash)),
+        ..mapping("")
+    }
+}
+
+/// A place without a name.
+fn unknown(place: &CodeRef) -> KnownCode {
+    let (mapping, address, kind) = match place {
+        CodeRef::Kernel(address) => (Some(mapping("[kernel]")), address.0, FrameKind::Kernel),
+        CodeRef::Object { address, .. } => (None, address.0, FrameKind::Native),
+        CodeRef::Jit { address, .. } => (Some(mapping("[jit]")), address.0, FrameKind::Jit),
+        CodeRef::Unreadable { name, offset } => (Some(mapping(name)), offset.0, FrameKind::Native),
+        CodeRef::Unknown(address) => (None, address.0, FrameKind::Native),
+    };
+    KnownCode { mapping, address, symbolized: Symbolized { frames: Vec::new(), kind } }
+}
+
+/// An image that is in no file (the vdso), as a file.
+fn in_memory_file(object: &Object) -> Option<File> {
+    let bytes = object.read_all(MAX_IN_MEMORY).ok()?;
+    let descriptor = memfd_create(c"descry-image", MFdFlags::MFD_CLOEXEC).ok()?;
+    let mut file = File::from(descriptor);
+    file.write_all(&bytes).ok()?;
+    Some(file)
+}
+
+fn descriptor_path(file: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
