@@ -108,11 +108,17 @@ fn deref(base: u64, words: u16) -> Result<u64, UnwindEnd> {
     Ok(window::read(at).ok_or(UnwindEnd::ReadFailed)?.wrapping_add(addend * 8))
 }
 
-/// Goes on with the registers that a signal interrupted. That pc is no return address: it is written plus one, so that
-/// the readers of the frames, who subtract one, find it.
+/// Goes on with the registers that a signal interrupted. That pc is no return address, and neither is the trampoline's,
+/// which the kernel made up: both are written plus one, so that the readers of the frames, who subtract one, find them.
 #[inline(always)]
 fn interrupted(state: &mut State) -> Result<(), UnwindEnd> {
     let sp = state.sp;
+    let frames = u64::from(state.header.user_frames);
+    if frames > 1 {
+        let slot = (frames - 1 + u64::from(state.header.kernel_frames)) as usize & (FRAME_SLOTS - 1);
+        // SAFETY: the index is masked to the length.
+        unsafe { *state.frames.as_mut_ptr().add(slot) = state.pc.wrapping_add(1) };
+    }
     let at = |offset| window::read(sp.wrapping_add(offset)).ok_or(UnwindEnd::ReadFailed);
     let (pc, caller_sp, fp) = (at(SIGNAL_FRAME.pc)?, at(SIGNAL_FRAME.sp)?, at(SIGNAL_FRAME.fp)?);
     if cfg!(bpf_target_arch = "aarch64") {

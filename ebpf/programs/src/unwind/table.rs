@@ -28,7 +28,12 @@ const ROW_STEPS: u32 = MAX_PAGE_ROWS.next_power_of_two().trailing_zeros();
 /// The chunk that holds a slot.
 #[inline(always)]
 fn chunk(slot: u32) -> Option<*const u64> {
-    let chunk: *const Chunk = TABLES.get_value_ptr_mut(slot / CHUNK_SLOTS as u32, &0)?.cast_const();
+    // The key must lie on the stack: a constant goes to .rodata by a relocation without a symbol, which aya 0.14 takes
+    // for the section's first byte. The volatile read keeps the compiler from making it one.
+    let zero = 0u32;
+    // SAFETY: a live local variable.
+    let only_entry = unsafe { core::ptr::read_volatile(&zero) };
+    let chunk: *const Chunk = TABLES.get_value_ptr_mut(slot / CHUNK_SLOTS as u32, &only_entry)?.cast_const();
     Some(chunk.cast())
 }
 

@@ -28,15 +28,24 @@ pub fn word(state: *const State, address: u64) -> Option<u64> {
 
 /// Moves the window so that it holds the word below `cfa`; false: the memory could not be read.
 ///
-/// It begins near the CFA, never below the stack pointer, and ends with the page of the CFA's last byte, so that it
-/// cannot run over the top of the stack.
+/// It ends with the page of the CFA's last byte, so that it cannot run over the top of the stack. It begins at the stack
+/// pointer or, in a large frame, near the CFA and in that same page: the page before may be memory of an `alloca` that
+/// was never touched.
 #[inline(always)]
 pub fn move_to(state: *mut State, cfa: u64) -> bool {
     // SAFETY: `state` is a per-CPU entry; the length is bounded right before its use.
     unsafe {
         let sp = (*state).sp;
-        let low = if cfa.wrapping_sub(sp) < BELOW { sp } else { cfa.wrapping_sub(BELOW) } & !7;
-        let page_end = (cfa.wrapping_sub(1) | (PAGE - 1)).wrapping_add(1);
+        let page_start = cfa.wrapping_sub(1) & !(PAGE - 1);
+        let page_end = page_start.wrapping_add(PAGE);
+        let near = cfa.wrapping_sub(BELOW);
+        let low = if cfa.wrapping_sub(sp) < BELOW {
+            sp & !7
+        } else if near > page_start {
+            near & !7
+        } else {
+            page_start
+        };
         let mut len = page_end.wrapping_sub(low);
         if len > (WINDOW_WORDS * 8) as u64 {
             len = (WINDOW_WORDS * 8) as u64;

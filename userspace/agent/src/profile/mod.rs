@@ -121,11 +121,12 @@ impl Measurement {
         let resource_options = ResourceOptions { command_arguments: args.command_args };
         let mut recorder = Recorder::new(tables, dimensions, resource_options);
         // First the mappings' news, then the state of things, so that nothing falls in between.
-        let side_band = SideBand::open()?;
+        let mut side_band = SideBand::open()?;
         session.attach_lifecycle()?;
         for tgid in &target.processes {
             recorder.expect(*tgid);
         }
+        recorder.tick(&mut session, &mut side_band)?;
         if target.is_fixed {
             // Threads that are made while the list is read inherit from their makers.
             session.sample_threads(&target.threads())?;
@@ -204,6 +205,7 @@ impl Measurement {
         let kernel = self.session.counters()?;
         for (counter, value) in &kernel {
             counters.counter(counter.metric(), counter.help()).raise_to(*value);
+            tracing::debug!(counter = counter.name(), value, "kernel side");
         }
         // Nothing is sampled any more while symbols are read.
         drop(self.session);

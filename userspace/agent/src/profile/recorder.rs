@@ -12,7 +12,7 @@ use descry_process::identity::host::Host;
 use descry_process::identity::{self, Attributes, ResourceOptions};
 use descry_process::maps::Device;
 use descry_process::object::{Object, ObjectId};
-use descry_process::table::{self, ProcessTable, Resolved, TableLimits};
+use descry_process::table::{self, MappingTarget, ProcessTable, Resolved, TableLimits};
 use descry_unwind::walk::{Code, CodeSource, Stack, Walker};
 use lru::LruCache;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -63,6 +63,8 @@ pub struct Recorder {
     aggregator: Aggregator,
     copies: FxHashMap<(Tid, BootNanos), StackCopy>,
     pending: LruCache<Tgid, Vec<MmapEvent>>,
+    /// Processes that were named: there are few, and no sample of them should have to wait for a table.
+    expected: FxHashSet<Tgid>,
     resources: FxHashMap<ProcessKey, Attributes>,
     held: FxHashMap<ObjectId, HeldObject>,
     host: Host,
@@ -110,6 +112,7 @@ impl Recorder {
             aggregator: Aggregator::new(dimensions, descry_aggregate::Limits::default()),
             copies: FxHashMap::default(),
             pending: LruCache::new(MAX_PENDING),
+            expected: FxHashSet::default(),
             resources: FxHashMap::default(),
             held: FxHashMap::default(),
             host: Host::read(),
@@ -123,10 +126,21 @@ impl Recorder {
         }
     }
 
-    /// Learns a process before its first sample. One that is gone already is no error here.
+    /// Learns a process before its first sample, and loads the tables of all that it has mapped or will map. One that is
+    /// gone already is no error here.
     pub fn expect(&mut self, tgid: Tgid) {
         if self.processes.load(tgid).is_ok() {
             self.tables.track(tgid);
+            self.expected.insert(tgid);
+            self.want_all(tgid);
+        }
+    }
+
+    fn want_all(&mut self, tgid: Tgid) {
+        for mapping in self.processes.get(tgid).map(|process| process.mappings()).unwrap_or_default() {
+            if let MappingTarget::Object { id, .. } = mapping.target {
+                self.tables.want(id);
+            }
         }
     }
 
@@ -180,7 +194,11 @@ impl Recorder {
     /// A new mapping. Those of processes that have no sample yet wait: most never have one.
     fn mapped(&mut self, event: MmapEvent) {
         if self.processes.get(event.tgid).is_some() {
-            return apply(&mut self.processes, &event);
+            apply(&mut self.processes, &event);
+            if self.expected.contains(&event.tgid) {
+                self.want_all(event.tgid);
+            }
+            return;
         }
         let waiting = self.pending.get_or_insert_mut(event.tgid, Vec::new);
         if waiting.len() < MAX_PENDING_MAPPINGS {

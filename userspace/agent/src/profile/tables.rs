@@ -126,6 +126,13 @@ impl UnwindTables {
         walkable.cfi.clone()
     }
 
+    /// Wants a file's tables in the kernel before a sample asks for them.
+    pub fn want(&mut self, id: ObjectId) {
+        if !self.files.contains_key(&id) {
+            self.wanted.insert(id);
+        }
+    }
+
     /// Notes that a process has samples: it is to have mappings in the kernel.
     pub fn track(&mut self, tgid: Tgid) {
         self.processes.entry(tgid).or_insert_with(|| ProcessTables {
@@ -234,6 +241,8 @@ impl UnwindTables {
         let mappings: Vec<Mapping> = process
             .mappings()
             .iter()
+            // The kernel side compares addresses as signed numbers; nothing runs in the vsyscall page any more.
+            .filter(|mapping| mapping.target != MappingTarget::Vsyscall)
             .map(|mapping| {
                 let (placement, bias) = self.placement(mapping.target);
                 placement.mapping(mapping.start.0, mapping.end.0, bias)
