@@ -32,4 +32,8 @@ counters! {
     unknown,
     /// Problems reported.
     problems,
+    /// Panics of blazesym, each of which cost some addresses their names.
+    panics,
+    /// Files of which a copy was symbolized, because others can change them or their sections are compressed.
+    copies,
 }

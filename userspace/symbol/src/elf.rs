@@ -60,6 +60,8 @@ impl Section {
 pub(crate) struct ElfFile {
     pub(crate) file: Rc<ObjectFile>,
     pub(crate) name: Arc<str>,
+    /// `e_type`.
+    pub(crate) kind: u16,
     pub(crate) machine: u16,
     pub(crate) sections: Vec<Section>,
 }
@@ -76,13 +78,13 @@ impl ElfFile {
             return Err(bad("only 64-bit little-endian files are read"));
         }
         let file = Rc::new(file);
-        let machine = u16_at(&header, 18);
+        let (kind, machine) = (u16_at(&header, 16), u16_at(&header, 18));
         let table_offset = u64_at(&header, 40);
         let entry_len = u16_at(&header, 58);
         let count = usize::from(u16_at(&header, 60));
         let names_index = usize::from(u16_at(&header, 62));
         if table_offset == 0 || count == 0 {
-            return Ok(Self { file, name: name.clone(), machine, sections: Vec::new() });
+            return Ok(Self { file, name: name.clone(), kind, machine, sections: Vec::new() });
         }
         if usize::from(entry_len) != SECTION_LEN || count > MAX_SECTIONS {
             return Err(bad("its section headers are of an unknown kind"));
@@ -107,7 +109,7 @@ impl ElfFile {
                 link: u32_at(header, 40),
             })
             .collect();
-        Ok(Self { file, name: name.clone(), machine, sections })
+        Ok(Self { file, name: name.clone(), kind, machine, sections })
     }
 
     /// The first section of this name that has bytes.
@@ -118,6 +120,13 @@ impl ElfFile {
     /// The code section that holds an address.
     pub(crate) fn code_section(&self, address: u64) -> Option<&Section> {
         self.sections.iter().find(|section| section.is_code() && section.contains(address))
+    }
+
+    /// A symbol table that has symbols, and its strings.
+    pub(crate) fn table(&self, name: &str) -> Option<(&Section, &Section)> {
+        let table = self.section(name)?;
+        let strings = self.sections.get(table.link as usize)?;
+        (strings.kind == elf::SHT_STRTAB.0 && strings.has_bytes()).then_some((table, strings))
     }
 
     /// Whether it holds debug information of functions.

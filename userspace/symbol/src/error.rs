@@ -59,6 +59,32 @@ pub enum SymbolError {
         /// What is wrong.
         reason: String,
     },
+    /// What blazesym needs of a file could not be copied.
+    #[error(
+        "cannot copy the symbols of {name}: {source}; make room in /var/tmp, or its addresses stay without names"
+    )]
+    Copy {
+        /// The file.
+        name: Arc<str>,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// blazesym failed in a way that it should not.
+    #[error("blazesym cannot name addresses of {name}: {reason}; some of them stay without names")]
+    Symbolizer {
+        /// The file.
+        name: Arc<str>,
+        /// What it said.
+        reason: String,
+    },
+    /// No thread could be started to name addresses on.
+    #[error("cannot start a thread to name addresses of {name}: {source}; they stay without names")]
+    Thread {
+        /// The file.
+        name: Arc<str>,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The debug information is larger than allowed.
     #[error(
         "the debug information of {name} is {size} bytes, above the limit of {limit}; names come from its symbol table"

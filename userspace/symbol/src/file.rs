@@ -1,9 +1,10 @@
-//! Files that are read with `pread`, never mapped: a mapped file that its owner truncates kills the reader.
+//! Files, opened once and for all: what is checked is what is read, whatever becomes of the path.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::SymbolError;
@@ -13,6 +14,7 @@ use crate::error::SymbolError;
 pub(crate) struct ObjectFile {
     file: File,
     len: u64,
+    is_fixed: bool,
 }
 
 impl ObjectFile {
@@ -28,12 +30,23 @@ impl ObjectFile {
         if !metadata.is_file() {
             return Err(SymbolError::NotRegular { name: name.clone() });
         }
-        Ok(Self { file, len: metadata.len() })
+        Ok(Self { file, len: metadata.len(), is_fixed: is_of_the_system(&metadata) })
     }
 
-    /// Bytes when it was opened.
-    pub(crate) fn len(&self) -> u64 {
-        self.len
+    /// A file that nobody else has.
+    pub(crate) fn private(file: File) -> io::Result<Self> {
+        let len = file.metadata()?.len();
+        Ok(Self { file, len, is_fixed: true })
+    }
+
+    /// Whether it may be mapped: a mapped file that is made shorter kills its reader with SIGBUS.
+    pub(crate) fn is_fixed(&self) -> bool {
+        self.is_fixed
+    }
+
+    /// Where this very file can be opened again, whatever is at its path now.
+    pub(crate) fn descriptor_path(&self) -> PathBuf {
+        format!("/proc/self/fd/{}", self.file.as_raw_fd()).into()
     }
 
     /// Reads up to `buffer.len()` bytes, fewer only at the end of the file.
@@ -61,4 +74,11 @@ impl ObjectFile {
         }
         Ok(bytes)
     }
+}
+
+/// Whether a file is the system's own: only root can write to it, and it lies where `/usr` lies, so that it is none of
+/// a container's (whose root is root too). Package managers replace such files; they do not make them shorter.
+fn is_of_the_system(metadata: &Metadata) -> bool {
+    let on_system = std::fs::metadata("/usr").is_ok_and(|usr| usr.dev() == metadata.dev());
+    on_system && metadata.uid() == 0 && metadata.mode() & 0o022 == 0
 }

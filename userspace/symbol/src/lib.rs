@@ -1,30 +1,41 @@
 //! Addresses to functions, files and lines.
 //!
 //! You give addresses of an ELF file, of the kernel or of code made at run time; you get, for each, the functions of
-//! the source that it lies in, inlined ones included. A file is read with `pread`, page by page, for the addresses asked
-//! for, and nothing of it is kept after the call: what names a hundred addresses of a 150 MB file takes a few MB.
+//! the source that it lies in, inlined ones included. [blazesym](blazesym) reads symbol tables, debug information and
+//! kallsyms; what it does not do is done here: names of stripped Go programs and of linkage tables, which of several
+//! names of a place is best, and perf maps under the owner's name and with bounds. Nothing of a file is kept.
 //!
-//! Files belong to whoever built the watched program and are taken for hostile: nothing is mapped (a file that is
-//! truncated while mapped kills its reader), nothing recurses, no other file is followed, all work is bounded by
-//! [`Limits`]. Names are given as they are; escaping them for a terminal is the output's duty.
+//! Files belong to whoever built the watched program and are taken for hostile, and blazesym is not made for those. So:
+//! - a file that others can make shorter is copied before blazesym maps it ([`Counters::copies`]), which also
+//!   decompresses its sections within [`Limits`] and drops all links to other files;
+//! - debug information is walked before blazesym sees it, and not used if it nests too deeply or repeats itself;
+//! - blazesym runs on a thread with a large stack, its panics are caught ([`Counters::panics`]), it is asked for a few
+//!   addresses at a time and forgets what it parsed after them.
+//!
+//! What is not bounded is time as such: a thread cannot be stopped. It is bounded by the size of what is read.
+//! Names are given as they are; escaping them for a terminal is the output's duty.
 #![forbid(unsafe_code)]
 
+mod alias;
 mod budget;
+mod copy;
 mod counters;
-mod dwarf;
 mod elf;
 mod error;
 mod file;
 mod frame;
 mod gopclntab;
 mod kernel;
+mod lookup;
 mod name;
+
 mod options;
 mod perf_map;
 mod plt;
-mod reader;
+mod resolve;
+mod strings;
 mod symbolizer;
-mod symtab;
+mod vet;
 
 pub use counters::Counters;
 pub use error::{Outcome, SymbolError};

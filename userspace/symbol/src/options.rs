@@ -8,11 +8,12 @@ use std::sync::Arc;
 pub struct Limits {
     /// Debug sections together, as stored in the file (bytes); above it only symbol tables are read.
     pub max_debug_bytes: u64,
-    /// Debug sections together after decompression (bytes); they lie in memory while their object is read.
+    /// Bytes of a copy of symbol tables and debug sections, decompressed. A copy is made of files that others can
+    /// change while they are read; above 32 MiB it does not lie in memory but in `/var/tmp`.
     pub max_decompressed_bytes: u64,
-    /// Steps of the parsers, about one for each byte read, for one call.
+    /// Steps of the checks before and after symbolization, about one for each byte of debug information, for one call.
     pub max_work: u64,
-    /// Symbols considered in one table.
+    /// Symbols of one table; a larger table is not used (blazesym's index takes 8 bytes a symbol).
     pub max_symbols: u64,
     /// Bytes of a name; longer ones are cut and end in `…`.
     pub max_name_bytes: usize,
@@ -24,7 +25,7 @@ impl Default for Limits {
             max_debug_bytes: 1 << 30,
             max_decompressed_bytes: 256 << 20,
             max_work: 1 << 30,
-            max_symbols: 16 << 20,
+            max_symbols: 4 << 20,
             max_name_bytes: 4096,
         }
     }

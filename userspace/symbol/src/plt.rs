@@ -8,7 +8,7 @@ use object::elf;
 
 use crate::budget::{Budget, Exhausted};
 use crate::elf::{ElfFile, Section, u32_at};
-use crate::symtab::read_name;
+use crate::strings::read_name;
 
 const RELOCATION_LEN: u64 = 24;
 const SYMBOL_LEN: u64 = 24;

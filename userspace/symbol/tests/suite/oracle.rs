@@ -5,8 +5,6 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::support::{Program, spread, symbols};
-use blazesym::symbolize::source::{Elf, Source};
-use blazesym::symbolize::{Input, Symbolized as BlazeSymbolized};
 use descry_symbol::Symbolized;
 
 const RUST: &str = r#"
@@ -150,54 +148,11 @@ fn plain(name: &str) -> String {
     name.split('<').next().unwrap_or_default().trim_start_matches('_').into()
 }
 
-/// Compares with blazesym, which reads the same debug information with other code.
-fn check_blazesym(label: &str, file: &Path) {
-    let addresses = spread(file, 600);
-    let symbols = Program::look(file, &addresses);
-    let blazesym = blazesym::symbolize::Symbolizer::builder().enable_demangling(false).build();
-    let source = Source::Elf(Elf::new(file));
-    let theirs = blazesym.symbolize(&source, Input::VirtOffset(&addresses)).expect("blazesym reads it");
-    let (mut compared, mut different) = (0, Vec::new());
-    for ((address, symbol), theirs) in addresses.iter().zip(&symbols).zip(&theirs) {
-        let BlazeSymbolized::Sym(sym) = theirs else { continue };
-        if sym.code_info.is_none() || symbol.frames.is_empty() {
-            continue;
-        }
-        let ours = ours(symbol);
-        compared += 1;
-        let place = |info: &Option<blazesym::symbolize::CodeInfo<'_>>| {
-            let info = info.as_ref().filter(|info| info.line.is_some_and(|line| line > 0));
-            info.map_or("?".into(), |info| {
-                format!("{}:{}", normal(&info.to_path().to_string_lossy()), info.line.unwrap_or(0))
-            })
-        };
-        let code_info = sym.code_info.as_deref().cloned();
-        let mut theirs: Functions = vec![(sym.name.to_string(), place(&code_info))];
-        theirs
-            .extend(sym.inlined.iter().map(|inlined| (inlined.name.to_string(), place(&inlined.code_info))));
-        theirs.reverse();
-        // blazesym takes the source's name where a reference to the linker's follows, so only inner structure and
-        // places are compared where the names are of different kinds.
-        let same = ours.len() == theirs.len()
-            && ours
-                .iter()
-                .zip(&theirs)
-                .all(|(a, b)| a.1 == b.1 && (a.0 == b.0 || a.0.contains(&plain(&b.0))));
-        if !same {
-            different.push((*address, ours, theirs));
-        }
-    }
-    println!("{label}: {} of {compared} addresses agree with blazesym", compared - different.len());
-    assert!(compared > 400, "{label}: only {compared} addresses were known");
-    assert!(different.len() * 200 <= compared, "{label}: {different:#x?}");
-}
-
 #[test]
 fn rust_agrees() {
     for flags in [&["-g", "-O"][..], &["-g"], &["-g", "-O", "-C", "lto=fat"]] {
         let program = Program::build("rustc", flags, RUST);
         check_addr2line(&format!("rustc {flags:?}"), &program.path);
-        check_blazesym(&format!("rustc {flags:?}"), &program.path);
     }
 }
 
@@ -206,7 +161,6 @@ fn cpp_agrees() {
     for flags in [&["-g", "-O2"][..], &["-g", "-O0"], &["-gdwarf-4", "-O2", "-ffunction-sections"]] {
         let program = Program::build("g++", flags, CPP);
         check_addr2line(&format!("g++ {flags:?}"), &program.path);
-        check_blazesym(&format!("g++ {flags:?}"), &program.path);
     }
 }
 
