@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         is_rust: false,
     };
     let mut symbolizer = Symbolizer::new(Options::default());
-    let before = peak_rss_kib()?;
+    let before = kib("VmHWM:")?;
     let start = Instant::now();
     let outcome = symbolizer.symbolize_object(&source, &addresses);
     let took = start.elapsed();
@@ -47,9 +47,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         eprintln!("{problem}");
     }
     eprintln!(
-        "{} addresses in {took:?}; peak RSS {before} KiB before, {} KiB after",
+        "{} addresses in {took:?}; peak RSS {before} KiB before, {} KiB after; then {} KiB, of which {} of files",
         addresses.len(),
-        peak_rss_kib()?
+        kib("VmHWM:")?,
+        kib("VmRSS:")?,
+        kib("RssFile:")?
     );
     for (name, value) in symbolizer.counters().iter() {
         eprintln!("{name} {value}");
@@ -57,9 +59,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn peak_rss_kib() -> Result<u64, Box<dyn std::error::Error>> {
+/// A figure of `/proc/self/status` in KiB.
+fn kib(field: &str) -> Result<u64, Box<dyn std::error::Error>> {
     let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no VmHWM")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).ok_or("no such field")?;
     Ok(line.trim().trim_end_matches(" kB").trim().parse()?)
 }
 

@@ -1,6 +1,6 @@
 //! blazesym, asked for some addresses at a time.
 //!
-//! blazesym keeps every unit that it has parsed, so it is begun anew for each batch of neighbouring addresses; and it
+//! blazesym keeps every unit that it has parsed, so it is begun anew for each batch of neighbouring addresses. It
 //! maps the file, so only files that nobody can make shorter get here (see [`ObjectFile::is_fixed`]). A panic in it costs
 //! the batch its names. The panic's message still goes where the process's panic hook puts it: a hook is the process's,
 //! and a library has no business to change it.
@@ -19,8 +19,13 @@ use crate::budget::{Budget, Exhausted, KEPT_BYTE, KEPT_FRAME};
 use crate::elf::{ElfFile, Section};
 use crate::options::Options;
 
-/// Addresses asked for at a time; fewer take less memory, more take less time.
-const BATCH: usize = 64;
+/// Addresses asked for at a time of debug information, which blazesym keeps in parsed form: fewer take less memory, more
+/// take less time.
+const DEBUG_BATCH: usize = 32;
+/// Addresses asked for at a time of symbol tables, of which it keeps an index that takes time to make.
+const TABLE_BATCH: usize = 4096;
+/// Bytes of `.debug_info` that take little memory even if all of it is kept.
+const LITTLE_DEBUG: u64 = 1 << 20;
 /// Symbols that are passed over to find the one that an address lies in.
 const MAX_STEPS_BACK: usize = 8;
 
@@ -88,7 +93,10 @@ impl<'a> Lookup<'a> {
         mut failed: impl FnMut(Failure),
     ) -> Vec<Option<Found>> {
         let mut all = Vec::with_capacity(addresses.len());
-        for batch in addresses.chunks(BATCH) {
+        let debug_size = self.elf.section(".debug_info").map_or(0, |section| section.size);
+        let is_much = use_debug && debug_size > LITTLE_DEBUG;
+        let batch_len = if is_much { DEBUG_BATCH } else { TABLE_BATCH };
+        for batch in addresses.chunks(batch_len) {
             let begun = all.len();
             let asked = catch_unwind(AssertUnwindSafe(|| self.batch(batch, sections, use_debug, &mut all)));
             match asked {

@@ -114,13 +114,14 @@ impl<'a> Object<'a> {
             described = self.ask(file, &code, true);
         }
         // Line tables alone (`-g1`, `line-tables-only`) name functions of C++ and Rust without their namespace; the symbol
-        // table has it. Functions of C are named alike by both.
+        // table has it. Functions of C are named alike by both. And what has no place has its name from a table.
         let mut open: Vec<u64> = code
             .iter()
             .copied()
             .filter(|address| {
-                let name = described.get(address).map(|found: &Found| found.name.clone());
-                name.and_then(|name| self.name(&name)).is_none_or(|name| name.system_name.is_none())
+                let found = described.get(address).filter(|found: &&Found| found.place.is_some());
+                let name = found.map(|found| found.name.clone()).and_then(|name| self.name(&name));
+                name.is_none_or(|name| name.system_name.is_none())
             })
             .collect();
         // A stripped file with a debug file has only its exported symbols; the debug file has all.

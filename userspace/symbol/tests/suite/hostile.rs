@@ -1,5 +1,7 @@
 //! Files that were damaged on purpose: no panic, no endless work, whatever they hold.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -73,6 +75,9 @@ fn mutate(program: &Program, file: &Path, rounds: usize) {
             bytes.truncate(numbers.next(bytes.len()));
         }
         std::fs::write(&path, &bytes).expect("it is written");
+        // Mapped as it is, or a copy of it.
+        let mode = if numbers.next(2) == 0 { 0o644 } else { 0o666 };
+        std::fs::set_permissions(&path, Permissions::from_mode(mode)).expect("chmod");
         let outcome = Symbolizer::new(small_limits()).symbolize_object(&source(&path), &addresses);
         assert_eq!(outcome.symbols.len(), addresses.len());
     }
@@ -110,42 +115,147 @@ fn what_is_no_elf_file_is_told() {
     assert!(matches!(check(&pipe), Some(SymbolError::NotRegular { .. })));
 }
 
-/// A section of debug information made of one abbreviation: an inlined function with children, and no end of them.
+/// The bytes of abbreviations: code, tag, whether it has children, attributes (name, form).
+fn abbreviations(of: &[(u8, u8, bool, &[(u8, u8)])]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for (code, tag, has_children, attributes) in of {
+        bytes.extend([*code, *tag, u8::from(*has_children)]);
+        bytes.extend(attributes.iter().flat_map(|(name, form)| [*name, *form]));
+        bytes.extend([0, 0]);
+    }
+    bytes.push(0);
+    bytes
+}
+
+/// A DWARF 4 unit of these entries, with its header.
+fn unit(entries: &[u8]) -> Vec<u8> {
+    let mut unit = (entries.len() as u32 + 7).to_le_bytes().to_vec();
+    unit.extend([4, 0, 0, 0, 0, 0, 8]);
+    unit.extend(entries);
+    unit
+}
+
+/// A copy of the program with these sections added.
+fn with_sections(program: &Program, sections: &[(&str, &[u8])]) -> std::path::PathBuf {
+    let mut flags = Vec::new();
+    for (name, bytes) in sections {
+        let path = program.directory.path().join(&name[1..]);
+        std::fs::write(&path, bytes).expect("it is written");
+        flags.extend(["--add-section".to_owned(), format!("{name}={}", path.display())]);
+    }
+    program.objcopy(&flags.iter().map(String::as_str).collect::<Vec<_>>(), "crafted")
+}
+
+const LOW_PC: (u8, u8) = (0x11, 0x01);
+const HIGH_PC: (u8, u8) = (0x12, 0x07);
+const RANGES: (u8, u8) = (0x55, 0x17);
+const STMT_LIST: (u8, u8) = (0x10, 0x17);
+
+/// Names come from the symbol table where debug information is refused, with this reason.
+#[track_caller]
+fn check_refused(file: &Path, start: u64, reason: &str) {
+    let outcome = symbolize(&source(file), &[start]);
+    let problems = &outcome.problems[..];
+    assert!(
+        matches!(problems, [SymbolError::Dwarf { reason: told, .. }] if told.contains(reason)),
+        "{problems:?}"
+    );
+    assert_eq!(&*outcome.symbols[0].frames.last().expect("a frame").function, "work");
+}
+
+/// An inlined function with children, and no end of them.
 #[test]
 fn endless_nesting_is_cut() {
     let program = Program::build("cc", &["-O2", "-no-pie"], CODE);
     let (start, size) = program.symbol("work");
-    // Abbreviation 1: compile unit with low_pc (addr), high_pc (data8); 2: subprogram, the same; 3: inlined, the same.
-    let mut abbreviations = Vec::new();
-    for (code, tag) in [(1u8, 0x11u8), (2, 0x2e), (3, 0x1d)] {
-        abbreviations.extend([code, tag, 1, 0x11, 0x01, 0x12, 0x07, 0, 0]);
-    }
-    abbreviations.push(0);
-    let mut unit = vec![4, 0, 0, 0, 0, 0, 8];
+    let kinds =
+        [(1u8, 0x11u8), (2, 0x2e), (3, 0x1d)].map(|(code, tag)| (code, tag, true, &[LOW_PC, HIGH_PC][..]));
+    let mut entries = Vec::new();
     for index in 0..200_000u32 {
-        unit.push(if index < 2 { index as u8 + 1 } else { 3 });
-        unit.extend(start.to_le_bytes());
-        unit.extend(size.to_le_bytes());
+        entries.push(if index < 2 { index as u8 + 1 } else { 3 });
+        entries.extend(start.to_le_bytes());
+        entries.extend(size.to_le_bytes());
     }
-    let mut info = (unit.len() as u32).to_le_bytes().to_vec();
-    info.extend(unit);
-    let (info_path, abbreviation_path) =
-        (program.directory.path().join("info"), program.directory.path().join("abbrev"));
-    std::fs::write(&info_path, info).expect("it is written");
-    std::fs::write(&abbreviation_path, abbreviations).expect("it is written");
-    let add = |name: &str, path: &Path| format!("{name}={}", path.display());
-    let deep = program.objcopy(
-        &[
-            "--add-section",
-            &add(".debug_info", &info_path),
-            "--add-section",
-            &add(".debug_abbrev", &abbreviation_path),
-        ],
-        "deep",
+    let deep = with_sections(
+        &program,
+        &[(".debug_info", &unit(&entries)), (".debug_abbrev", &abbreviations(&kinds))],
     );
-    let outcome = symbolize(&source(&deep), &[start]);
-    assert!(matches!(outcome.problems[..], [SymbolError::Dwarf { .. }]), "{:?}", outcome.problems);
-    assert_eq!(&*outcome.symbols[0].frames.last().expect("a frame").function, "work");
+    check_refused(&deep, start, "nested too deeply");
+}
+
+/// A hundred thousand functions, each in the same ten thousand ranges: 32 GB if it were believed.
+#[test]
+fn tables_that_everything_refers_to_are_refused() {
+    let program = Program::build("cc", &["-O2", "-no-pie"], CODE);
+    let (start, size) = program.symbol("work");
+    let kinds: &[(u8, u8, bool, &[(u8, u8)])] =
+        &[(1, 0x11, true, &[LOW_PC, HIGH_PC]), (2, 0x2e, false, &[RANGES])];
+    let mut entries = vec![1];
+    entries.extend(start.to_le_bytes());
+    entries.extend(size.to_le_bytes());
+    entries.extend([2, 0, 0, 0, 0].repeat(100_000));
+    entries.push(0);
+    let mut ranges: Vec<u8> = [1u64, 2].map(u64::to_le_bytes).concat().repeat(10_000);
+    ranges.extend([0; 16]);
+    let repeated = with_sections(
+        &program,
+        &[
+            (".debug_info", &unit(&entries)),
+            (".debug_abbrev", &abbreviations(kinds)),
+            (".debug_ranges", &ranges),
+        ],
+    );
+    check_refused(&repeated, start, "range lists are referred to again and again");
+}
+
+/// A line of a file that the line program does not have makes blazesym panic.
+#[test]
+fn panics_cost_only_lines() {
+    let program = Program::build("cc", &["-O2", "-no-pie"], CODE);
+    let (start, size) = program.symbol("work");
+    let kinds: &[(u8, u8, bool, &[(u8, u8)])] = &[(1, 0x11, false, &[LOW_PC, HIGH_PC, STMT_LIST])];
+    let mut entry = vec![1];
+    entry.extend(start.to_le_bytes());
+    entry.extend(size.to_le_bytes());
+    entry.extend([0; 4]);
+    // Sizes of instructions, lines from -5 in 14 steps, 9 standard opcodes; no directories, no files.
+    let header = [1, 1, 1, 0xfb, 14, 10, 0, 1, 1, 1, 1, 0, 0, 0, 1, 0, 0];
+    let mut lines = vec![4, 0];
+    lines.extend((header.len() as u32).to_le_bytes());
+    lines.extend(header);
+    // Set the address; set file 99; a row; a byte further: the end.
+    lines.extend([0, 9, 2]);
+    lines.extend(start.to_le_bytes());
+    lines.extend([4, 99, 1, 2, 1, 0, 1, 1]);
+    let lines = [&(lines.len() as u32).to_le_bytes()[..], &lines].concat();
+    let wrong = with_sections(
+        &program,
+        &[(".debug_info", &unit(&entry)), (".debug_abbrev", &abbreviations(kinds)), (".debug_line", &lines)],
+    );
+    let mut symbolizer = Symbolizer::new(Options::default());
+    let outcome = symbolizer.symbolize_object(&source(&wrong), &[ElfAddress(start)]);
+    assert_eq!(symbolizer.counters().panics, 1);
+    assert!(matches!(outcome.problems[..], [SymbolError::Symbolizer { .. }]), "{:?}", outcome.problems);
+    assert_eq!(&*outcome.symbols[0].frames[0].function, "work");
+}
+
+/// The owner of a file may make it shorter at any time, which would kill whoever has it mapped.
+#[test]
+fn files_that_others_can_change_are_copied() {
+    let program = Program::build("cc", &["-O2", "-g"], CODE);
+    let (start, _) = program.symbol("work");
+    let mut look = |mode| {
+        std::fs::set_permissions(&program.path, Permissions::from_mode(mode)).expect("chmod");
+        let mut symbolizer = Symbolizer::new(Options::default());
+        let outcome = symbolizer.symbolize_object(&source(&program.path), &[ElfAddress(start)]);
+        assert!(outcome.problems.is_empty(), "{:?}", outcome.problems);
+        (outcome.symbols, symbolizer.counters().copies)
+    };
+    let (own, _) = look(0o755);
+    let (copied, copies) = look(0o777);
+    assert_eq!(copies, 1);
+    assert_eq!(copied, own);
+    assert!(copied[0].frames[0].line.is_some());
 }
 
 #[test]
