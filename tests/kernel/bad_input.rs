@@ -31,7 +31,7 @@ fn no_such_process() -> Result<()> {
 #[test]
 fn no_target() -> Result<()> {
     let Some(_machine) = machine::alone()? else { return Ok(()) };
-    check(&Descry::profile(99, 1)?.run()?, 2, &["--pid", "--all"])
+    check(&Descry::profile(99, 1)?.run()?, 2, &["-p", "-a"])
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn an_output_that_cannot_be_written() -> Result<()> {
     let Some(_machine) = machine::alone()? else { return Ok(()) };
     let workload = Workload::native("split", &[])?;
     for path in ["/no/such/directory/out.folded", "/dev/full"] {
-        let descry = Descry::profile(99, 1)?.pid(workload.pid()).output(path.as_ref());
+        let descry = Descry::profile_to(99, 1, path.as_ref())?.pid(workload.pid());
         check(&descry.run()?, 1, &[path])?;
     }
     Ok(())
@@ -84,10 +84,9 @@ fn an_endpoint_where_nobody_listens() -> Result<()> {
     let file = dir.path().join("kept.folded");
     let workload = Workload::native("split", &[])?;
     let endpoint = format!("http://127.0.0.1:{}", descry_tests::server::free_port()?);
-    let outcome = Descry::profile(HZ, 1)?
+    let outcome = Descry::profile_to(HZ, 1, &file)?
         .pid(workload.pid())
         .args(["--otlp-endpoint", &endpoint])
-        .output(&file)
         // Milliseconds: how long to try.
         .env("OTEL_EXPORTER_OTLP_TIMEOUT", "1000")
         .run()?;
@@ -168,7 +167,7 @@ fn an_interrupt_ends_it_early_with_its_result() -> Result<()> {
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
         let file = dir.path().join(format!("{signal}.folded"));
         let workload = Workload::native("split", &[])?;
-        let mut descry = Descry::profile(HZ, 100)?.pid(workload.pid()).output(&file).spawn()?;
+        let mut descry = Descry::profile_to(HZ, 100, &file)?.pid(workload.pid()).spawn()?;
         descry.measuring()?;
         std::thread::sleep(std::time::Duration::from_secs(2));
         descry.signal(signal)?;

@@ -1,17 +1,20 @@
 //! Files with garbage in them cost their own names and rows, and nothing else.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use descry_tests::descry::Descry;
 use descry_tests::{compile, machine, workload::Workload};
 
 use crate::HZ;
 
-/// Replaces a section of `split` by garbage of the same size, and measures it.
+/// Overwrites a section of `split` with garbage, and measures it.
 fn check(section: &str, named: bool) -> Result<()> {
     let dir = tempfile::tempdir()?;
-    let (program, garbage) = (dir.path().join("split"), dir.path().join("garbage"));
+    let program = dir.path().join("split");
     std::fs::copy(compile::native("split")?, &program)?;
     // Always the same, so that a failure comes again.
     let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -21,12 +24,10 @@ fn check(section: &str, named: bool) -> Result<()> {
         state ^= state << 17;
         state as u8
     });
-    let size = section_size(&program, section)?;
-    std::fs::write(&garbage, bytes.take(size).collect::<Vec<u8>>())?;
-    let mut update = std::ffi::OsString::from(format!("{section}="));
-    update.push(&garbage);
-    let status = Command::new("objcopy").arg("--update-section").arg(update).arg(&program).status()?;
-    ensure!(status.success(), "objcopy failed on {section}");
+    let (offset, size) = place(&program, section)?;
+    let file = OpenOptions::new().write(true).open(&program)?;
+    file.write_all_at(&bytes.take(size).collect::<Vec<u8>>(), offset)?;
+    drop(file);
     let workload = Workload::start::<&str>(&program, &[])?;
     let outcome = Descry::profile(HZ, 2)?.pid(workload.pid()).succeed()?;
     let folded = outcome.folded()?;
@@ -38,20 +39,19 @@ fn check(section: &str, named: bool) -> Result<()> {
     Ok(())
 }
 
-/// The size of a section (bytes), by readelf.
-fn section_size(program: &std::path::Path, section: &str) -> Result<usize> {
+/// Where a section lies in its file: offset and size (bytes), by readelf.
+fn place(program: &Path, section: &str) -> Result<(u64, usize)> {
     let output = Command::new("readelf").arg("-SW").arg(program).output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     for line in text.lines() {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
-        if let Some(index) = words.iter().position(|word| *word == section) {
-            // Name, type, address, offset, size.
-            if let Some(size) = words.get(index + 4) {
-                return Ok(usize::from_str_radix(size, 16)?);
-            }
+        let Some(index) = words.iter().position(|word| *word == section) else { continue };
+        // Name, type, address, offset, size.
+        if let (Some(offset), Some(size)) = (words.get(index + 3), words.get(index + 4)) {
+            return Ok((u64::from_str_radix(offset, 16)?, usize::from_str_radix(size, 16)?));
         }
     }
-    anyhow::bail!("{} has no {section}", program.display())
+    bail!("{} has no {section}", program.display())
 }
 
 #[test]

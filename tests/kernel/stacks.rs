@@ -5,7 +5,7 @@ use descry_tests::descry::Descry;
 use descry_tests::machine;
 use descry_tests::workload::Workload;
 
-use crate::{HZ, ROOTED, check_paths, check_share, measure, measure_whole};
+use crate::{HZ, check_paths, check_share, measure, measure_whole};
 
 /// Seconds that each is measured.
 const SECONDS: u32 = 3;
@@ -146,8 +146,9 @@ fn a_static_program() -> Result<()> {
 fn exceptions() -> Result<()> {
     let Some(_machine) = machine::alone()? else { return Ok(()) };
     let workload = Workload::native("exceptions", &[])?;
-    let folded = measure_whole(workload.pid(), SECONDS)?;
-    check_paths(&folded, &[&["_start", "..", "main", ".."]], ROOTED)?;
+    let (folded, _) = measure(Descry::profile(HZ, SECONDS)?.pid(workload.pid()))?;
+    // libgcc's own unwinder ends in a few instructions that replace the stack pointer, of which its rows say nothing.
+    check_paths(&folded, &[&["_start", "..", "main", ".."]], 0.985)?;
     // The call is the last instruction of its function.
     let throwing = folded.filter(|stack| stack.has("__cxa_throw"));
     ensure!(throwing.total() > 0, "no sample in a throw:\n{}", folded.heaviest(10));
@@ -159,7 +160,7 @@ fn templates_and_lambdas() -> Result<()> {
     check(
         "templates",
         &[],
-        &[&["_start", "..", "main", "..", "*::Folder::operator()*", "*fold<*", "*::add*_[i]"]],
+        &[&["_start", "..", "main", "..", "*::Folder::operator()*", "*::fold<*", "*add_[i]", ".."]],
         0.95,
     )
 }
@@ -179,8 +180,8 @@ fn rust_generics_and_inlining() -> Result<()> {
             "..",
             step,
             "generics::apply_twice",
-            "generics::combine_[i]",
-            "generics::step_[i]",
+            "*combine<*_[i]",
+            "*step<*_[i]",
             "..",
         ]
     };

@@ -17,11 +17,13 @@ pub struct DebuggerFrame {
     pub inlined: bool,
 }
 
-/// Prints `pc name inlined` for each frame, leaf first, down to the root.
+/// Prints `pc name inlined` for each frame, leaf first, down to the root. Frames that gdb infers for calls which were made
+/// as jumps are left out: nothing of them is on the stack.
 const SCRIPT: &str = "python
 frame = gdb.newest_frame()
 while frame is not None:
-    print('frame', frame.pc(), frame.name() or '?', frame.type() == gdb.INLINE_FRAME)
+    if frame.type() != gdb.TAILCALL_FRAME:
+        print('frame', frame.pc(), frame.name() or '?', frame.type() == gdb.INLINE_FRAME)
     frame = frame.older()
 end
 ";

@@ -5,17 +5,20 @@ use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::sys::signal::{Signal, kill};
+use tempfile::TempDir;
 
 use crate::compile::cargo;
 use crate::folded::Folded;
 use crate::workload::{as_pid, eventually};
 
+/// Name of the file that [`Descry::profile`] writes.
+const RESULT: &str = "result.folded";
 /// A run that takes longer than this hangs.
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -48,7 +51,6 @@ fn build() -> Result<PathBuf> {
 
 /// The figures of `--stats json`.
 #[derive(Clone, Debug, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Stats {
     /// Samples taken.
     pub samples: u64,
@@ -70,6 +72,8 @@ pub struct Stats {
 #[derive(Debug)]
 pub struct Descry {
     command: Command,
+    /// Where the result goes if not to the standard output, which a started program shares.
+    result: Option<Arc<TempDir>>,
 }
 
 impl Descry {
@@ -93,18 +97,31 @@ impl Descry {
                 command.env_remove(name);
             }
         }
-        Self { command }
+        Self { command, result: None }
     }
 
-    /// `descry profile --format folded --stats json` with this rate (Hz) and duration (s).
+    /// `descry profile --format folded --stats json` with this rate (Hz) and duration (s), into a file that
+    /// [`Outcome::folded`] reads.
     ///
     /// # Errors
     /// When the binary cannot be built.
     pub fn profile(frequency: u32, seconds: u32) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let file = dir.path().join(RESULT);
+        let mut descry = Self::profile_to(frequency, seconds, &file)?;
+        descry.result = Some(Arc::new(dir));
+        Ok(descry)
+    }
+
+    /// The same into a file of the caller's.
+    ///
+    /// # Errors
+    /// When the binary cannot be built.
+    pub fn profile_to(frequency: u32, seconds: u32, file: &Path) -> Result<Self> {
         let frequency = frequency.to_string();
         let seconds = format!("{seconds}s");
-        Ok(Self::new("profile")?
-            .args(["--format", "folded", "--stats", "json", "-F", &frequency, "-d", &seconds]))
+        let options = ["--format", "folded", "--stats", "json", "-F", &frequency, "-d", &seconds];
+        Ok(Self::new("profile")?.args(options).output(file))
     }
 
     /// More of the command line.
@@ -159,7 +176,7 @@ impl Descry {
             .chain(self.command.get_args())
             .map(OsStr::to_owned)
             .collect();
-        Ok(Running { child, stdout, stderr, command_line })
+        Ok(Running { child, stdout, stderr, command_line, result: self.result })
     }
 }
 
@@ -181,6 +198,7 @@ pub struct Running {
     stdout: JoinHandle<Vec<u8>>,
     stderr: JoinHandle<Vec<u8>>,
     command_line: Vec<OsString>,
+    result: Option<Arc<TempDir>>,
 }
 
 impl Running {
@@ -233,9 +251,16 @@ impl Running {
         let text = |pipe: JoinHandle<Vec<u8>>| {
             pipe.join().map_err(|_| anyhow!("a reader of descry's output failed"))
         };
+        let stdout = text(self.stdout)?;
+        let result = match self.result {
+            // A descry that failed leaves none.
+            Some(dir) => std::fs::read(dir.path().join(RESULT)).unwrap_or_default(),
+            None => stdout.clone(),
+        };
         Ok(Outcome {
             code: status.code(),
-            stdout: text(self.stdout)?,
+            stdout,
+            result,
             stderr: String::from_utf8_lossy(&text(self.stderr)?).into_owned(),
         })
     }
@@ -248,17 +273,19 @@ pub struct Outcome {
     pub code: Option<i32>,
     /// What it wrote to its standard output.
     pub stdout: Vec<u8>,
+    /// What it wrote to the file of [`Descry::profile`], else to its standard output.
+    pub result: Vec<u8>,
     /// What it said.
     pub stderr: String,
 }
 
 impl Outcome {
-    /// The standard output as folded stacks.
+    /// The result as folded stacks.
     ///
     /// # Errors
     /// When it is not.
     pub fn folded(&self) -> Result<Folded> {
-        Folded::parse(std::str::from_utf8(&self.stdout).context("the output is not UTF-8")?)
+        Folded::parse(std::str::from_utf8(&self.result).context("the result is not UTF-8")?)
     }
 
     /// The figures of `--stats json`: the last line of JSON that it said.
