@@ -1,5 +1,6 @@
 //! What a user of the crate sees; one program, because building the small programs is what takes time.
 
+mod crafted;
 mod hostile;
 mod kernel;
 mod object;
