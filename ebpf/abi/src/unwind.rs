@@ -41,7 +41,12 @@ pub enum CfaKind {
     FpDeref = 7,
     /// A rule that a row cannot express: walked in userspace with all registers.
     Complex = 8,
+    /// CFA = sp + [`FAR`] + 8 * words: a frame of 512 KiB or more.
+    SpFar = 9,
 }
+
+/// What [`CfaKind::SpFar`] adds (bytes): the first offset that [`Row::cfa_words`] cannot hold.
+pub const FAR: u64 = 8 << 16;
 
 impl CfaKind {
     /// The kind of this number, if there is one.
@@ -56,6 +61,7 @@ impl CfaKind {
             6 => Self::SpDeref,
             7 => Self::FpDeref,
             8 => Self::Complex,
+            9 => Self::SpFar,
             _ => return None,
         })
     }

@@ -10,6 +10,7 @@ mod btf;
 mod cpu;
 pub mod doctor;
 mod error;
+mod memory;
 mod offsets;
 mod session;
 mod sideband;
@@ -18,7 +19,8 @@ mod tables;
 
 pub use cpu::{online_cpus, possible_cpus};
 pub use error::ProbeError;
+pub use memory::give_memory_back;
 pub use session::{Options, Sampler, Scope, Session};
-pub use sideband::{MmapEvent, SideBand};
+pub use sideband::{ExecEvent, MmapEvent, SideBand, SideBandEvent};
 pub use spawn::HeldChild;
 pub use tables::Tables;

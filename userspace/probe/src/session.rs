@@ -11,6 +11,7 @@ use descry_decode::ids::{CgroupId, Tgid, Tid};
 use tracing::{debug, info};
 
 use crate::error::chain;
+use crate::memory::give_memory_back;
 use crate::{ProbeError, Tables, doctor, offsets, online_cpus, possible_cpus};
 
 /// The kernel side, built for this architecture.
@@ -106,6 +107,8 @@ impl Session {
         let release = doctor::release();
         let offsets = offsets::of_kernel(&release)?;
         let mut ebpf = load_object(options, &offsets)?;
+        // aya reads all types of the kernel even where it is told not to use them.
+        give_memory_back();
 
         let mut session = {
             let counts = take(&mut ebpf, "COUNTS")?;
@@ -292,7 +295,7 @@ fn load_object(options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebp
     let cpus = possible_cpus()?.iter().max().map_or(1, |last| last + 1);
 
     let mut loader = EbpfLoader::new();
-    // The offsets are looked up by descry itself; aya's own view of all the kernel's types would cost 30 MB.
+    // The offsets are looked up by descry itself.
     loader.btf(None);
     loader
         .override_global("SCOPE_KIND", &kind, true)

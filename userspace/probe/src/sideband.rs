@@ -1,16 +1,25 @@
 //! New executable mappings of every process, from the perf subsystem.
 //!
 //! The kernel writes a `PERF_RECORD_MMAP2` for each executable mapping that is made or made executable, with the file's
-//! device and inode and the path. Nothing is asked of the watched program: no system call is hooked. Kernel 5.15 and
+//! device and inode and the path, and a `PERF_RECORD_COMM` for each exec, just before the new program is mapped. Nothing is asked of the watched program: no system call is hooked. Kernel 5.15 and
 //! later have all that is used (`mmap2` is of 3.16).
 
 mod parse;
 mod ring;
 
-pub use parse::MmapEvent;
+pub use parse::{ExecEvent, MmapEvent};
 
 use crate::{ProbeError, online_cpus};
 use ring::Ring;
+
+/// News of a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SideBandEvent {
+    /// An executable mapping was made.
+    Mmap(MmapEvent),
+    /// It began to run another program.
+    Exec(ExecEvent),
+}
 
 /// One ring a CPU.
 pub struct SideBand {
@@ -26,11 +35,12 @@ impl SideBand {
         Ok(Self { rings, lost: 0, malformed: 0 })
     }
 
-    /// Hands over all mappings since the last call, CPU by CPU.
-    pub fn drain(&mut self, mut handle: impl FnMut(MmapEvent)) {
+    /// Hands over all news since the last call, CPU by CPU: not in the order of time.
+    pub fn drain(&mut self, mut handle: impl FnMut(SideBandEvent)) {
         for ring in &mut self.rings {
             ring.drain(|record| match parse::record(record) {
-                Ok(parse::Record::Mmap(event)) => handle(event),
+                Ok(parse::Record::Mmap(event)) => handle(SideBandEvent::Mmap(event)),
+                Ok(parse::Record::Exec(event)) => handle(SideBandEvent::Exec(event)),
                 Ok(parse::Record::Lost(count)) => self.lost += count,
                 Ok(parse::Record::Other) => {}
                 Err(parse::Malformed) => self.malformed += 1,

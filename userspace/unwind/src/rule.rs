@@ -14,7 +14,7 @@
 use crate::elf::Architecture;
 use crate::expression;
 use crate::section::{Cie, Slice, UnwindRow};
-use descry_abi::unwind::{CfaKind, FpKind, Row};
+use descry_abi::unwind::{CfaKind, FAR, FpKind, Row};
 use gimli::{AArch64, CfaRule, Register, RegisterRule, UnwindSection, X86_64};
 
 /// What to do at an address: [`descry_abi::unwind::Row`] without the address.
@@ -170,8 +170,17 @@ fn cfa<'a, S: UnwindSection<Slice<'a>>>(
             } else {
                 return None;
             };
-            let words = (offset % 8 == 0).then_some(offset / 8)?;
-            Some((kind, u16::try_from(words).ok()?))
+            let near = |offset: i64| {
+                (offset % 8 == 0).then_some(offset / 8).and_then(|words| u16::try_from(words).ok())
+            };
+            match near(*offset) {
+                Some(words) => Some((kind, words)),
+                // A frame of 512 KiB or more.
+                None if kind == CfaKind::Sp => {
+                    Some((CfaKind::SpFar, near(offset.checked_sub(FAR as i64)?)?))
+                }
+                None => None,
+            }
         }
         CfaRule::Expression(expression) => {
             if architecture == Architecture::X86_64

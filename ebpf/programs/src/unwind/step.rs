@@ -10,7 +10,7 @@
 
 use descry_abi::event::UnwindEnd;
 use descry_abi::limits::{FRAME_SLOTS, MAX_USER_FRAMES};
-use descry_abi::unwind::{CfaKind, FpKind, Row};
+use descry_abi::unwind::{CfaKind, FAR, FpKind, Row};
 
 use super::table::Tables;
 use super::{memo, window};
@@ -24,6 +24,7 @@ const PLT: u8 = CfaKind::Plt as u8;
 const SIGNAL: u8 = CfaKind::Signal as u8;
 const END: u8 = CfaKind::End as u8;
 const SP_DEREF: u8 = CfaKind::SpDeref as u8;
+const SP_FAR: u8 = CfaKind::SpFar as u8;
 const FP_DEREF: u8 = CfaKind::FpDeref as u8;
 
 /// Records the frame at the state's pc and moves to its caller; false: the walk ended, and the state says why.
@@ -69,6 +70,7 @@ fn try_step(state: *mut State, memo: *mut Memo, tables: &Tables) -> Result<(), U
         PLT => sp.wrapping_add(8).wrapping_add(u64::from(state.pc & 15 >= words) * 8),
         SIGNAL => return interrupted(state),
         END => return Err(UnwindEnd::Root),
+        SP_FAR => sp.wrapping_add(FAR).wrapping_add(words * 8),
         SP_DEREF => deref(sp, row.cfa_words)?,
         FP_DEREF => deref(frame_pointer(state)?, row.cfa_words)?,
         _ => return Err(UnwindEnd::ComplexRule),

@@ -43,7 +43,7 @@ const SHORT_TICKS: u32 = 50;
 const LIVENESS: Duration = Duration::from_secs(1);
 /// The largest ring.
 const MAX_RING: u64 = 64 << 20;
-const MIN_RING: u64 = 1 << 20;
+const MIN_RING: u64 = 4 << 20;
 /// Bytes of a usual sample.
 const SAMPLE_BYTES: u64 = 512;
 

@@ -7,7 +7,7 @@ use descry_aggregate::{Aggregator, CodeRef, Dimensions, Observation};
 use descry_abi::limits::MAX_USER_FRAMES;
 use descry_decode::ids::{BootNanos, Comm, ElfAddress, FileOffset, RuntimeAddress, Tgid, Tid};
 use descry_decode::{Event, Sample, StackCopy, UnwindEnd, decode};
-use descry_probe::{MmapEvent, ProbeError, Session, SideBand};
+use descry_probe::{ExecEvent, MmapEvent, ProbeError, Session, SideBand, SideBandEvent};
 use descry_process::identity::host::Host;
 use descry_process::identity::{self, Attributes, ResourceOptions};
 use descry_process::maps::Device;
@@ -146,7 +146,10 @@ impl Recorder {
 
     /// Takes what the kernel has to tell now, and brings its tables up to date.
     pub fn tick(&mut self, session: &mut Session, side_band: &mut SideBand) -> Result<usize, ProbeError> {
-        side_band.drain(|event| self.mapped(event));
+        side_band.drain(|event| match event {
+            SideBandEvent::Mmap(event) => self.mapped(event),
+            SideBandEvent::Exec(event) => self.executed(event),
+        });
         let mut bytes = 0;
         session.drain(|record| {
             bytes += record.len();
@@ -208,6 +211,16 @@ impl Recorder {
         }
     }
 
+    /// A process runs another program: of its mappings only those made since are its own.
+    fn executed(&mut self, exec: ExecEvent) {
+        if self.processes.get(exec.tgid).is_some() {
+            self.processes.exec(exec.tgid, exec.comm, exec.time);
+        }
+        if let Some(waiting) = self.pending.get_mut(&exec.tgid) {
+            waiting.retain(|mapping| mapping.time >= exec.time);
+        }
+    }
+
     fn handle(&mut self, event: Event) {
         match event {
             Event::Sample(sample) => self.sample(&sample),
@@ -218,15 +231,8 @@ impl Recorder {
                 }
                 self.copies.insert((copy.tid, copy.time), copy);
             }
-            Event::Exec(exec) => {
-                self.tables.forget(exec.tgid);
-                if self.processes.get(exec.tgid).is_some() {
-                    self.processes.exec(exec.tgid, exec.comm, exec.time);
-                }
-                if let Some(waiting) = self.pending.get_mut(&exec.tgid) {
-                    waiting.retain(|mapping| mapping.time >= exec.time);
-                }
-            }
+            // The kernel side has dropped its mappings; the side band tells of the new ones.
+            Event::Exec(exec) => self.tables.forget(exec.tgid),
             Event::Fork(fork) => {
                 let parent = Tgid(fork.other);
                 self.started.push((parent, fork.tgid));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use descry_abi::unwind::{INDEX_FRAME_POINTER, INDEX_NOT_LOADED, Mapping, MAPPING_SLOTS, Process as KernelProcess};
 use descry_decode::ids::Tgid;
-use descry_probe::{ProbeError, Session, Tables};
+use descry_probe::{ProbeError, Session, Tables, give_memory_back};
 use descry_process::object::{Object, ObjectId};
 use descry_process::table::{MappingTarget, ProcessTable};
 use descry_unwind::cfi::Cfi;
@@ -46,6 +46,7 @@ struct ProcessTables {
 
 /// A file's tables for walks in userspace.
 struct Walkable {
+    image: Arc<Vec<u8>>,
     cfi: Option<Arc<Cfi>>,
     /// Count of syncs when it was last used.
     used: u64,
@@ -71,6 +72,7 @@ pub struct UnwindTables {
     files: FxHashMap<ObjectId, FileTables>,
     wanted: FxHashSet<ObjectId>,
     processes: FxHashMap<Tgid, ProcessTables>,
+    forgotten: Vec<Tgid>,
     walkable: FxHashMap<ObjectId, Walkable>,
     /// Changes when what the kernel has of any file does.
     epoch: u64,
@@ -93,6 +95,7 @@ impl UnwindTables {
             files: FxHashMap::default(),
             wanted: FxHashSet::default(),
             processes: FxHashMap::default(),
+            forgotten: Vec::new(),
             walkable: FxHashMap::default(),
             epoch: 0,
             generation: 0,
@@ -118,9 +121,10 @@ impl UnwindTables {
             self.wanted.insert(object.id);
         }
         let walkable = self.walkable.entry(object.id).or_insert_with(|| {
-            let cfi = read_cfi(object);
-            self.counters.unreadable += u64::from(cfi.is_none());
-            Walkable { cfi, used: syncs }
+            let image = Arc::new(image::of_unwind_tables(object).unwrap_or_default());
+            let cfi = Cfi::new(Arc::clone(&image) as _, None, &Limits::default());
+            self.counters.unreadable += u64::from(cfi.is_err());
+            Walkable { image, cfi: cfi.ok().map(|(cfi, _)| Arc::new(cfi)), used: syncs }
         });
         walkable.used = syncs;
         walkable.cfi.clone()
@@ -146,16 +150,27 @@ impl UnwindTables {
     pub fn forget(&mut self, tgid: Tgid) {
         if let Some(Some(slots)) = self.processes.remove(&tgid).map(|process| process.slots) {
             self.pool.release_mappings(slots);
+            self.forgotten.push(tgid);
         }
     }
 
     /// Brings the kernel up to date with what is wanted and mapped now.
     pub fn sync(&mut self, session: &mut Session, processes: &mut ProcessTable) -> Result<(), ProbeError> {
         self.syncs += 1;
-        for id in std::mem::take(&mut self.wanted) {
-            if let Some(object) = processes.objects().get(id).cloned() {
+        // The kernel side forgets at exec and exit by itself; but an entry may have been written right after.
+        for tgid in std::mem::take(&mut self.forgotten) {
+            if !self.processes.contains_key(&tgid) {
+                session.remove_process(tgid);
+            }
+        }
+        let wanted = std::mem::take(&mut self.wanted);
+        for id in &wanted {
+            if let Some(object) = processes.objects().get(*id).cloned() {
                 self.load_file(&object)?;
             }
+        }
+        if !wanted.is_empty() {
+            give_memory_back();
         }
         let tracked: Vec<Tgid> = self.processes.keys().copied().collect();
         for tgid in tracked {
@@ -172,6 +187,8 @@ impl UnwindTables {
     fn load_file(&mut self, object: &Object) -> Result<(), ProbeError> {
         let tables = self.make_tables(object)?;
         debug!(path = %object.path, ?tables, "unwind tables");
+        // What the kernel walks now, userspace need not.
+        self.walkable.remove(&object.id);
         match tables {
             FileTables::Full { .. } => self.counters.full += 1,
             FileTables::Waiting => {
@@ -184,7 +201,9 @@ impl UnwindTables {
     }
 
     fn make_tables(&mut self, object: &Object) -> Result<FileTables, ProbeError> {
-        let built = image::of_unwind_tables(object)
+        let known = self.walkable.get(&object.id).map(|walkable| Arc::clone(&walkable.image));
+        let built = known.map_or_else(|| image::of_unwind_tables(object).map(Arc::new), Ok);
+        let built = built
             .map_err(|error| error.to_string())
             .and_then(|image| rows::build(&image, None, &Limits::default()).map_err(|error| error.to_string()));
         let (rows, report) = match built {
@@ -304,10 +323,4 @@ impl UnwindTables {
             Reservation::Full => Ok(None),
         }
     }
-}
-
-fn read_cfi(object: &Object) -> Option<Arc<Cfi>> {
-    let image = image::of_unwind_tables(object).ok()?;
-    let (cfi, _) = Cfi::new(Arc::new(image), None, &Limits::default()).ok()?;
-    Some(Arc::new(cfi))
 }

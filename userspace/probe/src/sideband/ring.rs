@@ -129,6 +129,8 @@ fn open_event(cpu: u32) -> Result<OwnedFd, ProbeError> {
     attr.set_use_clockid(1);
     attr.set_mmap(1);
     attr.set_mmap2(1);
+    attr.set_comm(1);
+    attr.set_comm_exec(1);
     attr.set_sample_id_all(1);
     attr.set_exclude_kernel(1);
     // SAFETY: the attribute outlives the call; pid -1 is all processes, group -1 is none (perf_event_open(2)).
