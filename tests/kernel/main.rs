@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod cleanup;
+mod collector;
 mod formats;
 mod hostile;
 mod lifecycle;

@@ -30,7 +30,8 @@ fn node() -> Result<()> {
     command.arg(compile::script("deep.js")).arg("0");
     let workload = Workload::spawn_ready(command)?;
     let folded = measure_whole(workload.pid(), 4)?;
-    check_paths(&folded, &[&["_start", "..", "main", "node::*", ".."], &["*clone*", ".."]], 0.95)
+    // `main` goes on to it by a jump. Without a perf map the script's own functions have no names.
+    check_paths(&folded, &[&["_start", "..", "node::Start", "..", "Builtins_JSEntry", ".."]], 0.9)
 }
 
 #[test]

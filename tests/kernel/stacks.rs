@@ -187,7 +187,7 @@ fn rust_generics_and_inlining() -> Result<()> {
     };
     check_paths(
         &folded,
-        &[&path("*Doubler as generics::Step*::apply"), &path("*Adder as generics::Step*::apply")],
+        &[&path("*Doubler as generics::Step>::apply"), &path("*Adder as generics::Step>::apply")],
         0.95,
     )
 }
