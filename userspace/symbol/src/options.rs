@@ -11,7 +11,9 @@ pub struct Limits {
     /// Bytes of a copy of symbol tables and debug sections, decompressed. A copy is made of files that others can
     /// change while they are read; above 32 MiB it does not lie in memory but in `/var/tmp`.
     pub max_decompressed_bytes: u64,
-    /// Steps of the checks before and after symbolization, about one for each byte of debug information, for one call.
+    /// Steps of the checks before and after symbolization, about one for each byte of debug information, for one call;
+    /// and one for each byte of memory that symbolization may take in the worst case. Files of the system, to which only
+    /// root can write, do not pay for memory. Real files take a twentieth of what they pay for.
     pub max_work: u64,
     /// Symbols of one table; a larger table is not used (blazesym's index takes 8 bytes a symbol).
     pub max_symbols: u64,

@@ -176,7 +176,7 @@ impl<'a> Object<'a> {
             return Err(Some(SymbolError::TooLarge { name: elf.name.clone(), size, limit }));
         }
         let visible = self.visible(elf, true)?;
-        match vet::check(&visible, &self.budget) {
+        match vet::check(&visible, !elf.file.is_fixed(), &self.budget) {
             Ok(()) => Ok(visible),
             Err(Refused::Exhausted) => Err(None),
             Err(refused) => {
@@ -194,6 +194,13 @@ impl<'a> Object<'a> {
             return Err(SymbolError::Elf {
                 name: elf.name.clone(),
                 reason: "it has more symbols than allowed",
+            });
+        }
+        let mut tables = [".symtab", ".dynsym"].into_iter().filter_map(|name| elf.table(name));
+        if !tables.all(|(_, strings)| vet::strings_end(elf, strings)) {
+            return Err(SymbolError::Elf {
+                name: elf.name.clone(),
+                reason: "a name of its symbols has no end",
             });
         }
         let has_compressed =

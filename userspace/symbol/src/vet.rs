@@ -3,7 +3,9 @@
 //! blazesym follows inlined functions by recursion, and reads a table as often as something refers to it. So debug
 //! information is walked once, a unit at a time, keeping nothing: it may be used if nesting is shallow and if tables
 //! (abbreviations, range lists, line programs) are referred to about once. Then memory and time of blazesym grow with
-//! the size of the file and not with its square. References between entries are not followed here.
+//! the size of the file and not with its square: what it may keep is paid for from the budget of the call, unless the file
+//! is the system's own. Strings must end soon, as they are looked through at each mention. References between entries are
+//! not followed here.
 
 use gimli::{
     Abbreviations, AttributeValue, DebugAbbrev, DebugAbbrevOffset, DebugInfo, DebugRanges, DebugRngLists,
@@ -29,6 +31,16 @@ const MAX_LINE_PROGRAM: u64 = 16 << 20;
 /// Bytes of the header of one line program: in memory its file names take about forty times as much.
 const MAX_LINE_HEADER: u64 = 1 << 20;
 
+/// Bytes of one entry, which holds strings and constants, and of a string in a section of strings.
+const MAX_ENTRY: usize = 256 * 1024;
+/// Sections of strings.
+const STRINGS: [&str; 2] = [".debug_str", ".debug_line_str"];
+/// What blazesym keeps of one byte of a line program at most, of one byte of abbreviations, of one function, of one range (bytes).
+const LINE_COST: u64 = 24;
+const ABBREVIATION_COST: u64 = 20;
+const FUNCTION_COST: u64 = 100;
+const RANGE_COST: u64 = 32;
+
 type Slice<'a> = EndianSlice<'a, LittleEndian>;
 
 /// Why debug information is not used.
@@ -42,6 +54,8 @@ pub(crate) enum Refused {
     TooDeep,
     #[error("{0} is larger than any compiler writes it")]
     TooLarge(&'static str),
+    #[error("a string has no end")]
+    EndlessString,
     #[error("{0} are referred to again and again")]
     Repeated(&'static str),
     #[error("too much work")]
@@ -56,14 +70,21 @@ impl From<Exhausted> for Refused {
 
 type Result<T> = std::result::Result<T, Refused>;
 
-/// Checks the debug information of a file whose debug sections are not compressed.
-pub(crate) fn check(elf: &ElfFile, budget: &Budget) -> Result<()> {
+/// Checks the debug information of a file whose debug sections are not compressed. What blazesym may keep of it is only
+/// paid for if `is_paid`.
+pub(crate) fn check(elf: &ElfFile, is_paid: bool, budget: &Budget) -> Result<()> {
+    for section in STRINGS.iter().filter_map(|name| elf.section(name)) {
+        if !strings_end(elf, section) {
+            return Err(Refused::EndlessString);
+        }
+    }
     let abbreviations = table(elf, ".debug_abbrev")?;
     let (ranges, lists) = (table(elf, ".debug_ranges")?, table(elf, ".debug_rnglists")?);
     let ranges_size = (ranges.len() + lists.len()) as u64;
     let size = |name| elf.section(name).map_or(0, |section| section.size);
     let mut vet = Vet {
         elf,
+        is_paid,
         budget,
         abbreviations: &abbreviations,
         ranges: RangeLists::new(
@@ -139,6 +160,7 @@ impl Allowance {
 
 struct Vet<'a> {
     elf: &'a ElfFile,
+    is_paid: bool,
     budget: &'a Budget,
     abbreviations: &'a [u8],
     ranges: RangeLists<Slice<'a>>,
@@ -151,6 +173,14 @@ struct Vet<'a> {
 }
 
 impl Vet<'_> {
+    /// Pays for what blazesym may keep.
+    fn keep(&self, bytes: u64) -> Result<()> {
+        if self.is_paid {
+            self.budget.spend(bytes)?;
+        }
+        Ok(())
+    }
+
     fn unit(&mut self, bytes: &[u8]) -> Result<()> {
         let Some(header) = DebugInfo::new(bytes, LittleEndian).units().next()? else { return Ok(()) };
         if matches!(header.type_(), UnitType::Type { .. } | UnitType::SplitType { .. }) {
@@ -172,6 +202,7 @@ impl Vet<'_> {
         self.budget.spend(len as u64)?;
         if self.seen.insert(offset) {
             self.abbreviations_left.take(len as u64, "abbreviations")?;
+            self.keep((len as u64).saturating_mul(ABBREVIATION_COST))?;
         }
         let table = DebugAbbrev::new(rest.get(..len).unwrap_or_default(), LittleEndian);
         Ok(table.abbreviations(DebugAbbrevOffset(0))?)
@@ -188,7 +219,7 @@ impl Vet<'_> {
         );
         let mut is_root = true;
         while !entries.is_empty() {
-            let depth = entries.next_depth();
+            let (depth, begin) = (entries.next_depth(), entries.next_offset().0);
             self.budget.spend(1)?;
             let Some(abbreviation) = entries.read_abbreviation()? else { continue };
             while inlined.pop_if(|outer| *outer >= depth).is_some() {}
@@ -204,8 +235,10 @@ impl Vet<'_> {
                 || matches!(abbreviation.tag(), gimli::DW_TAG_subprogram | gimli::DW_TAG_inlined_subroutine))
             {
                 entries.skip_attributes(attributes)?;
+                check_entry(begin, entries.next_offset().0)?;
                 continue;
             }
+            self.keep(FUNCTION_COST)?;
             let mut found = None;
             for spec in attributes {
                 let attribute = entries.read_attribute(*spec)?;
@@ -220,6 +253,7 @@ impl Vet<'_> {
                     _ => {}
                 }
             }
+            check_entry(begin, entries.next_offset().0)?;
             is_root = false;
             let list = match found {
                 Some(AttributeValue::RangeListsRef(offset)) => Some(RangeListsOffset(offset.0)),
@@ -239,6 +273,7 @@ impl Vet<'_> {
         let mut entries = self.ranges.raw_ranges(list, encoding)?;
         while entries.next()?.is_some() {
             self.budget.spend(1)?;
+            self.keep(RANGE_COST)?;
             self.ranges_left.take(1, "range lists")?;
         }
         Ok(())
@@ -258,9 +293,41 @@ impl Vet<'_> {
         if len > MAX_LINE_PROGRAM || header_len > MAX_LINE_HEADER {
             return Err(Refused::TooLarge("a line program"));
         }
-        self.budget.spend(len)?;
+        self.keep(len.saturating_mul(LINE_COST))?;
         self.lines_left.take(len, "line programs")
     }
+}
+
+fn check_entry(begin: usize, end: usize) -> Result<()> {
+    if end.saturating_sub(begin) > MAX_ENTRY {
+        return Err(Refused::TooLarge("an entry"));
+    }
+    Ok(())
+}
+
+/// Whether each string of a section is short enough to be looked through again and again.
+pub(crate) fn strings_end(elf: &ElfFile, section: &Section) -> bool {
+    let mut buffer = vec![0; MAX_ENTRY];
+    let (mut at, mut run) = (0, 0);
+    while at < section.size {
+        let wanted = buffer.len().min(usize::try_from(section.size - at).unwrap_or(usize::MAX));
+        let Some(part) = buffer.get_mut(..wanted) else { return false };
+        let read = elf.file.read_at(part, section.offset.saturating_add(at));
+        let Some(part) = read.ok().filter(|read| *read > 0).and_then(|read| buffer.get(..read)) else {
+            return false;
+        };
+        let mut strings = part.split(|byte| *byte == 0);
+        // The first goes on from the part before, the last into the next one; those between are shorter than a part.
+        run += strings.next().map_or(0, <[u8]>::len);
+        if run > MAX_ENTRY {
+            return false;
+        }
+        if let Some(last) = strings.next_back() {
+            run = last.len();
+        }
+        at += part.len() as u64;
+    }
+    true
 }
 
 /// The length of a table of abbreviations (DWARF 5 section 7.5.3).

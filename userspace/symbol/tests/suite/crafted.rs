@@ -55,6 +55,7 @@ const FUNCTION: u8 = 0x2e;
 const INLINED: u8 = 0x1d;
 const LOW_PC: (u8, u8) = (0x11, 0x01);
 const HIGH_PC: (u8, u8) = (0x12, 0x07);
+const NAME: (u8, u8) = (0x03, 0x0e);
 const RANGES: (u8, u8) = (0x55, 0x17);
 const STMT_LIST: (u8, u8) = (0x10, 0x17);
 
@@ -115,6 +116,31 @@ fn tables_that_everything_refers_to_are_refused() {
         ],
     );
     check_refused(&repeated, start, "range lists are referred to again and again");
+}
+
+/// A name that takes long to look through, however short the entries that refer to it.
+#[test]
+fn endless_names_are_refused() {
+    let program = Program::build("cc", &["-O2", "-no-pie"], CODE);
+    let (start, size) = program.symbol("work");
+    let kinds = [
+        Kind { tag: UNIT, has_children: true, attributes: &[LOW_PC, HIGH_PC] },
+        Kind { tag: FUNCTION, has_children: false, attributes: &[NAME] },
+    ];
+    let mut entries = vec![1];
+    entries.extend(start.to_le_bytes());
+    entries.extend(size.to_le_bytes());
+    entries.extend([2, 0, 0, 0, 0].repeat(100_000));
+    entries.push(0);
+    let endless = with_sections(
+        &program,
+        &[
+            (".debug_info", &unit(&entries)),
+            (".debug_abbrev", &abbreviations(&kinds)),
+            (".debug_str", &[b'x'; 300_000]),
+        ],
+    );
+    check_refused(&endless, start, "a string has no end");
 }
 
 /// A line of a file that the line program does not have makes blazesym panic.
