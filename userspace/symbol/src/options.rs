@@ -13,7 +13,7 @@ pub struct Limits {
     pub max_decompressed_bytes: u64,
     /// Steps of the checks before and after symbolization, about one for each byte of debug information, for one call;
     /// and one for each byte of memory that symbolization may take in the worst case. Files of the system, to which only
-    /// root can write, do not pay for memory. Real files take a twentieth of what they pay for.
+    /// root can write, do not pay for memory. Real files take far less than they pay for.
     pub max_work: u64,
     /// Symbols of one table; a larger table is not used (blazesym's index takes 8 bytes a symbol).
     pub max_symbols: u64,

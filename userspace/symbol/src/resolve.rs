@@ -24,7 +24,7 @@ use crate::{alias, gopclntab, plt};
 
 /// Demangled names remembered within one call.
 const MAX_NAMES: usize = 1 << 16;
-/// Stack of the thread (only what is used of it takes memory): blazesym needs up to 4 MiB for what [`vet`] lets pass.
+/// Stack of the thread; only what is used of it takes memory. A test nests functions as deeply as [`vet`] lets pass.
 const STACK: usize = 16 << 20;
 /// Sections by which a file refers to others, or that blazesym cannot read as it is built here.
 const LINKS: [&str; 4] = [".gnu_debuglink", ".gnu_debugaltlink", ".debug_sup", ".gnu_debugdata"];

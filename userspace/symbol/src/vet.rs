@@ -16,26 +16,26 @@ use rustc_hash::FxHashSet;
 use crate::budget::{Budget, Exhausted};
 use crate::elf::{ElfFile, Section, u16_at, u32_at, u64_at};
 
-/// Bytes of one unit (the largest of chromium have about 20 MiB).
+/// Bytes of one unit, which lies in memory while it is checked.
 const MAX_UNIT: u64 = 64 << 20;
-/// Units of a file; blazesym keeps about 300 bytes of each.
+/// Units of a file; blazesym keeps an entry for each.
 const MAX_UNITS: u64 = 1 << 18;
 /// Bytes of `.debug_abbrev` and of range lists, which lie in memory while they are checked.
 const MAX_TABLE: u64 = 64 << 20;
-/// Attributes of one kind of entry (compilers write up to 30).
+/// Attributes of one kind of entry, some of which take no byte in the entries.
 const MAX_ATTRIBUTES: u64 = 256;
-/// Functions inlined into each other; a level costs blazesym about 1 KiB of stack, or 4 in a debug build.
+/// Functions inlined into each other: each is a level of recursion.
 const MAX_INLINED: usize = 1000;
 /// Bytes of one line program; in memory a row takes 24 bytes, and a byte may be a row.
 const MAX_LINE_PROGRAM: u64 = 16 << 20;
 /// Bytes of the header of one line program: in memory its file names take about forty times as much.
 const MAX_LINE_HEADER: u64 = 1 << 20;
-
 /// Bytes of one entry, which holds strings and constants, and of a string in a section of strings.
 const MAX_ENTRY: usize = 256 * 1024;
 /// Sections of strings.
 const STRINGS: [&str; 2] = [".debug_str", ".debug_line_str"];
-/// What blazesym keeps of one byte of a line program at most, of one byte of abbreviations, of one function, of one range (bytes).
+/// What blazesym keeps at most (bytes): of one byte of a line program (which may be a row), of one byte of abbreviations,
+/// of one function, of one range.
 const LINE_COST: u64 = 24;
 const ABBREVIATION_COST: u64 = 20;
 const FUNCTION_COST: u64 = 100;
@@ -52,7 +52,7 @@ pub(crate) enum Refused {
     Truncated,
     #[error("functions are nested too deeply")]
     TooDeep,
-    #[error("{0} is larger than any compiler writes it")]
+    #[error("{0} is larger than descry reads it")]
     TooLarge(&'static str),
     #[error("a string has no end")]
     EndlessString,

@@ -71,24 +71,55 @@ fn check_refused(file: &Path, start: u64, reason: &str) {
     assert_eq!(&*outcome.symbols[0].frames.last().expect("a frame").function, "work");
 }
 
-/// An inlined function with children, and no end of them.
+/// A line program of DWARF 4 with one file: a row at `start` of the file of this number.
+fn line_program(start: u64, size: u64, file: u8) -> Vec<u8> {
+    // Sizes of instructions, lines from -5 in 14 steps, 9 standard opcodes; no directories; file 1.
+    let header = [1, 1, 1, 0xfb, 14, 10, 0, 1, 1, 1, 1, 0, 0, 0, 1, 0, b'f', 0, 0, 0, 0, 0];
+    let mut lines = vec![4, 0];
+    lines.extend((header.len() as u32).to_le_bytes());
+    lines.extend(header);
+    // Set the address; set the file; a row; to the end of the function, which must be short.
+    lines.extend([0, 9, 2]);
+    lines.extend(start.to_le_bytes());
+    lines.extend([4, file, 1, 2, u8::try_from(size).expect("a short function") & 0x7f, 0, 1, 1]);
+    [&(lines.len() as u32).to_le_bytes()[..], &lines].concat()
+}
+
+/// A program with one function in which that many are inlined into each other.
+fn nested(program: &Program, depth: usize) -> std::path::PathBuf {
+    let (start, size) = program.symbol("work");
+    let kinds = [
+        Kind { tag: UNIT, has_children: true, attributes: &[LOW_PC, HIGH_PC, STMT_LIST] },
+        Kind { tag: FUNCTION, has_children: true, attributes: &[LOW_PC, HIGH_PC] },
+        Kind { tag: INLINED, has_children: true, attributes: &[LOW_PC, HIGH_PC] },
+    ];
+    let mut entries = Vec::new();
+    for index in 0..depth + 2 {
+        entries.push(index.min(2) as u8 + 1);
+        entries.extend(start.to_le_bytes());
+        entries.extend(size.to_le_bytes());
+        entries.extend(if index == 0 { &[0; 4][..] } else { &[] });
+    }
+    entries.resize(entries.len() + depth + 2, 0);
+    with_sections(
+        program,
+        &[
+            (".debug_info", &unit(&entries)),
+            (".debug_abbrev", &abbreviations(&kinds)),
+            (".debug_line", &line_program(start, size, 1)),
+        ],
+    )
+}
+
 #[test]
 fn endless_nesting_is_cut() {
     let program = Program::build("cc", &["-O2", "-no-pie"], CODE);
-    let (start, size) = program.symbol("work");
-    let kinds =
-        [UNIT, FUNCTION, INLINED].map(|tag| Kind { tag, has_children: true, attributes: &[LOW_PC, HIGH_PC] });
-    let mut entries = Vec::new();
-    for index in 0..200_000u32 {
-        entries.push(if index < 2 { index as u8 + 1 } else { 3 });
-        entries.extend(start.to_le_bytes());
-        entries.extend(size.to_le_bytes());
-    }
-    let deep = with_sections(
-        &program,
-        &[(".debug_info", &unit(&entries)), (".debug_abbrev", &abbreviations(&kinds))],
-    );
-    check_refused(&deep, start, "nested too deeply");
+    let (start, _) = program.symbol("work");
+    check_refused(&nested(&program, 200_000), start, "nested too deeply");
+    // blazesym follows this by recursion; it must have the stack.
+    let outcome = symbolize(&source(&nested(&program, 1000)), &[start]);
+    assert!(outcome.problems.is_empty(), "{:?}", outcome.problems);
+    assert_eq!(outcome.symbols[0].frames.len(), 1001);
 }
 
 /// A hundred thousand functions, each in the same ten thousand ranges: 32 GB if it were believed.
@@ -153,16 +184,7 @@ fn panics_cost_only_lines() {
     entry.extend(start.to_le_bytes());
     entry.extend(size.to_le_bytes());
     entry.extend([0; 4]);
-    // Sizes of instructions, lines from -5 in 14 steps, 9 standard opcodes; no directories, no files.
-    let header = [1, 1, 1, 0xfb, 14, 10, 0, 1, 1, 1, 1, 0, 0, 0, 1, 0, 0];
-    let mut lines = vec![4, 0];
-    lines.extend((header.len() as u32).to_le_bytes());
-    lines.extend(header);
-    // Set the address; set file 99; a row; a byte further: the end.
-    lines.extend([0, 9, 2]);
-    lines.extend(start.to_le_bytes());
-    lines.extend([4, 99, 1, 2, 1, 0, 1, 1]);
-    let lines = [&(lines.len() as u32).to_le_bytes()[..], &lines].concat();
+    let lines = line_program(start, size, 99);
     let wrong = with_sections(
         &program,
         &[(".debug_info", &unit(&entry)), (".debug_abbrev", &abbreviations(&kinds)), (".debug_line", &lines)],
