@@ -20,7 +20,7 @@ counters! {
     addresses,
     /// Addresses named by debug information.
     by_dwarf,
-    /// Addresses named by a symbol table.
+    /// Addresses named by a symbol table alone.
     by_symbol_table,
     /// Addresses named as entries of a procedure linkage table.
     by_plt,

@@ -127,7 +127,7 @@ impl<'a> Object<'a> {
         // A stripped file with a debug file has only its exported symbols; the debug file has all.
         files.sort_by_key(|file| file.elf.table(".symtab").is_none());
         let mut symbols = FxHashMap::default();
-        let looked = self.look_in_tables(&files, &mut open, &mut symbols);
+        let looked = self.look_in_tables(&files, &described, &mut open, &mut symbols);
         if looked.is_err() || self.budget.is_exhausted() {
             let (name, limit) = (self.source.name.clone(), self.options.limits.max_work);
             self.problems.push(SymbolError::TooMuchWork { name, limit });
@@ -243,6 +243,7 @@ impl<'a> Object<'a> {
     fn look_in_tables(
         &mut self,
         files: &[Opened],
+        described: &FxHashMap<u64, Found>,
         open: &mut Vec<u64>,
         symbols: &mut FxHashMap<u64, Arc<[u8]>>,
     ) -> Result<(), Exhausted> {
@@ -260,8 +261,12 @@ impl<'a> Object<'a> {
                 let found = found.get(address)?;
                 Some(best.get(&(found.start, found.size.unwrap_or(0))).unwrap_or(&found.name).clone())
             });
-            let names = names.collect();
-            self.counters.by_symbol_table += take(open, names, symbols);
+            let names: Vec<_> = names.collect();
+            let is_plain = |address| described.get(address).is_none_or(|found| found.place.is_none());
+            let plain =
+                open.iter().zip(&names).filter(|(address, name)| name.is_some() && is_plain(*address));
+            self.counters.by_symbol_table += plain.count() as u64;
+            take(open, names, symbols);
         }
         let Some(file) = files.iter().find(|file| file.elf.section(".rela.plt").is_some()) else {
             return self.look_in_go_table(files, open, symbols);
