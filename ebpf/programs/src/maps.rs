@@ -45,8 +45,10 @@ pub struct State {
     pub window_len: u64,
     /// Whether the row in force must be looked up at pc, not at pc - 1.
     pub exact: u64,
+    /// The mapping of the frame before, counted from the process's first.
+    pub mapping: u32,
     /// An `UnwindEnd`; 0 while walking.
-    pub end: u64,
+    pub end: u32,
     /// Where the registers of a task in the kernel are put.
     pub saved: Registers,
     pub window: [u64; WINDOW_WORDS],

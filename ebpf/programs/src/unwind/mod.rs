@@ -36,6 +36,7 @@ pub fn begin(state: *mut State, start: &Start) {
         (*state).fp_at = 0;
         (*state).window_len = 0;
         (*state).exact = 1;
+        (*state).mapping = 0;
         (*state).end = 0;
     }
 }

@@ -34,7 +34,7 @@ pub fn step(state: *mut State, memo: *mut Memo, tables: &Tables) -> bool {
         Ok(()) => true,
         Err(end) => {
             // SAFETY: `state` is a per-CPU entry that was checked by its lookup.
-            unsafe { (*state).end = end as u64 };
+            unsafe { (*state).end = end as u32 };
             false
         }
     }
@@ -52,7 +52,7 @@ fn try_step(state: *mut State, memo: *mut Memo, tables: &Tables) -> Result<(), U
     let row = match memo::get(memo, address, tables.generation) {
         Some(row) => row,
         None => {
-            let row = tables.row(address)?;
+            let row = tables.row(address, &mut state.mapping)?;
             memo::put(memo, address, tables.generation, row);
             row
         }

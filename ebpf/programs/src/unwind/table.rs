@@ -58,17 +58,26 @@ impl Tables {
         Self { generation: process.generation, mappings: process.mappings, count: process.count }
     }
 
-    /// The row in force at `address`. A mapping without rows, or a page without them, gives the frame pointer's.
+    /// The row in force at `address`. A mapping without rows, or a page without them, gives the frame pointer's. `last`
+    /// is the mapping that the frame before was in: most callers are in the same one.
     #[inline(always)]
-    pub fn row(&self, address: u64) -> Result<Row, UnwindEnd> {
+    pub fn row(&self, address: u64, last: &mut u32) -> Result<Row, UnwindEnd> {
         let table = chunk(self.mappings).ok_or(UnwindEnd::NotLoaded)?;
         let at = |mapping: u32, field: u32| word(table, self.mappings + mapping * MAPPING_SLOTS as u32 + field);
-        // The last mapping that starts at or before the address.
-        let (mut low, mut len) = (0, self.count);
-        for _ in 0..MAPPING_STEPS {
-            let half = len >> 1;
-            low += half & mask_ge(address, at(low + half, 0));
-            len -= half;
+        let mut low = *last;
+        if address < at(low, 0) || address >= at(low, 1) {
+            // The last mapping that starts at or before the address.
+            low = 0;
+            let mut len = self.count;
+            for _ in 0..MAPPING_STEPS {
+                let half = len >> 1;
+                if half == 0 {
+                    break;
+                }
+                low += half & mask_ge(address, at(low + half, 0));
+                len -= half;
+            }
+            *last = low;
         }
         if self.count == 0 || address < at(low, 0) || address >= at(low, 1) {
             return Err(UnwindEnd::NoMapping);
@@ -103,7 +112,9 @@ fn find(entry: IndexEntry, pc_low: u16) -> Option<Row> {
     let (mut low, mut len) = (entry.first, entry.count);
     for _ in 0..ROW_STEPS {
         let half = len >> 1;
-        // With half = 0 this adds nothing, whatever the comparison says.
+        if half == 0 {
+            break;
+        }
         low += half & mask_ge(pc_low.into(), u64::from(word(rows, low + half) as u16));
         len -= half;
     }
