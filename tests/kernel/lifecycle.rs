@@ -41,17 +41,39 @@ fn a_library_opened_meanwhile() -> Result<()> {
 fn a_library_in_the_place_of_another() -> Result<()> {
     let Some(_machine) = machine::alone()? else { return Ok(()) };
     let workload = dlopen("swap")?;
-    let folded = measure_whole(workload.pid(), 6)?;
-    check_share(&folded, "alpha", folded.total_of("alpha_burn"), 0.5, 0.03)?;
-    check_share(&folded, "beta", folded.total_of("beta_burn"), 0.5, 0.03)?;
-    let burning = folded.filter(|stack| stack.has("burn_until"));
+    let (folded, stats) = measure(Descry::profile(HZ, 6)?.pid(workload.pid()))?;
+    // It changes every 200 ms; some samples right after a change may come before descry knows of it.
+    ensure!(stats.rooted > 0.98, "{} rooted:\n{}", stats.rooted, folded.heaviest(10));
+    check_share(&folded, "alpha", folded.total_of("alpha_burn"), 0.5, 0.04)?;
+    check_share(&folded, "beta", folded.total_of("beta_burn"), 0.5, 0.04)?;
+    let burning = folded.filter(|stack| stack.has("alpha_burn") || stack.has("beta_burn"));
     check_paths(
         &burning,
         &[
-            &["_start", "..", "main", "call_plugin", "plugin_entry", "alpha_inner", "alpha_burn", ".."],
-            &["_start", "..", "main", "call_plugin", "plugin_entry", "beta_inner", "beta_burn", ".."],
+            &[
+                "_start",
+                "..",
+                "main",
+                "call_plugin",
+                "plugin_entry",
+                "alpha_inner",
+                "alpha_burn",
+                "burn_[i]",
+                "..",
+            ],
+            &[
+                "_start",
+                "..",
+                "main",
+                "call_plugin",
+                "plugin_entry",
+                "beta_inner",
+                "beta_burn",
+                "burn_[i]",
+                "..",
+            ],
         ],
-        ROOTED,
+        0.98,
     )
 }
 

@@ -1,4 +1,4 @@
-/* Opens the libraries ALPHA and BETA (second and third argument) in turn, 40 ms of CPU time each, and closes the one
+/* Opens the libraries ALPHA and BETA (second and third argument) in turn, 200 ms of CPU time each, and closes the one
  * before it opens the other: both come to lie at the same addresses. With "once" as fourth argument it opens ALPHA one
  * second after it said "ready" and keeps it; until then it burns in `before_open`. */
 #include "workload.h"
@@ -45,7 +45,7 @@ int main(int argc, char **argv)
 	}
 	for (int turn = 0; running(); turn ^= 1) {
 		void *library = open_plugin(argv[2 + turn]);
-		call_plugin(library, 40000000);
+		call_plugin(library, 200000000);
 		dlclose(library);
 	}
 	return 0;
