@@ -20,13 +20,12 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::profiles::v1development::ProfilesData;
 use prost::Message;
 
+use crate::HZ;
 use receiver::{Answer, Receiver};
 use seen::{Attributes, SeenProfile, SeenSample};
 
-/// Samples a second. At this rate a few seconds have enough of them for shares, and timestamps stay small.
-const HZ: u32 = 199;
-/// The period of that rate (ns).
-const PERIOD: i64 = 5_025_125;
+/// The period of the rate of measurements (ns).
+const PERIOD: i64 = 1_000_000_000 / HZ as i64;
 /// How long a collector may take to forward.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -310,7 +309,7 @@ fn a_receiver_that_rejects_a_part() -> Result<()> {
     let workload = Workload::rust("burner", &[])?;
     let receiver = Receiver::start(&[Answer::Rejected(1, "times are not wanted")])?;
     let (outcome, written) = send(&workload, &receiver.url(), "http/protobuf")?;
-    check_end(&outcome, 0, &["rejected 1 ", "times are not wanted"])?;
+    check_end(&outcome, 0, &["rejected 1 ", "reason=\"times are not wanted\""])?;
     // A receiver counts profiles; only what was measured is called a sample.
     let samples = outcome.stats()?.samples;
     let words: Vec<&str> = outcome.stderr.split_ascii_whitespace().collect();

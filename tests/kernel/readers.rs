@@ -14,10 +14,12 @@ use opentelemetry_proto::tonic::profiles::v1development::ProfilesData;
 use prost::Message;
 use serde_json::Value;
 
+use crate::HZ;
+
 /// The shares (0 to 1) of the burner's work.
 const SHARES: [(&str, f64); 3] =
     [("burner::checkout", 0.6), ("burner::search", 0.3), ("burner::render", 0.1)];
-/// How far a share may be off: four standard deviations of some 400 samples.
+/// How far a share may be off: four standard deviations of 400 samples, which a busy machine gives us, too.
 const MARGIN: f64 = 0.1;
 
 /// Where the readers are, unless such tests are to be skipped.
@@ -52,7 +54,11 @@ fn run(command: &mut Command) -> Result<String> {
 fn measured(dir: &Path, name: &str) -> Result<PathBuf> {
     let file = dir.join(name);
     let workload = Workload::rust("burner", &[])?;
-    Descry::new("profile")?.pid(workload.pid()).args(["-F", "199", "-d", "2s"]).output(&file).succeed()?;
+    Descry::new("profile")?
+        .pid(workload.pid())
+        .args(["-F", &HZ.to_string(), "-d", "2s"])
+        .output(&file)
+        .succeed()?;
     Ok(file)
 }
 

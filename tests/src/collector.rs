@@ -1,5 +1,6 @@
-//! A real OpenTelemetry Collector between descry and the test: it receives by gRPC and HTTP, and forwards as OTLP/JSON to
-//! a sink in this process, so that a test can assert that what came out is what was measured.
+//! A real OpenTelemetry Collector between descry and the test: it receives by gRPC and HTTP, and forwards as OTLP/JSON
+//! (profiles as protobuf, too) to a sink in this process, so that a test can assert that what came out is what was
+//! measured.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -9,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
@@ -23,6 +24,8 @@ use serde_json::Value;
 const VARIABLE: &str = "DESCRY_OTELCOL";
 /// A started collector is up within a second; a loaded machine takes longer.
 const STARTUP: Duration = Duration::from_secs(60);
+/// The content type of OTLP's binary encoding.
+const PROTOBUF: &str = "application/x-protobuf";
 
 /// The collector's binary: `$DESCRY_OTELCOL`, else the one in `cache`, which is built there first where it is missing
 /// (five minutes of CPU, packages from Debian and PyPI; see `tests/otelcol/build.sh`).
@@ -50,6 +53,14 @@ pub struct Collector {
     grpc: SocketAddr,
     http: SocketAddr,
     bodies: Receiver<Value>,
+    messages: Receiver<Bytes>,
+}
+
+/// The sink's ends of what it takes.
+#[derive(Clone)]
+struct Takers {
+    bodies: Sender<Value>,
+    messages: Sender<Bytes>,
 }
 
 impl Collector {
@@ -59,7 +70,7 @@ impl Collector {
     /// If it does not start; the message has what it logged.
     pub fn start(binary: &Path) -> Result<Self> {
         let (grpc, http) = (free_address()?, free_address()?);
-        let (sink, bodies) = start_sink()?;
+        let (sink, bodies, messages) = start_sink()?;
         let directory = tempfile::tempdir()?;
         let config = directory.path().join("config.yaml");
         std::fs::write(&config, configuration(grpc, http, sink))?;
@@ -73,7 +84,7 @@ impl Collector {
             .stderr(log)
             .spawn()
             .with_context(|| format!("cannot start {}", binary.display()))?;
-        let mut collector = Self { process, directory, grpc, http, bodies };
+        let mut collector = Self { process, directory, grpc, http, bodies, messages };
         collector.wait_until_up()?;
         Ok(collector)
     }
@@ -101,9 +112,22 @@ impl Collector {
     /// # Errors
     /// If none comes within `patience`; the message has what it logged.
     pub fn next_forwarded(&self, patience: Duration) -> Result<Value> {
-        let next = self.bodies.recv_timeout(patience);
-        next.with_context(|| {
-            format!("the collector forwarded nothing within {patience:?}; its log:\n{}", self.log())
+        self.next(&self.bodies, patience)
+    }
+
+    /// The next request with profiles that it forwarded, as protobuf (`ExportProfilesServiceRequest`). Each also comes as
+    /// JSON, by [`Collector::next_forwarded`].
+    ///
+    /// # Errors
+    /// As of [`Collector::next_forwarded`].
+    pub fn next_message(&self, patience: Duration) -> Result<Vec<u8>> {
+        Ok(self.next(&self.messages, patience)?.into())
+    }
+
+    fn next<T>(&self, queue: &Receiver<T>, patience: Duration) -> Result<T> {
+        let next = queue.recv_timeout(patience);
+        next.map_err(|_| {
+            anyhow!("the collector forwarded nothing within {patience:?}; its log:\n{}", self.log())
         })
     }
 
@@ -144,10 +168,11 @@ fn configuration(grpc: SocketAddr, http: SocketAddr, sink: SocketAddr) -> String
       http: {{endpoint: '{http}'}}
 exporters:
   otlp_http: {{endpoint: 'http://{sink}', encoding: json, compression: none}}
+  otlp_http/protobuf: {{endpoint: 'http://{sink}', encoding: proto, compression: none}}
 service:
   telemetry: {{metrics: {{level: none}}}}
   pipelines:
-    profiles: {{receivers: [otlp], exporters: [otlp_http]}}
+    profiles: {{receivers: [otlp], exporters: [otlp_http, otlp_http/protobuf]}}
     traces: {{receivers: [otlp], exporters: [otlp_http]}}
     metrics: {{receivers: [otlp], exporters: [otlp_http]}}
     logs: {{receivers: [otlp], exporters: [otlp_http]}}
@@ -156,42 +181,50 @@ service:
 }
 
 /// Starts the sink on a thread that lives as long as the process.
-fn start_sink() -> Result<(SocketAddr, Receiver<Value>)> {
+fn start_sink() -> Result<(SocketAddr, Receiver<Value>, Receiver<Bytes>)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
-    let (sender, receiver) = channel();
+    let ((bodies, all_bodies), (messages, all_messages)) = (channel(), channel());
+    let takers = Takers { bodies, messages };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     std::thread::Builder::new()
         .name("sink".to_owned())
-        .spawn(move || runtime.block_on(serve(listener, sender)))?;
-    Ok((address, receiver))
+        .spawn(move || runtime.block_on(serve(listener, takers)))?;
+    Ok((address, all_bodies, all_messages))
 }
 
-async fn serve(listener: TcpListener, bodies: Sender<Value>) -> Result<()> {
+async fn serve(listener: TcpListener, takers: Takers) -> Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     loop {
         let (stream, _) = listener.accept().await?;
-        let bodies = bodies.clone();
-        let service = service_fn(move |request| take(request, bodies.clone()));
+        let takers = takers.clone();
+        let service = service_fn(move |request| take(request, takers.clone()));
         tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
     }
 }
 
-/// Reads one request and answers it. What is no JSON is refused: the collector logs that, and the test shows the log.
-async fn take(
-    request: Request<Incoming>,
-    bodies: Sender<Value>,
-) -> Result<Response<Full<Bytes>>, hyper::Error> {
+/// Reads one request and answers it in its own encoding. What is neither protobuf nor JSON is refused: the collector
+/// logs that, and the test shows the log.
+async fn take(request: Request<Incoming>, takers: Takers) -> Result<Response<Full<Bytes>>, hyper::Error> {
+    let content_type = request.headers().get(CONTENT_TYPE).cloned();
+    let is_protobuf = content_type.is_some_and(|found| found == PROTOBUF);
     let body = request.into_body().collect().await?.to_bytes();
-    let status = match serde_json::from_slice(&body) {
-        // Nobody wants the bodies any more when the guard of the collector is gone.
-        Ok(body) => bodies.send(body).map_or(StatusCode::SERVICE_UNAVAILABLE, |()| StatusCode::OK),
-        Err(_) => StatusCode::BAD_REQUEST,
+    // Nobody wants it any more when the guard of the collector is gone.
+    let status = |is_wanted| if is_wanted { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let status = if is_protobuf {
+        status(takers.messages.send(body).is_ok())
+    } else {
+        match serde_json::from_slice(&body) {
+            Ok(body) => status(takers.bodies.send(body).is_ok()),
+            Err(_) => StatusCode::BAD_REQUEST,
+        }
     };
-    let mut response = Response::new(Full::from("{}"));
+    // A response without any field set.
+    let (empty, content_type) = if is_protobuf { ("", PROTOBUF) } else { ("{}", "application/json") };
+    let mut response = Response::new(Full::from(empty));
     *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     Ok(response)
 }
 
