@@ -136,8 +136,8 @@ impl<R: SignalRequest> Sender<R> {
             // A receiver cannot reject more than it was given.
             outcome.rejected_items += (*rejected).min(items);
             if *rejected > 0 || !message.is_empty() {
-                let message = foreign_text(message);
-                tracing::warn!(signal, %endpoint, rejected, message, "the receiver did not accept everything");
+                let reason = foreign_text(message);
+                tracing::warn!(signal, %endpoint, rejected, reason, "the receiver did not accept everything");
             }
         }
     }
