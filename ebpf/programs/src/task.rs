@@ -6,9 +6,9 @@ use descry_abi::limits::MAX_PID_NAMESPACES;
 use descry_abi::scope::ExecutableKey;
 
 use crate::config::{
-    FILE_INODE, INODE_INO, INODE_SB, MM_EXE_FILE, PID_LEVEL, PID_NAMESPACE, PID_NAMESPACE_INUM, PID_NUMBERS, SB_DEV,
-    SIGNAL_LIVE, TASK_COMM, TASK_EXIT_CODE, TASK_GROUP_LEADER, TASK_MM, TASK_PID, TASK_SIGNAL, TASK_TGID,
-    TASK_THREAD_PID, UPID_NS, UPID_SIZE,
+    FILE_INODE, INODE_INO, INODE_SB, MM_EXE_FILE, PID_LEVEL, PID_NAMESPACE, PID_NAMESPACE_INUM, PID_NUMBERS,
+    SB_DEV, SIGNAL_LIVE, TASK_COMM, TASK_EXIT_CODE, TASK_GROUP_LEADER, TASK_MM, TASK_PID, TASK_SIGNAL,
+    TASK_TGID, TASK_THREAD_PID, UPID_NS, UPID_SIZE,
 };
 
 /// A `struct task_struct` of the kernel.
@@ -48,7 +48,10 @@ impl Task {
     #[inline(always)]
     pub fn ids(self) -> Option<Ids> {
         if PID_NAMESPACE.load() == 0 {
-            return Some(Ids { tgid: member(self.0, TASK_TGID.load())?, tid: member(self.0, TASK_PID.load())? });
+            return Some(Ids {
+                tgid: member(self.0, TASK_TGID.load())?,
+                tid: member(self.0, TASK_PID.load())?,
+            });
         }
         self.translated_ids()
     }

@@ -13,7 +13,9 @@ use crate::failure::Failure;
 /// Shows where a program's time goes, with no change to the program.
 #[derive(Debug, Parser)]
 #[command(name = "descry", version, propagate_version = true)]
-#[command(after_help = "Exit status: 0 done, 1 it failed, 2 wrong usage, 3 the kernel or the rights do not allow it.")]
+#[command(
+    after_help = "Exit status: 0 done, 1 it failed, 2 wrong usage, 3 the kernel or the rights do not allow it."
+)]
 pub struct Cli {
     /// descry's own messages and telemetry.
     #[command(flatten)]
@@ -201,7 +203,8 @@ impl OwnRunning {
         if let Some(own) = self.own
             && let Err(error) = own.shutdown(OWN_SHUTDOWN)
         {
-            tracing::warn!(%error, "descry's own telemetry did not all leave");
+            // The log layer has been shut down with the rest.
+            eprintln!("descry: own telemetry did not all leave: {error}");
         }
     }
 }

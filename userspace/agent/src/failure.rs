@@ -45,10 +45,6 @@ impl From<anyhow::Error> for Failure {
 
 impl From<ProbeError> for Failure {
     fn from(error: ProbeError) -> Self {
-        if error.is_environment() {
-            Self::Environment(error.to_string())
-        } else {
-            Self::Failed(error.into())
-        }
+        if error.is_environment() { Self::Environment(error.to_string()) } else { Self::Failed(error.into()) }
     }
 }

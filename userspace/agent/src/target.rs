@@ -71,11 +71,10 @@ impl Target {
             }
         } else if let Some(name) = &args.comm {
             target.comm = Some(comm(name)?);
-            // Nobody has the name now: perhaps somebody will.
-            target.watch(find::by_comm(name).unwrap_or_default());
+            target.watch(now_or_later(find::by_comm(name)));
         } else if let Some(path) = &args.exe {
             target.executables = vec![executable(path)?];
-            target.watch(find::by_executable(path).unwrap_or_default());
+            target.watch(now_or_later(find::by_executable(path)));
         } else {
             target.is_fixed = true;
             let processes = args.pids.iter().map(|pid| process(*pid)).collect::<Result<Vec<_>, _>>()?;
@@ -109,8 +108,17 @@ impl Target {
     }
 }
 
+/// Nobody fits now: perhaps somebody will, but the user may have misspelt it.
+fn now_or_later(found: Result<Vec<Tgid>, find::TargetError>) -> Vec<Tgid> {
+    found.unwrap_or_else(|error| {
+        tracing::warn!("{error}; waiting for one that starts");
+        Vec::new()
+    })
+}
+
 fn not_found(error: find::TargetError) -> Failure {
-    Failure::Failed(error.into())
+    // Its text holds its cause.
+    Failure::Failed(anyhow::anyhow!("{error}"))
 }
 
 /// A process of this id, which may be given by the id of any of its threads.

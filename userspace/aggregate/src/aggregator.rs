@@ -105,9 +105,10 @@ impl<T> Interner<T> {
         Q: Eq,
     {
         let numbers = self.numbers.entry(FxBuildHasher.hash_one(value)).or_default();
-        let known = numbers.iter().copied().find(|number| {
-            self.values.get(*number as usize).is_some_and(|known| known.borrow() == value)
-        });
+        let known = numbers
+            .iter()
+            .copied()
+            .find(|number| self.values.get(*number as usize).is_some_and(|known| known.borrow() == value));
         if known.is_some() || self.values.len() >= limit {
             return known;
         }

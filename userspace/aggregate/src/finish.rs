@@ -9,7 +9,8 @@ use rustc_hash::FxHashMap;
 
 use crate::aggregator::{Aggregator, Interner};
 use crate::profile::{
-    Attributes, Function, Line, Location, Profile, ProfileKind, ProfileMapping, ProfileProcess, ProfileSample, Stack,
+    Attributes, Function, Line, Location, Profile, ProfileKind, ProfileMapping, ProfileProcess,
+    ProfileSample, Stack,
 };
 
 /// What a place in code turned out to be.
@@ -120,17 +121,18 @@ impl Aggregator {
         let mut merged: FxHashMap<_, ProfileSample> = FxHashMap::default();
         for (key, total) in &self.totals {
             let Some(&stack) = stack_of.get(key.stack as usize) else { continue };
-            let sample = merged.entry((key.process, key.thread, key.cpu, stack, key.timed)).or_insert_with(|| {
-                ProfileSample {
-                    process: key.process,
-                    thread: key.thread,
-                    cpu: key.cpu,
-                    stack,
-                    count: 0,
-                    weight: 0,
-                    timestamps: Vec::new(),
-                }
-            });
+            let sample =
+                merged.entry((key.process, key.thread, key.cpu, stack, key.timed)).or_insert_with(|| {
+                    ProfileSample {
+                        process: key.process,
+                        thread: key.thread,
+                        cpu: key.cpu,
+                        stack,
+                        count: 0,
+                        weight: 0,
+                        timestamps: Vec::new(),
+                    }
+                });
             sample.count += total.count;
             sample.weight = sample.weight.saturating_add(total.weight);
             sample.timestamps.extend(total.times.iter().map(|time| unix(time.0)));

@@ -20,6 +20,17 @@ pub enum Event {
     Comm(Lifecycle),
 }
 
+impl Event {
+    /// When it happened.
+    pub fn time(&self) -> BootNanos {
+        match self {
+            Self::Sample(sample) => sample.time,
+            Self::StackCopy(copy) => copy.time,
+            Self::Exec(event) | Self::Fork(event) | Self::Exit(event) | Self::Comm(event) => event.time,
+        }
+    }
+}
+
 /// A stack sample.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sample {

@@ -1,8 +1,8 @@
 //! Bytes of one ring record to an [`Event`].
 
 use descry_abi::event::{
-    EventKind, Lifecycle as RawLifecycle, MAX_REGISTERS, SAMPLE_HAS_COPY, SAMPLE_IN_KERNEL, SAMPLE_KERNEL_THREAD,
-    SampleHeader, StackCopyHeader, UnwindEnd,
+    EventKind, Lifecycle as RawLifecycle, MAX_REGISTERS, SAMPLE_HAS_COPY, SAMPLE_IN_KERNEL,
+    SAMPLE_KERNEL_THREAD, SampleHeader, StackCopyHeader, UnwindEnd,
 };
 use descry_abi::limits::{MAX_KERNEL_FRAMES, MAX_USER_FRAMES, STACK_COPY_BYTES};
 

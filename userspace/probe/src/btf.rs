@@ -103,7 +103,8 @@ impl Btf {
         }
         for index in 0..ty.vlen {
             let at = struct_at + 12 + 12 * index;
-            let (member, id, offset) = (self.word(at).ok()?, self.word(at + 4).ok()?, self.word(at + 8).ok()?);
+            let (member, id, offset) =
+                (self.word(at).ok()?, self.word(at + 4).ok()?, self.word(at + 8).ok()?);
             // With the kind flag the upper 8 bits hold a bit field's size.
             let bytes = if ty.kind_flag { offset & 0xff_ffff } else { offset } / 8;
             if self.name_is(member, name) {
@@ -144,10 +145,10 @@ impl Btf {
 /// Bytes after the 12 that every type has (linux/btf.h).
 fn tail_len(kind: u32, vlen: usize) -> usize {
     match kind {
-        1 | 14 | 17 => 4,            // int, var, declaration tag
-        3 => 12,                     // array
+        1 | 14 | 17 => 4,             // int, var, declaration tag
+        3 => 12,                      // array
         4 | 5 | 15 | 19 => 12 * vlen, // struct, union, data section, enum64
-        6 | 13 => 8 * vlen,          // enum, function prototype
+        6 | 13 => 8 * vlen,           // enum, function prototype
         _ => 0,
     }
 }
@@ -159,7 +160,8 @@ mod tests {
     /// One struct `a` of 16 bytes with `x` at 0 and an anonymous union at 8 that holds `y`.
     fn sample() -> Vec<u8> {
         let strings = b"\0a\0x\0y\0";
-        let members = |list: &[(u32, u32, u32)]| -> Vec<u32> { list.iter().flat_map(|m| [m.0, m.1, m.2]).collect() };
+        let members =
+            |list: &[(u32, u32, u32)]| -> Vec<u32> { list.iter().flat_map(|m| [m.0, m.1, m.2]).collect() };
         let mut types: Vec<u32> = vec![0, 1 << 24, 8, 64]; // 1: int
         types.extend([0, 5 << 24 | 1, 8]); // 2: anonymous union
         types.extend(members(&[(5, 1, 0)]));

@@ -41,7 +41,8 @@ pub struct Right {
 
 /// The kernel's release, as `uname -r` says.
 pub fn release() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/osrelease").map_or_else(|_| "unknown".into(), |text| text.trim().into())
+    std::fs::read_to_string("/proc/sys/kernel/osrelease")
+        .map_or_else(|_| "unknown".into(), |text| text.trim().into())
 }
 
 /// Major and minor number of a release.
@@ -62,7 +63,11 @@ pub(crate) fn require_kernel() -> Result<(), ProbeError> {
 /// Fails without the capabilities.
 pub(crate) fn require_rights(action: &'static str) -> Result<(), ProbeError> {
     let missing: Vec<&str> = rights().iter().filter(|right| !right.held).map(|right| right.name).collect();
-    if missing.is_empty() { Ok(()) } else { Err(ProbeError::NoRights { action, missing: missing.join(", ") }) }
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(ProbeError::NoRights { action, missing: missing.join(", ") })
+    }
 }
 
 /// Fails above the kernel's limit of samples a second.

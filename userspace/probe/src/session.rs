@@ -1,7 +1,9 @@
 //! The loaded kernel side.
 
 use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
-use aya::programs::perf_event::{HardwareEvent, PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent};
+use aya::programs::perf_event::{
+    HardwareEvent, PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent,
+};
 use aya::programs::{PerfEvent, ProgramError, RawTracePoint};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use descry_abi::counter::Counter;
@@ -67,6 +69,9 @@ pub struct Session {
     counts: PerCpuArray<MapData, u64>,
     processes: HashMap<MapData, u32, Slots>,
     scope_tgids: HashMap<MapData, u32, u32>,
+    /// Maps that are written once. They must live until the programs that use them are loaded.
+    _scope_cgroups: HashMap<MapData, u64, u32>,
+    _scope_executables: HashMap<MapData, Executable, u32>,
     logger: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
     frequency: u64,
     sampling: Option<&'static str>,
@@ -110,52 +115,31 @@ impl Session {
         // aya reads all types of the kernel even where it is told not to use them.
         give_memory_back();
 
-        let mut session = {
-            let counts = take(&mut ebpf, "COUNTS")?;
-            let events = take(&mut ebpf, "EVENTS")?;
-            let processes = take(&mut ebpf, "PROCESSES")?;
-            let scope_tgids = take(&mut ebpf, "SCOPE_TGIDS")?;
-            Self {
-                events: events.try_into().map_err(ProbeError::map("EVENTS"))?,
-                counts: counts.try_into().map_err(ProbeError::map("COUNTS"))?,
-                processes: processes.try_into().map_err(ProbeError::map("PROCESSES"))?,
-                scope_tgids: scope_tgids.try_into().map_err(ProbeError::map("SCOPE_TGIDS"))?,
-                logger: None,
-                frequency: options.frequency,
-                sampling: None,
-                ebpf,
-            }
+        let counts = take(&mut ebpf, "COUNTS")?;
+        let events = take(&mut ebpf, "EVENTS")?;
+        let processes = take(&mut ebpf, "PROCESSES")?;
+        let scope_tgids = take(&mut ebpf, "SCOPE_TGIDS")?;
+        let mut session = Self {
+            events: events.try_into().map_err(ProbeError::map("EVENTS"))?,
+            counts: counts.try_into().map_err(ProbeError::map("COUNTS"))?,
+            processes: processes.try_into().map_err(ProbeError::map("PROCESSES"))?,
+            scope_tgids: scope_tgids.try_into().map_err(ProbeError::map("SCOPE_TGIDS"))?,
+            _scope_cgroups: scope_cgroups(&mut ebpf, options)?,
+            _scope_executables: scope_executables(&mut ebpf, options)?,
+            logger: None,
+            frequency: options.frequency,
+            sampling: None,
+            ebpf,
         };
-        session.fill_scope(options)?;
+        if let Scope::Processes(tgids) = &options.scope {
+            for tgid in tgids {
+                session.watch(*tgid)?;
+            }
+        }
         session.load_programs()?;
         // Release objects have no log map; then there is nothing to read.
         session.logger = aya_log::EbpfLogger::init(&mut session.ebpf).ok();
         Ok(session)
-    }
-
-    fn fill_scope(&mut self, options: &Options) -> Result<(), ProbeError> {
-        if let Scope::Processes(tgids) = &options.scope {
-            for tgid in tgids {
-                self.watch(*tgid)?;
-            }
-        }
-        if let Scope::Cgroups(ids) = &options.scope {
-            let map = take(&mut self.ebpf, "SCOPE_CGROUPS")?;
-            let error = ProbeError::map("SCOPE_CGROUPS");
-            let mut map: HashMap<MapData, u64, u32> = map.try_into().map_err(&error)?;
-            for id in ids {
-                map.insert(id.0, 0, 0).map_err(&error)?;
-            }
-        }
-        if !options.executables.is_empty() {
-            let map = take(&mut self.ebpf, "SCOPE_EXECUTABLES")?;
-            let error = ProbeError::map("SCOPE_EXECUTABLES");
-            let mut map: HashMap<MapData, Executable, u32> = map.try_into().map_err(&error)?;
-            for key in &options.executables {
-                map.insert(Executable(*key), 0, 0).map_err(&error)?;
-            }
-        }
-        Ok(())
     }
 
     fn load_programs(&mut self) -> Result<(), ProbeError> {
@@ -313,6 +297,32 @@ fn load_object(options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebp
         loader.override_global(name, value, true);
     }
     loader.load(OBJECT).map_err(|source| ProbeError::Load { source: Box::new(source) })
+}
+
+/// The map of watched cgroups, filled.
+fn scope_cgroups(ebpf: &mut Ebpf, options: &Options) -> Result<HashMap<MapData, u64, u32>, ProbeError> {
+    let error = ProbeError::map("SCOPE_CGROUPS");
+    let mut map: HashMap<MapData, u64, u32> = take(ebpf, "SCOPE_CGROUPS")?.try_into().map_err(&error)?;
+    if let Scope::Cgroups(ids) = &options.scope {
+        for id in ids {
+            map.insert(id.0, 0, 0).map_err(&error)?;
+        }
+    }
+    Ok(map)
+}
+
+/// The map of watched executables, filled.
+fn scope_executables(
+    ebpf: &mut Ebpf,
+    options: &Options,
+) -> Result<HashMap<MapData, Executable, u32>, ProbeError> {
+    let error = ProbeError::map("SCOPE_EXECUTABLES");
+    let mut map: HashMap<MapData, Executable, u32> =
+        take(ebpf, "SCOPE_EXECUTABLES")?.try_into().map_err(&error)?;
+    for key in &options.executables {
+        map.insert(Executable(*key), 0, 0).map_err(&error)?;
+    }
+    Ok(map)
 }
 
 /// A map, taken out of the object.

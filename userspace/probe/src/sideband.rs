@@ -9,6 +9,11 @@ mod ring;
 
 pub use parse::{ExecEvent, MmapEvent};
 
+use std::time::Duration;
+
+use descry_decode::ids::BootNanos;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
 use crate::{ProbeError, online_cpus};
 use ring::Ring;
 
@@ -19,6 +24,16 @@ pub enum SideBandEvent {
     Mmap(MmapEvent),
     /// It began to run another program.
     Exec(ExecEvent),
+}
+
+impl SideBandEvent {
+    /// When it happened.
+    pub fn time(&self) -> BootNanos {
+        match self {
+            Self::Mmap(event) => event.time,
+            Self::Exec(event) => event.time,
+        }
+    }
 }
 
 /// One ring a CPU.
@@ -45,6 +60,17 @@ impl SideBand {
                 Ok(parse::Record::Other) => {}
                 Err(parse::Malformed) => self.malformed += 1,
             });
+        }
+    }
+
+    /// Waits for news, or until the time is up.
+    pub fn wait(&self, timeout: Duration) -> Result<(), ProbeError> {
+        let mut descriptors: Vec<PollFd<'_>> =
+            self.rings.iter().map(|ring| PollFd::new(ring.descriptor(), PollFlags::POLLIN)).collect();
+        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
+        match poll(&mut descriptors, timeout) {
+            Ok(_) | Err(nix::Error::EINTR) => Ok(()),
+            Err(errno) => Err(ProbeError::System { action: "wait for new mappings", source: errno.into() }),
         }
     }
 

@@ -77,7 +77,9 @@ impl HeldChild {
             // It may have ended by itself meanwhile.
             let _ = nix::sys::signal::kill(self.pid(), Signal::SIGTERM);
         }
-        self.child.wait().map_err(|source| ProbeError::System { action: "wait for the started program", source })
+        self.child
+            .wait()
+            .map_err(|source| ProbeError::System { action: "wait for the started program", source })
     }
 }
 

@@ -176,9 +176,7 @@ fn cfa<'a, S: UnwindSection<Slice<'a>>>(
             match near(*offset) {
                 Some(words) => Some((kind, words)),
                 // A frame of 512 KiB or more.
-                None if kind == CfaKind::Sp => {
-                    Some((CfaKind::SpFar, near(offset.checked_sub(FAR as i64)?)?))
-                }
+                None if kind == CfaKind::Sp => Some((CfaKind::SpFar, near(offset.checked_sub(FAR as i64)?)?)),
                 None => None,
             }
         }

@@ -68,10 +68,7 @@ pub fn counter(end: UnwindEnd) -> Counter {
 /// Whether userspace can finish the walk with a copy of the stack.
 #[inline(always)]
 pub fn needs_userspace(end: UnwindEnd) -> bool {
-    matches!(
-        end,
-        UnwindEnd::NoMapping | UnwindEnd::NotLoaded | UnwindEnd::ComplexRule | UnwindEnd::NoProcess
-    )
+    matches!(end, UnwindEnd::NoMapping | UnwindEnd::NotLoaded | UnwindEnd::ComplexRule | UnwindEnd::NoProcess)
 }
 
 /// What a callback of `bpf_loop` gets.
@@ -96,12 +93,7 @@ pub fn walk_by_loop(state: *mut State, tables: &Tables) {
     // SAFETY: the callback gets a pointer to this context, which outlives the call. One more than the frames, so
     // that the step beyond the limit says so.
     unsafe {
-        bpf_loop(
-            MAX_USER_FRAMES as u32 / 2 + 1,
-            two_steps as *mut c_void,
-            (&raw mut context).cast(),
-            0,
-        );
+        bpf_loop(MAX_USER_FRAMES as u32 / 2 + 1, two_steps as *mut c_void, (&raw mut context).cast(), 0);
     }
 }
 

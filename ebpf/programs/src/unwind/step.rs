@@ -142,7 +142,8 @@ fn up(state: &mut State, cfa: u64, row: Row) -> Result<(), UnwindEnd> {
         return Err(UnwindEnd::NoProgress);
     }
     let fp_at = cfa.wrapping_add((i64::from(row.fp_words) * 8) as u64);
-    let return_at = if cfg!(bpf_target_arch = "aarch64") { fp_at.wrapping_add(8) } else { cfa.wrapping_sub(8) };
+    let return_at =
+        if cfg!(bpf_target_arch = "aarch64") { fp_at.wrapping_add(8) } else { cfa.wrapping_sub(8) };
     let pc = if in_register {
         let lr = state.lr;
         // Only the innermost frame has its return address there.

@@ -3,8 +3,8 @@
 use descry_abi::event::UnwindEnd;
 use descry_abi::limits::{CHUNK_SLOTS, MAX_MAPPINGS};
 use descry_abi::unwind::{
-    CfaKind, FpKind, INDEX_FRAME_POINTER, INDEX_NOT_LOADED, IndexEntry, MAPPING_SLOTS, MAX_PAGE_ROWS, PAGE_SHIFT,
-    Process, Row,
+    CfaKind, FpKind, INDEX_FRAME_POINTER, INDEX_NOT_LOADED, IndexEntry, MAPPING_SLOTS, MAX_PAGE_ROWS,
+    PAGE_SHIFT, Process, Row,
 };
 
 use crate::maps::{Chunk, TABLES};
@@ -18,8 +18,13 @@ pub struct Tables {
 }
 
 /// The step by frame pointer, as a row: CFA = fp + 16, caller's fp at CFA - 16.
-const FRAME_POINTER: Row =
-    Row { pc_low: 0, cfa_kind: CfaKind::None as u8, fp_kind: FpKind::AtCfa as u8, cfa_words: 2, fp_words: -2 };
+const FRAME_POINTER: Row = Row {
+    pc_low: 0,
+    cfa_kind: CfaKind::None as u8,
+    fp_kind: FpKind::AtCfa as u8,
+    cfa_words: 2,
+    fp_words: -2,
+};
 
 /// Halvings of a binary search over the mappings of a process, and over the rows of a page.
 const MAPPING_STEPS: u32 = MAX_MAPPINGS.trailing_zeros();
@@ -63,7 +68,8 @@ impl Tables {
     #[inline(always)]
     pub fn row(&self, address: u64, last: &mut u32) -> Result<Row, UnwindEnd> {
         let table = chunk(self.mappings).ok_or(UnwindEnd::NotLoaded)?;
-        let at = |mapping: u32, field: u32| word(table, self.mappings + mapping * MAPPING_SLOTS as u32 + field);
+        let at =
+            |mapping: u32, field: u32| word(table, self.mappings + mapping * MAPPING_SLOTS as u32 + field);
         let mut low = *last;
         if address < at(low, 0) || address >= at(low, 1) {
             // The last mapping that starts at or before the address.

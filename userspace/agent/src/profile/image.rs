@@ -3,10 +3,11 @@
 //! The image is as long as the file, but all zeros outside of the headers and the sections that were asked for. Zeros
 //! that were never written take no memory, so a program of 100 MB costs what its unwind tables do.
 
+use std::fs::File;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 
-use descry_decode::ids::FileOffset;
-use descry_process::object::{ElfError, Object};
+use descry_process::object::{DebugFile, ElfError, Object, Segment};
 use object::read::elf::{FileHeader, SectionHeader};
 use object::{Endianness, elf, pod};
 
@@ -22,13 +23,21 @@ type Header = elf::FileHeader64<Endianness>;
 
 /// The image of a binary's unwind tables.
 pub fn of_unwind_tables(object: &Object) -> Result<Vec<u8>, ElfError> {
-    if object.file().is_none() {
-        return object.read_all(MAX_PART);
-    }
-    let len = object.len();
+    let Some(file) = object.file() else { return object.read_all(MAX_PART) };
+    image(file, object.len(), Some(object))
+}
+
+/// The image of the unwind tables of a separate debug file.
+pub fn of_debug_file(debug: &DebugFile) -> Result<Vec<u8>, ElfError> {
+    let metadata = debug.file.metadata();
+    let len = metadata.map_err(|source| ElfError::Read { offset: 0, len: 0, source })?.len();
+    image(&debug.file, len, None)
+}
+
+fn image(file: &File, len: u64, object: Option<&Object>) -> Result<Vec<u8>, ElfError> {
     let too_large = || ElfError::TooLarge { what: "the file".to_owned(), len, limit: MAX_LEN };
     let image_len = usize::try_from(len).ok().filter(|_| len <= MAX_LEN).ok_or_else(too_large)?;
-    let mut image = Image { object, bytes: vec![0; image_len] };
+    let mut image = Image { file, object, bytes: vec![0; image_len] };
     image.fill(0..size_of::<Header>() as u64)?;
     for part in image.header_tables() {
         image.fill(part)?;
@@ -36,14 +45,18 @@ pub fn of_unwind_tables(object: &Object) -> Result<Vec<u8>, ElfError> {
     for part in image.section_names() {
         image.fill(part)?;
     }
-    for part in image.unwind_sections() {
+    let sections = image.unwind_sections();
+    // A file without section headers still says where its tables are; where they end it does not.
+    let by_program_header = sections.is_empty().then(|| image.loaded_around_eh_frame_header()).flatten();
+    for part in sections.into_iter().chain(by_program_header) {
         image.fill(part)?;
     }
     Ok(image.bytes)
 }
 
 struct Image<'a> {
-    object: &'a Object,
+    file: &'a File,
+    object: Option<&'a Object>,
     bytes: Vec<u8>,
 }
 
@@ -51,9 +64,12 @@ impl Image<'_> {
     /// Copies a part of the file to its place. Parts outside of the file, and too large ones, are left out.
     fn fill(&mut self, part: Range<u64>) -> Result<(), ElfError> {
         let len = part.end.saturating_sub(part.start);
-        let (Ok(start), Ok(end)) = (usize::try_from(part.start), usize::try_from(part.end)) else { return Ok(()) };
+        let (Ok(start), Ok(end)) = (usize::try_from(part.start), usize::try_from(part.end)) else {
+            return Ok(());
+        };
         if let Some(to) = self.bytes.get_mut(start..end).filter(|_| len <= MAX_PART) {
-            to.copy_from_slice(&self.object.read_range(FileOffset(part.start), len)?);
+            let read = self.file.read_exact_at(to, part.start);
+            read.map_err(|source| ElfError::Read { offset: part.start, len, source })?;
         }
         Ok(())
     }
@@ -89,6 +105,17 @@ impl Image<'_> {
         let Some((header, endian, sections)) = self.section_headers() else { return Vec::new() };
         let names = sections.get(usize::from(header.e_shstrndx(endian).0));
         names.and_then(|section| file_range(section, endian)).into_iter().collect()
+    }
+
+    /// The loaded segment that `PT_GNU_EH_FRAME` points into: `.eh_frame` lies in the same one.
+    fn loaded_around_eh_frame_header(&self) -> Option<Range<u64>> {
+        let object = self.object?;
+        let header = object.eh_frame_header?;
+        let holds = |segment: &&Segment| {
+            header.file_offset.checked_sub(segment.file_offset).is_some_and(|into| into < segment.file_size)
+        };
+        let segment = object.segments.iter().find(holds)?;
+        Some(segment.file_offset..segment.file_offset.checked_add(segment.file_size)?)
     }
 
     /// Where the unwind sections are.

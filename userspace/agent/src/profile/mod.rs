@@ -1,5 +1,6 @@
 //! `descry profile`: where does a program spend its time.
 
+mod builder;
 mod image;
 mod output;
 mod recorder;
@@ -37,6 +38,8 @@ const DEFAULT_DURATION: Duration = Duration::from_secs(10);
 const TICK: Duration = Duration::from_millis(100);
 /// The same while tables are missing or the ring fills fast.
 const SHORT_TICK: Duration = Duration::from_millis(10);
+/// Between two drains at least, whatever happens.
+const LEAST_TICK: Duration = Duration::from_millis(2);
 /// Drains that are short at the start.
 const SHORT_TICKS: u32 = 50;
 /// Between two looks at whether the targets still live, should the event of their end have been lost.
@@ -46,6 +49,9 @@ const MAX_RING: u64 = 64 << 20;
 const MIN_RING: u64 = 4 << 20;
 /// Bytes of a usual sample.
 const SAMPLE_BYTES: u64 = 512;
+/// Bytes of a sample with a stack copy, one third of them having one; and how much of the ring is made larger for them.
+const COPY_BYTES: u64 = 8192;
+const COPY_RING: u64 = 16 << 20;
 
 /// Runs the command.
 pub fn run(args: &ProfileArgs, counters: &Counters) -> Result<ExitCode, Failure> {
@@ -97,8 +103,12 @@ struct Measurement {
 impl Measurement {
     fn start(args: &ProfileArgs, target: &Target, output: &Output) -> Result<Self, Failure> {
         let cpus = descry_probe::online_cpus()?.len() as u64;
-        // Half a second of samples; the ring is drained ten times a second.
-        let ring_bytes = (args.frequency * cpus * SAMPLE_BYTES / 2).next_power_of_two().clamp(MIN_RING, MAX_RING);
+        // Half a second of samples, and room for the stack copies of processes that are new.
+        let samples_a_second = args.frequency * cpus;
+        let ring_bytes = (samples_a_second * SAMPLE_BYTES / 2)
+            .max((samples_a_second * COPY_BYTES / 2).min(COPY_RING))
+            .next_power_of_two()
+            .clamp(MIN_RING, MAX_RING);
         let namespace = PidNamespace::current().context("cannot read /proc/self/ns/pid")?;
         let options = Options {
             scope: target.scope.clone(),
@@ -112,7 +122,7 @@ impl Measurement {
             table_chunks: args.unwind_memory,
         };
         let mut session = Session::load(&options)?;
-        let tables = UnwindTables::new(session.take_tables()?);
+        let tables = UnwindTables::new(session.take_tables()?).context("cannot start a thread")?;
         let dimensions = Dimensions {
             threads: args.per_thread || output.wants_threads(),
             cpus: output.wants_timestamps(),
@@ -126,7 +136,7 @@ impl Measurement {
         for tgid in &target.processes {
             recorder.expect(*tgid);
         }
-        recorder.tick(&mut session, &mut side_band)?;
+        recorder.settle(&mut session, &mut side_band)?;
         if target.is_fixed {
             // Threads that are made while the list is read inherit from their makers.
             session.sample_threads(&target.threads())?;
@@ -135,7 +145,16 @@ impl Measurement {
         }
         let (began_unix, boot_to_unix) = clocks()?;
         let period = 1_000_000_000 / args.frequency;
-        Ok(Self { session, side_band, recorder, period, ring_bytes, began: Instant::now(), began_unix, boot_to_unix })
+        Ok(Self {
+            session,
+            side_band,
+            recorder,
+            period,
+            ring_bytes,
+            began: Instant::now(),
+            began_unix,
+            boot_to_unix,
+        })
     }
 
     /// Drains until the time is up, somebody asks to stop, or nothing is left to measure. Returns the exit code of a
@@ -160,9 +179,10 @@ impl Measurement {
                 break;
             }
             let tick = if short_ticks > 0 { SHORT_TICK } else { TICK };
-            std::thread::sleep(tick.min(left.unwrap_or(tick)));
+            self.wait(target, tick.min(left.unwrap_or(tick)))?;
             let bytes = self.recorder.tick(&mut self.session, &mut self.side_band)? as u64;
-            short_ticks = if bytes > self.ring_bytes / 4 { SHORT_TICKS } else { short_ticks.saturating_sub(1) };
+            short_ticks =
+                if bytes > self.ring_bytes / 4 { SHORT_TICKS } else { short_ticks.saturating_sub(1) };
             progress.set_position(self.began.elapsed().as_millis() as u64);
             progress.set_message(format!("{} samples", self.recorder.counters().samples));
 
@@ -175,7 +195,13 @@ impl Measurement {
             let (ended, started) = (self.recorder.take_ended(), self.recorder.take_started());
             if target.is_fixed && child.is_none() {
                 if target.follow {
-                    alive.extend(started.iter().filter(|(parent, _)| alive.contains(parent)).map(|(_, child)| *child).collect::<Vec<_>>());
+                    alive.extend(
+                        started
+                            .iter()
+                            .filter(|(parent, _)| alive.contains(parent))
+                            .map(|(_, child)| *child)
+                            .collect::<Vec<_>>(),
+                    );
                 }
                 alive.retain(|tgid| !ended.contains(tgid));
                 if looked.elapsed() > LIVENESS {
@@ -198,6 +224,17 @@ impl Measurement {
         Ok(exit)
     }
 
+    /// Waits for the next drain. New mappings of a few named processes are to reach the kernel's tables at once; on a
+    /// whole machine there are too many.
+    fn wait(&self, target: &Target, tick: Duration) -> Result<(), Failure> {
+        if !target.is_fixed || tick <= LEAST_TICK {
+            std::thread::sleep(tick);
+            return Ok(());
+        }
+        std::thread::sleep(LEAST_TICK);
+        Ok(self.side_band.wait(tick - LEAST_TICK)?)
+    }
+
     /// Detaches, names everything, and adds up.
     fn finish(mut self, args: &ProfileArgs, counters: &Counters) -> Result<(Profile, Stats), Failure> {
         let duration = self.began.elapsed();
@@ -209,7 +246,8 @@ impl Measurement {
         }
         // Nothing is sampled any more while symbols are read.
         drop(self.session);
-        let Recorded { aggregator, resources, held, processes, counters: recorder, tables } = self.recorder.finish();
+        let Recorded { aggregator, resources, held, processes, counters: recorder, tables } =
+            self.recorder.finish();
 
         let bar = progress_of_symbols(aggregator.code().len());
         let mut symbols = Symbols::new(&held, &processes, args.inlines == YesNo::Yes);
@@ -262,7 +300,8 @@ fn is_alive(tgid: Tgid) -> bool {
 /// Binaries are held open until their symbols are read.
 fn raise_open_files() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(error) = raised {
         tracing::debug!(%error, "cannot raise the limit of open files");
     }

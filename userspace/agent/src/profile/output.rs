@@ -73,10 +73,11 @@ impl Output {
         self.wants_timestamps() || matches!(self.format, Format::Pprof)
     }
 
-    /// Writes and sends. A receiver that cannot be reached does not keep the file from being written.
+    /// Writes and sends: neither failure keeps the other from being done.
     pub fn finish(&mut self, profile: &Profile) -> Result<(), Failure> {
-        self.write(profile)?;
-        self.send(profile)
+        let written = self.write(profile);
+        self.send(profile)?;
+        written
     }
 
     fn write(&mut self, profile: &Profile) -> Result<(), Failure> {
@@ -113,24 +114,28 @@ impl Output {
         let mut requests = otlp::requests(profile, &OtlpOptions::default(), MAX_REQUEST_BYTES);
         let outcome = sender.send_blocking(&mut requests).context("cannot send")?;
         let oversized = requests.oversized_samples();
-        eprintln!(
-            "descry: sent {} requests with {} samples ({} B, {} retries) to {}",
-            outcome.sent_requests,
-            outcome.sent_items,
-            outcome.bytes,
-            outcome.retries,
-            sender.settings().endpoint,
-        );
+        if outcome.sent_requests > 0 {
+            eprintln!(
+                "descry: sent {} profiles in {} requests ({} B, {} retries) to {}",
+                outcome.sent_items,
+                outcome.sent_requests,
+                outcome.bytes,
+                outcome.retries,
+                sender.settings().endpoint,
+            );
+        }
         if oversized > 0 {
             eprintln!("descry: {oversized} samples were too large for a request and were left out");
         }
         if outcome.rejected_items > 0 {
-            eprintln!("descry: the receiver rejected {} samples", outcome.rejected_items);
+            eprintln!("descry: the receiver rejected {} profiles", outcome.rejected_items);
         }
         match outcome.first_error {
             Some(error) => {
                 let dropped: u64 = outcome.dropped_items_by_reason.values().sum();
-                Err(Failure::Failed(anyhow::Error::new(error).context(format!("{dropped} samples were not sent"))))
+                Err(Failure::Failed(
+                    anyhow::Error::new(error).context(format!("{dropped} profiles were not sent")),
+                ))
             }
             None => Ok(()),
         }

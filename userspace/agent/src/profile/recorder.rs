@@ -2,9 +2,10 @@
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 
-use descry_aggregate::{Aggregator, CodeRef, Dimensions, Observation};
 use descry_abi::limits::MAX_USER_FRAMES;
+use descry_aggregate::{Aggregator, CodeRef, Dimensions, Observation};
 use descry_decode::ids::{BootNanos, Comm, ElfAddress, FileOffset, RuntimeAddress, Tgid, Tid};
 use descry_decode::{Event, Sample, StackCopy, UnwindEnd, decode};
 use descry_probe::{ExecEvent, MmapEvent, ProbeError, Session, SideBand, SideBandEvent};
@@ -26,6 +27,10 @@ const MAX_PENDING: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 const MAX_PENDING_MAPPINGS: usize = 512;
 /// Binaries held open until their symbols are read at most.
 const MAX_HELD: usize = 4096;
+
+/// How often, and how far apart, expected tables are asked for before the measurement begins without them.
+const SETTLE_TICKS: u32 = 400;
+const SETTLE_TICK: Duration = Duration::from_millis(5);
 
 /// Counters of this stage.
 #[derive(Clone, Copy, Debug, Default)]
@@ -146,24 +151,47 @@ impl Recorder {
 
     /// Takes what the kernel has to tell now, and brings its tables up to date.
     pub fn tick(&mut self, session: &mut Session, side_band: &mut SideBand) -> Result<usize, ProbeError> {
-        side_band.drain(|event| match event {
-            SideBandEvent::Mmap(event) => self.mapped(event),
-            SideBandEvent::Exec(event) => self.executed(event),
-        });
-        let mut bytes = 0;
+        // The ring first: whatever was mapped before one of its events is then among the news.
+        let (mut bytes, mut events, mut news) = (0, Vec::new(), Vec::new());
         session.drain(|record| {
             bytes += record.len();
             match decode(record) {
-                Ok(event) => self.handle(event),
+                Ok(event) => events.push(event),
                 Err(error) => {
                     tracing::debug!(%error, "a record of the ring is no event");
                     self.counters.malformed += 1;
                 }
             }
         });
+        side_band.drain(|event| news.push(event));
+        // Each CPU writes in order; together they are a little out of it. A copy and its sample have one time.
+        events.sort_by_key(Event::time);
+        news.sort_by_key(SideBandEvent::time);
+        let mut news = news.into_iter().peekable();
+        for event in events {
+            while let Some(earlier) = news.next_if(|earlier| earlier.time() <= event.time()) {
+                self.heard(earlier);
+            }
+            self.handle(event);
+        }
+        for event in news {
+            self.heard(event);
+        }
         self.tables.sync(session, &mut self.processes)?;
         self.reread.clear();
         Ok(bytes)
+    }
+
+    /// Takes what the kernel has to tell until the tables of all expected processes are made, but not for long.
+    pub fn settle(&mut self, session: &mut Session, side_band: &mut SideBand) -> Result<(), ProbeError> {
+        for _ in 0..SETTLE_TICKS {
+            self.tick(session, side_band)?;
+            if !self.tables.is_building() {
+                break;
+            }
+            std::thread::sleep(SETTLE_TICK);
+        }
+        Ok(())
     }
 
     /// Processes that ended since the last call.
@@ -191,6 +219,13 @@ impl Recorder {
             processes: self.processes,
             counters: self.counters,
             tables: self.tables.counters(),
+        }
+    }
+
+    fn heard(&mut self, event: SideBandEvent) {
+        match event {
+            SideBandEvent::Mmap(event) => self.mapped(event),
+            SideBandEvent::Exec(event) => self.executed(event),
         }
     }
 
@@ -340,7 +375,9 @@ impl Recorder {
             }
             Resolved::Anonymous => CodeRef::Jit { tgid, address },
             Resolved::Unreadable { name, offset } => CodeRef::Unreadable { name, offset },
-            Resolved::Vsyscall => CodeRef::Unreadable { name: "[vsyscall]".into(), offset: FileOffset(address.0) },
+            Resolved::Vsyscall => {
+                CodeRef::Unreadable { name: "[vsyscall]".into(), offset: FileOffset(address.0) }
+            }
             Resolved::Unknown => CodeRef::Unknown(address),
         }
     }
@@ -409,7 +446,10 @@ impl CodeSource for ProcessCode<'_> {
     fn code(&mut self, address: RuntimeAddress) -> Code {
         let mut resolved = self.processes.resolve(self.tgid, address);
         // It may lie in a mapping that no event told of; once a sync is often enough to ask.
-        if resolved == Resolved::Unknown && self.reread.insert(self.tgid) && self.processes.load(self.tgid).is_ok() {
+        if resolved == Resolved::Unknown
+            && self.reread.insert(self.tgid)
+            && self.processes.load(self.tgid).is_ok()
+        {
             resolved = self.processes.resolve(self.tgid, address);
         }
         match resolved {

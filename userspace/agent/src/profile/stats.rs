@@ -26,12 +26,11 @@ pub struct Stats {
 }
 
 /// Counters of the kernel side that mean a lost sample, event or stack.
-const LOST: [Counter; 9] = [
+const LOST: [Counter; 8] = [
     Counter::RingFullSample,
     Counter::RingFullCopy,
     Counter::RingFullLifecycle,
     Counter::NoState,
-    Counter::PidNotVisible,
     Counter::KernelStackFailed,
     Counter::UserRegistersFailed,
     Counter::StackCopyFailed,
@@ -96,7 +95,8 @@ impl Stats {
         let lost = if self.lost.is_empty() {
             "0 lost".to_owned()
         } else {
-            let reasons: Vec<String> = self.lost.iter().map(|(name, count)| format!("{name} {count}")).collect();
+            let reasons: Vec<String> =
+                self.lost.iter().map(|(name, count)| format!("{name} {count}")).collect();
             format!("lost: {}", reasons.join(", "))
         };
         let usage = self.usage.map_or_else(String::new, |usage| {

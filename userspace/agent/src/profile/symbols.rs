@@ -83,7 +83,12 @@ impl<'a> Symbols<'a> {
         }
     }
 
-    fn object(&mut self, id: ObjectId, places: &[(usize, ElfAddress)], mut put: impl FnMut(usize, KnownCode)) {
+    fn object(
+        &mut self,
+        id: ObjectId,
+        places: &[(usize, ElfAddress)],
+        mut put: impl FnMut(usize, KnownCode),
+    ) {
         let Some(held) = self.held.get(&id) else { return };
         let object = &held.object;
         let mapping = object_mapping(object);
@@ -110,8 +115,7 @@ impl<'a> Symbols<'a> {
         let map = self.perf_map(tgid);
         for (index, address) in places {
             let symbolized = map.as_ref().and_then(|map| map.lookup(*address));
-            let symbolized =
-                symbolized.unwrap_or(Symbolized { frames: Vec::new(), kind: FrameKind::Jit });
+            let symbolized = symbolized.unwrap_or(Symbolized { frames: Vec::new(), kind: FrameKind::Jit });
             put(*index, KnownCode { mapping: Some(mapping("[jit]")), address: address.0, symbolized });
         }
     }

@@ -6,18 +6,21 @@
 
 use std::sync::Arc;
 
-use descry_abi::unwind::{INDEX_FRAME_POINTER, INDEX_NOT_LOADED, Mapping, MAPPING_SLOTS, Process as KernelProcess};
+use descry_abi::unwind::{
+    INDEX_FRAME_POINTER, INDEX_NOT_LOADED, MAPPING_SLOTS, Mapping, Process as KernelProcess,
+};
 use descry_decode::ids::Tgid;
 use descry_probe::{ProbeError, Session, Tables, give_memory_back};
 use descry_process::object::{Object, ObjectId};
 use descry_process::table::{MappingTarget, ProcessTable};
+use descry_unwind::Limits;
 use descry_unwind::cfi::Cfi;
 use descry_unwind::layout::{self, Placement};
 use descry_unwind::pool::{Pool, Reservation, Slots};
-use descry_unwind::{Limits, rows};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tracing::debug;
 
+use super::builder::{Builder, Built};
 use super::image;
 
 /// What the kernel has of a file.
@@ -71,6 +74,8 @@ pub struct UnwindTables {
     writer: Tables,
     files: FxHashMap<ObjectId, FileTables>,
     wanted: FxHashSet<ObjectId>,
+    building: FxHashSet<ObjectId>,
+    builder: Builder,
     processes: FxHashMap<Tgid, ProcessTables>,
     forgotten: Vec<Tgid>,
     walkable: FxHashMap<ObjectId, Walkable>,
@@ -87,13 +92,15 @@ const WALKABLE_IDLE: u64 = 20;
 const FULL_PAUSE: u64 = 200;
 
 impl UnwindTables {
-    /// A writer to an empty pool.
-    pub fn new(writer: Tables) -> Self {
-        Self {
+    /// A writer to an empty pool. Fails where the system gives no thread.
+    pub fn new(writer: Tables) -> std::io::Result<Self> {
+        Ok(Self {
             pool: Pool::new(u64::from(writer.capacity()) * 8),
             writer,
             files: FxHashMap::default(),
             wanted: FxHashSet::default(),
+            building: FxHashSet::default(),
+            builder: Builder::start()?,
             processes: FxHashMap::default(),
             forgotten: Vec::new(),
             walkable: FxHashMap::default(),
@@ -101,7 +108,7 @@ impl UnwindTables {
             generation: 0,
             syncs: 0,
             counters: TableCounters::default(),
-        }
+        })
     }
 
     /// Counters so far.
@@ -117,7 +124,7 @@ impl UnwindTables {
             Some(FileTables::Full { until }) => *until < syncs,
             Some(FileTables::Loaded(_) | FileTables::Without | FileTables::Waiting) => false,
         };
-        if is_wanted {
+        if is_wanted && !self.building.contains(&object.id) {
             self.wanted.insert(object.id);
         }
         let walkable = self.walkable.entry(object.id).or_insert_with(|| {
@@ -132,7 +139,7 @@ impl UnwindTables {
 
     /// Wants a file's tables in the kernel before a sample asks for them.
     pub fn want(&mut self, id: ObjectId) {
-        if !self.files.contains_key(&id) {
+        if !self.files.contains_key(&id) && !self.building.contains(&id) {
             self.wanted.insert(id);
         }
     }
@@ -163,15 +170,7 @@ impl UnwindTables {
                 session.remove_process(tgid);
             }
         }
-        let wanted = std::mem::take(&mut self.wanted);
-        for id in &wanted {
-            if let Some(object) = processes.objects().get(*id).cloned() {
-                self.load_file(&object)?;
-            }
-        }
-        if !wanted.is_empty() {
-            give_memory_back();
-        }
+        self.load_files(processes)?;
         let tracked: Vec<Tgid> = self.processes.keys().copied().collect();
         for tgid in tracked {
             self.write_process(tgid, session, processes)?;
@@ -184,32 +183,52 @@ impl UnwindTables {
         Ok(())
     }
 
-    fn load_file(&mut self, object: &Object) -> Result<(), ProbeError> {
-        let tables = self.make_tables(object)?;
-        debug!(path = %object.path, ?tables, "unwind tables");
-        // What the kernel walks now, userspace need not.
-        self.walkable.remove(&object.id);
-        match tables {
-            FileTables::Full { .. } => self.counters.full += 1,
-            FileTables::Waiting => {
-                self.wanted.insert(object.id);
+    /// Whether files wait for their rows.
+    pub fn is_building(&self) -> bool {
+        !self.building.is_empty() || !self.wanted.is_empty()
+    }
+
+    /// Asks for the rows of what is wanted, and takes those that are ready.
+    fn load_files(&mut self, processes: &mut ProcessTable) -> Result<(), ProbeError> {
+        for id in std::mem::take(&mut self.wanted) {
+            let Some(object) = processes.objects().get(id).cloned() else { continue };
+            let image = self.walkable.get(&id).map(|walkable| Arc::clone(&walkable.image));
+            if self.builder.ask(object, image) {
+                self.building.insert(id);
+            } else {
+                self.wanted.insert(id);
             }
-            FileTables::Loaded(_) | FileTables::Without => self.epoch += 1,
         }
-        self.files.insert(object.id, tables);
+        let mut any = false;
+        while let Some(built) = self.builder.take() {
+            any = true;
+            self.building.remove(&built.object.id);
+            let tables = self.place(&built)?;
+            debug!(path = %built.object.path, ?tables, "unwind tables");
+            // What the kernel walks now, userspace need not.
+            self.walkable.remove(&built.object.id);
+            match tables {
+                FileTables::Full { .. } => self.counters.full += 1,
+                FileTables::Waiting => {
+                    self.wanted.insert(built.object.id);
+                }
+                FileTables::Loaded(_) | FileTables::Without => self.epoch += 1,
+            }
+            self.files.insert(built.object.id, tables);
+        }
+        if any {
+            give_memory_back();
+        }
         Ok(())
     }
 
-    fn make_tables(&mut self, object: &Object) -> Result<FileTables, ProbeError> {
-        let known = self.walkable.get(&object.id).map(|walkable| Arc::clone(&walkable.image));
-        let built = known.map_or_else(|| image::of_unwind_tables(object).map(Arc::new), Ok);
-        let built = built
-            .map_err(|error| error.to_string())
-            .and_then(|image| rows::build(&image, None, &Limits::default()).map_err(|error| error.to_string()));
-        let (rows, report) = match built {
+    /// Puts the rows of a file into the pool.
+    fn place(&mut self, built: &Built) -> Result<FileTables, ProbeError> {
+        let id = built.object.id;
+        let (rows, report) = match &built.rows {
             Ok(built) => built,
             Err(error) => {
-                debug!(path = %object.path, error, "no unwind rows");
+                debug!(path = %built.object.path, error, "no unwind rows");
                 return Ok(FileTables::Without);
             }
         };
@@ -218,13 +237,13 @@ impl UnwindTables {
             return Ok(FileTables::Without);
         }
         let full = FileTables::Full { until: self.syncs + FULL_PAUSE };
-        match self.pool.reserve_file(object.id, layout::slots_needed(&rows)) {
+        match self.pool.reserve_file(id, layout::slots_needed(rows)) {
             Reservation::Ready { slots: first, opened } => {
                 for chunk in opened {
                     self.writer.create_chunk(chunk)?;
                 }
-                let Ok(tables) = layout::layout(&rows, first) else {
-                    self.pool.remove_file(&object.id);
+                let Ok(tables) = layout::layout(rows, first) else {
+                    self.pool.remove_file(&id);
                     return Ok(full);
                 };
                 self.writer.write(first, &tables.slots)?;
@@ -252,7 +271,9 @@ impl UnwindTables {
         session: &mut Session,
         processes: &ProcessTable,
     ) -> Result<(), ProbeError> {
-        let (Some(known), Some(process)) = (self.processes.get(&tgid), processes.get(tgid)) else { return Ok(()) };
+        let (Some(known), Some(process)) = (self.processes.get(&tgid), processes.get(tgid)) else {
+            return Ok(());
+        };
         let state = (process.revision, self.epoch);
         if known.written == state {
             return Ok(());

@@ -167,7 +167,10 @@ mod tests {
         bytes.extend([7u32.to_ne_bytes(), 7u32.to_ne_bytes()].concat());
         bytes.extend(55u64.to_ne_bytes());
         let Ok(Record::Exec(event)) = record(&bytes) else { panic!("not an exec") };
-        assert_eq!((event.tgid, event.time, event.comm.to_string().as_str()), (Tgid(7), BootNanos(55), "nginx"));
+        assert_eq!(
+            (event.tgid, event.time, event.comm.to_string().as_str()),
+            (Tgid(7), BootNanos(55), "nginx")
+        );
         bytes[5] = 0;
         assert_eq!(record(&bytes), Ok(Record::Other), "a thread took another name");
     }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::num::NonZeroUsize;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -28,7 +28,7 @@ pub(super) struct Ring {
     bytes: usize,
     page: usize,
     record: Vec<u8>,
-    _event: OwnedFd,
+    event: OwnedFd,
 }
 
 // SAFETY: the mapping belongs to this value alone, and only `&mut self` reads it.
@@ -49,7 +49,12 @@ impl Ring {
             mmap(None, len, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED, &event, 0)
         }
         .map_err(failed)?;
-        Ok(Self { memory, bytes, page, record: Vec::new(), _event: event })
+        Ok(Self { memory, bytes, page, record: Vec::new(), event })
+    }
+
+    /// Readable when there are records.
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.event.as_fd()
     }
 
     fn cursors(&self) -> (&AtomicU64, &AtomicU64) {
@@ -57,7 +62,10 @@ impl Ring {
         // SAFETY: the first page of the mapping is the control page, and lives as long as `self`. Both fields are
         // aligned words that the kernel and this process use as atomics (perf_event_open(2)).
         unsafe {
-            (AtomicU64::from_ptr(&raw mut (*control).data_head), AtomicU64::from_ptr(&raw mut (*control).data_tail))
+            (
+                AtomicU64::from_ptr(&raw mut (*control).data_head),
+                AtomicU64::from_ptr(&raw mut (*control).data_tail),
+            )
         }
     }
 
@@ -111,9 +119,11 @@ impl Drop for Ring {
 
 fn page_size() -> Result<usize, ProbeError> {
     let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten();
-    size.and_then(|size| usize::try_from(size).ok()).filter(|size| *size > 0).ok_or_else(|| ProbeError::System {
-        action: "learn the page size",
-        source: io::Error::from(io::ErrorKind::Unsupported),
+    size.and_then(|size| usize::try_from(size).ok()).filter(|size| *size > 0).ok_or_else(|| {
+        ProbeError::System {
+            action: "learn the page size",
+            source: io::Error::from(io::ErrorKind::Unsupported),
+        }
     })
 }
 
@@ -133,8 +143,13 @@ fn open_event(cpu: u32) -> Result<OwnedFd, ProbeError> {
     attr.set_comm_exec(1);
     attr.set_sample_id_all(1);
     attr.set_exclude_kernel(1);
+    // Every record makes the descriptor readable.
+    attr.set_watermark(1);
+    attr.__bindgen_anon_2.wakeup_watermark = 1;
     // SAFETY: the attribute outlives the call; pid -1 is all processes, group -1 is none (perf_event_open(2)).
-    let fd = unsafe { libc::syscall(libc::SYS_perf_event_open, &raw const attr, -1, cpu, -1, PERF_FLAG_FD_CLOEXEC) };
+    let fd = unsafe {
+        libc::syscall(libc::SYS_perf_event_open, &raw const attr, -1, cpu, -1, PERF_FLAG_FD_CLOEXEC)
+    };
     if fd < 0 {
         return Err(ProbeError::System {
             action: "follow new mappings (perf_event_open)",
