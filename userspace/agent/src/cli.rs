@@ -43,7 +43,7 @@ pub struct Own {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Where does a program spend its time: stacks by sampling
-    Profile(ProfileArgs),
+    Profile(Box<ProfileArgs>),
     /// What this kernel and these rights allow, hook by hook
     Doctor(DoctorArgs),
 }
