@@ -6,7 +6,7 @@
 mod files;
 
 use descry_abi::event::UnwindEnd;
-use descry_abi::unwind::{CfaKind, FpKind, Row};
+use descry_abi::unwind::{CfaKind, FAR, FpKind, Row};
 use descry_decode::ids::RuntimeAddress;
 use descry_unwind::cfi::Cfi;
 use descry_unwind::walk::{Code, CodeSource, Stack, Walker};
@@ -44,6 +44,7 @@ fn by_rule(rule: Rule, pc: u64) -> Option<Vec<u64>> {
     };
     let cfa = match rule.cfa {
         CfaKind::Sp => SP + words * 8,
+        CfaKind::SpFar => SP + FAR + words * 8,
         CfaKind::Fp => FP + words * 8,
         CfaKind::Plt => SP + 8 + 8 * u64::from(pc & 15 >= words),
         CfaKind::SpDeref => deref(SP),
@@ -61,13 +62,13 @@ fn by_rule(rule: Rule, pc: u64) -> Option<Vec<u64>> {
 }
 
 /// Gives the number of steps compared, by kind of rule.
-fn compare(file: &Path) -> [usize; 9] {
+fn compare(file: &Path) -> [usize; 10] {
     let bytes = std::fs::read(file).expect("a readable file");
     let (rows, _) = rows::build(&bytes, None, &Limits::default()).expect("rows");
     let (cfi, _) = Cfi::new(Arc::new(bytes), None, &Limits::default()).expect("tables");
     let mut process = Process(Arc::new(cfi));
     let mut walker = Walker::new();
-    let mut counts = [0; 9];
+    let mut counts = [0; 10];
     for (start, rule) in rows.iter() {
         // The two halves of an entry of the lazy PLT.
         let halves = if rule.cfa == CfaKind::Plt { &[0, 10, 11][..] } else { &[0] };

@@ -6,7 +6,7 @@
 
 mod files;
 
-use descry_abi::unwind::{CfaKind, FpKind};
+use descry_abi::unwind::{CfaKind, FAR, FpKind};
 use descry_decode::ids::ElfAddress;
 use descry_unwind::{Limits, Rule, rows};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -87,7 +87,9 @@ impl Said {
             }
             _ => return rule.cfa == CfaKind::Complex,
         };
-        (rule.cfa, i64::from(rule.cfa_words)) == (cfa, cfa_words)
+        let far = if rule.cfa == CfaKind::SpFar { FAR as i64 / 8 } else { 0 };
+        let found = if rule.cfa == CfaKind::SpFar { CfaKind::Sp } else { rule.cfa };
+        (found, i64::from(rule.cfa_words) + far) == (cfa, cfa_words)
             && kinds.contains(&rule.fp)
             && i64::from(rule.fp_words) == fp.unwrap_or(0)
     }

@@ -2,7 +2,7 @@
 
 mod support;
 
-use descry_abi::unwind::{CfaKind, FpKind, Row};
+use descry_abi::unwind::{CfaKind, FAR, FpKind, Row};
 use descry_unwind::{Error, Limits, Report, Rule, rows};
 use support::{CODE, Elf, Table, cfa_expression, saved_at};
 
@@ -19,6 +19,7 @@ fn text(rule: Rule) -> String {
         CfaKind::End => return "end".into(),
         CfaKind::Complex => return "complex".into(),
         CfaKind::Sp => format!("sp+{bytes}"),
+        CfaKind::SpFar => format!("sp+{}", u64::from(bytes) + FAR),
         CfaKind::Fp => format!("fp+{bytes}"),
         CfaKind::Plt => format!("plt {}", rule.cfa_words),
         CfaKind::SpDeref => deref("sp"),
@@ -177,6 +178,16 @@ fn a_lost_frame_pointer() {
     // In another register, and computed.
     check(&one(&[0x09, 6, 3]), &[(0, "complex"), (32, "none")]);
     check(&one(&[0x16, 6, 1, 0x30]), &[(0, "complex"), (32, "none")]);
+}
+
+#[test]
+fn large_frames() {
+    // DW_CFA_def_cfa_offset with a ULEB128 of 524280, 524288, 540080 and 1048576: the last is more than a row holds.
+    let offset = |leb: [u8; 3]| one(&[&[0x0e], &leb[..]].concat());
+    check(&offset([0xf8, 0xff, 0x1f]), &[(0, "sp+524280"), (32, "none")]);
+    check(&offset([0x80, 0x80, 0x20]), &[(0, "sp+524288"), (32, "none")]);
+    check(&offset([0xb0, 0xfb, 0x20]), &[(0, "sp+540080"), (32, "none")]);
+    check(&offset([0x80, 0x80, 0x40]), &[(0, "complex"), (32, "none")]);
 }
 
 #[test]
