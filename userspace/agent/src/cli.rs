@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
-use descry_abi::counter::Counter;
 use descry_export::format::Format;
 use descry_telemetry::{Counters, LogFormat, Logging, OwnTelemetry};
 
 use crate::failure::Failure;
+use crate::profile::counted;
 
 /// Shows where a program's time goes, with no change to the program.
 #[derive(Debug, Parser)]
@@ -175,9 +175,7 @@ impl Own {
     pub fn start(&self) -> Result<OwnRunning, Failure> {
         let counters = Counters::default();
         // What is not known by name when the export begins is not exported.
-        for counter in Counter::ALL {
-            let _ = counters.counter(counter.metric(), counter.help());
-        }
+        counted::register(&counters);
         let version = env!("CARGO_PKG_VERSION");
         let own = self.telemetry_endpoint.as_deref().map(|url| OwnTelemetry::start(url, version, &counters));
         let own = own.transpose().map_err(|error| Failure::Usage(error.to_string()))?;

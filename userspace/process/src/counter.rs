@@ -1,15 +1,15 @@
 //! Named counters: every discard and every detour of this crate is one of them.
 
 macro_rules! counters {
-    ($(#[$doc:meta])* $type:ident { $($(#[doc = $help:literal])+ $field:ident,)+ }) => {
+    ($(#[$doc:meta])* $type:ident = $prefix:literal { $($(#[doc = $help:literal])+ $field:ident,)+ }) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct $type { $($(#[doc = $help])+ pub $field: u64,)+ }
 
         impl $type {
-            /// (name, help, value) of every counter.
+            /// (name as a metric, help, value) of every counter.
             pub fn entries(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> + use<> {
-                [$((stringify!($field), concat!($($help,)+), self.$field),)+].into_iter()
+                [$((concat!($prefix, stringify!($field)), concat!($($help,)+), self.$field),)+].into_iter()
             }
         }
     };
@@ -17,7 +17,7 @@ macro_rules! counters {
 
 counters! {
     /// What became of the binaries that were asked for.
-    ObjectCounters {
+    ObjectCounters = "descry.binaries." {
         /// Binaries opened and parsed.
         opened,
         /// Binaries that were known already.
@@ -41,7 +41,7 @@ counters! {
 
 counters! {
     /// What became of processes and their mappings.
-    TableCounters {
+    TableCounters = "descry.processes." {
         /// Processes whose mappings were read from /proc.
         loaded,
         /// Processes that were gone or out of reach when their mappings were to be read.

@@ -53,7 +53,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         kib("VmRSS:")?,
         kib("RssFile:")?
     );
-    for (name, value) in symbolizer.counters().iter() {
+    for (name, _, value) in symbolizer.counters().entries() {
         eprintln!("{name} {value}");
     }
     Ok(())

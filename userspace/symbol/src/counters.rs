@@ -7,9 +7,9 @@ macro_rules! counters {
         pub struct Counters { $($(#[doc = $doc])+ pub $name: u64,)+ }
 
         impl Counters {
-            /// Names and values.
-            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
-                [$((stringify!($name), self.$name),)+].into_iter()
+            /// (name as a metric, help, value) of every counter.
+            pub fn entries(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> + use<> {
+                [$((concat!("descry.symbols.", stringify!($name)), concat!($($doc,)+), self.$name),)+].into_iter()
             }
         }
     };

@@ -1,6 +1,7 @@
 //! `descry profile`: where does a program spend its time.
 
 mod builder;
+pub mod counted;
 mod image;
 mod output;
 mod recorder;
@@ -240,19 +241,20 @@ impl Measurement {
         let duration = self.began.elapsed();
         self.recorder.tick(&mut self.session, &mut self.side_band)?;
         let kernel = self.session.counters()?;
-        for (counter, value) in &kernel {
-            counters.counter(counter.metric(), counter.help()).raise_to(*value);
-            tracing::debug!(counter = counter.name(), value, "kernel side");
-        }
+        counted::publish(counters, counted::of_kernel(&kernel));
         // Nothing is sampled any more while symbols are read.
         drop(self.session);
-        let Recorded { aggregator, resources, held, processes, counters: recorder, tables } =
-            self.recorder.finish();
+        let recorded = self.recorder.finish();
+        let Recorded { aggregator, resources, held, mut processes, counters: recorder, tables } = recorded;
+        let objects = processes.objects().counters();
 
         let bar = progress_of_symbols(aggregator.code().len());
         let mut symbols = Symbols::new(&held, &processes, args.inlines == YesNo::Yes);
         let code = symbols.resolve(aggregator.code(), |done| bar.set_position(done as u64));
         bar.finish_and_clear();
+        counted::publish(counters, symbols.counters().entries());
+        counted::publish(counters, recorder.entries().chain(tables.entries()));
+        counted::publish(counters, processes.counters().entries().chain(objects.entries()));
         let known: Vec<KnownProcess> = aggregator
             .processes()
             .iter()

@@ -18,6 +18,7 @@ use descry_unwind::walk::{Code, CodeSource, Stack, Walker};
 use lru::LruCache;
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::counted::counters;
 use super::tables::UnwindTables;
 
 /// Stack copies that wait for their sample at most; the sample comes right behind on the same CPU.
@@ -32,29 +33,30 @@ const MAX_HELD: usize = 4096;
 const SETTLE_TICKS: u32 = 400;
 const SETTLE_TICK: Duration = Duration::from_millis(5);
 
-/// Counters of this stage.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct RecorderCounters {
-    /// Samples that arrived.
-    pub samples: u64,
-    /// Of those, samples with a user stack that reached its root.
-    pub rooted: u64,
-    /// Samples with a user stack that did not.
-    pub truncated: u64,
-    /// Samples without a user stack: kernel threads.
-    pub without_user_stack: u64,
-    /// Frames of all samples.
-    pub frames: u64,
-    /// Stacks that were walked in userspace.
-    pub walked: u64,
-    /// Records that are no events.
-    pub malformed: u64,
-    /// Stack copies whose sample did not come.
-    pub copies_dropped: u64,
-    /// Mappings of processes without samples that were one too many.
-    pub mappings_dropped: u64,
-    /// Binaries that could not be held open for their symbols.
-    pub not_held: u64,
+counters! {
+    /// Counters of this stage.
+    RecorderCounters = "descry.recorder." {
+        /// Samples that arrived.
+        samples,
+        /// Of those, samples with a user stack that reached its root.
+        rooted,
+        /// Samples with a user stack that did not.
+        truncated,
+        /// Samples without a user stack: kernel threads.
+        without_user_stack,
+        /// Frames of all samples.
+        frames,
+        /// Stacks that were walked in userspace.
+        walked,
+        /// Records that are no events.
+        malformed,
+        /// Stack copies whose sample did not come.
+        copies_dropped,
+        /// Mappings of processes without samples that were one too many.
+        mappings_dropped,
+        /// Binaries that could not be held open for their symbols.
+        not_held,
+    }
 }
 
 /// A process as its stacks begin: equal for samples of one process under one name.

@@ -11,7 +11,7 @@ use descry_aggregate::{CodeRef, KnownCode};
 use descry_decode::ids::{ElfAddress, RuntimeAddress, Tgid};
 use descry_process::object::{DebugFile, Object, ObjectId, debug_file};
 use descry_process::table::ProcessTable;
-use descry_symbol::{ObjectSource, Options, Outcome, PerfMap, Symbolized, Symbolizer};
+use descry_symbol::{Counters, ObjectSource, Options, Outcome, PerfMap, Symbolized, Symbolizer};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use rustc_hash::FxHashMap;
 use tracing::debug;
@@ -37,6 +37,11 @@ impl<'a> Symbols<'a> {
     ) -> Self {
         let symbolizer = Symbolizer::new(Options { inlines, ..Options::default() });
         Self { held, processes, symbolizer }
+    }
+
+    /// What was found and what was not.
+    pub fn counters(&self) -> &Counters {
+        self.symbolizer.counters()
     }
 
     /// What each place is, in the order of `code`. `progress` is told how many are done.

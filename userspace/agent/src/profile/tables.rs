@@ -21,6 +21,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use tracing::debug;
 
 use super::builder::{Builder, Built};
+use super::counted::counters;
 use super::image;
 
 /// What the kernel has of a file.
@@ -55,17 +56,18 @@ struct Walkable {
     used: u64,
 }
 
-/// Counters of this stage.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct TableCounters {
-    /// Files whose call frame information could not be read.
-    pub unreadable: u64,
-    /// Files that found no room.
-    pub full: u64,
-    /// Functions whose call frame information is damaged.
-    pub bad_functions: u64,
-    /// Processes whose mappings found no room.
-    pub processes_full: u64,
+counters! {
+    /// Counters of this stage.
+    TableCounters = "descry.tables." {
+        /// Files whose call frame information could not be read.
+        unreadable,
+        /// Files that found no room.
+        full,
+        /// Functions whose call frame information is damaged.
+        bad_functions,
+        /// Processes whose mappings found no room.
+        processes_full,
+    }
 }
 
 /// Writes unwind tables.
