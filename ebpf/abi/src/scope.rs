@@ -18,9 +18,22 @@ pub enum ScopeKind {
 pub struct ExecutableKey {
     /// Inode number.
     pub inode: u64,
-    /// Device as the kernel keeps it: major in the upper 12 bits, minor in the lower 20.
+    /// Device as the kernel keeps it: major in the upper 12 bits, minor in the lower 20. 0 for devices without a major
+    /// number: overlayfs and btrfs show stat(2) another one than the kernel has.
     pub device: u32,
     /// Zero.
     pub reserved: u32,
 }
 const _: () = assert!(size_of::<ExecutableKey>() == 16);
+
+impl ExecutableKey {
+    /// Bits of a device number below its major number (`MINORBITS` in linux/kdev_t.h).
+    const MINOR_BITS: u32 = 20;
+
+    /// The key of a file on a device as the kernel keeps it.
+    #[inline(always)]
+    pub const fn new(inode: u64, device: u32) -> Self {
+        let device = if device >> Self::MINOR_BITS == 0 { 0 } else { device };
+        Self { inode, device, reserved: 0 }
+    }
+}

@@ -113,11 +113,7 @@ impl Task {
         let file: u64 = member(mm, MM_EXE_FILE.load())?;
         let inode: u64 = member(file, FILE_INODE.load())?;
         let sb: u64 = member(inode, INODE_SB.load())?;
-        Some(ExecutableKey {
-            inode: member(inode, INODE_INO.load())?,
-            device: member(sb, SB_DEV.load())?,
-            reserved: 0,
-        })
+        Some(ExecutableKey::new(member(inode, INODE_INO.load())?, member(sb, SB_DEV.load())?))
     }
 
     /// The running task.

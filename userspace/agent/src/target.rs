@@ -149,5 +149,5 @@ fn comm(name: &str) -> Result<[u8; 16], Failure> {
 fn executable(path: &Path) -> Result<ExecutableKey, Failure> {
     let (device, inode) = find::executable(path).map_err(not_found)?;
     // linux/kdev_t.h: MKDEV(major, minor) = major << 20 | minor.
-    Ok(ExecutableKey { inode, device: device.major << 20 | device.minor, reserved: 0 })
+    Ok(ExecutableKey::new(inode, device.major << 20 | device.minor))
 }
