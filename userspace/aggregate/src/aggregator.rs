@@ -24,21 +24,29 @@ pub struct Dimensions {
 pub struct Limits {
     /// Different stacks at most; about 4 B a frame and 60 B each. Samples of further ones are kept without frames.
     pub stacks: usize,
+    /// Processes at most, by pid and name. Samples of further ones are added up as those of one process named
+    /// [`OTHERS`].
+    pub processes: usize,
     /// Times at most; 8 B each. Further samples are kept without a time.
     pub timestamps: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { stacks: 1 << 18, timestamps: 1 << 21 }
+        Self { stacks: 1 << 18, processes: 1 << 16, timestamps: 1 << 21 }
     }
 }
+
+/// The process that stands for those that were one too many.
+pub const OTHERS: &str = "[others]";
 
 /// What was given up to stay within the limits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Samples whose stack was one too many.
     pub stacks_over_limit: u64,
+    /// Samples whose process was one too many.
+    pub processes_over_limit: u64,
     /// Samples whose time was one too many.
     pub timestamps_over_limit: u64,
 }
@@ -155,9 +163,7 @@ impl Aggregator {
 
     /// Adds a sample.
     pub fn add(&mut self, observation: &Observation<'_>) {
-        let name = observation.process_name;
-        let process = (observation.tgid, Arc::clone(name));
-        let Some(process) = self.processes.intern(&process, MAX_CODE, || process.clone()) else { return };
+        let process = self.intern_process(observation.tgid, observation.process_name);
         let stack = self.intern_stack(observation.stack, observation.truncated);
         let timed = self.dimensions.timestamps && self.times < self.limits.timestamps;
         if self.dimensions.timestamps && !timed {
@@ -177,6 +183,16 @@ impl Aggregator {
             total.times.push(observation.time);
             self.times += 1;
         }
+    }
+
+    fn intern_process(&mut self, tgid: Tgid, name: &Arc<str>) -> u32 {
+        let process = (tgid, Arc::clone(name));
+        if let Some(number) = self.processes.intern(&process, self.limits.processes, || process.clone()) {
+            return number;
+        }
+        self.counters.processes_over_limit += 1;
+        let others = (Tgid(0), Arc::from(OTHERS));
+        self.processes.intern(&others, usize::MAX, || others.clone()).unwrap_or_default()
     }
 
     fn intern_stack(&mut self, stack: &[CodeRef], truncated: bool) -> u32 {

@@ -26,6 +26,8 @@ const MAX_COPIES: usize = 256;
 /// Processes whose new mappings wait for a first sample at most, and mappings of one.
 const MAX_PENDING: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 const MAX_PENDING_MAPPINGS: usize = 512;
+/// Resources kept at most: as many as the aggregator keeps processes.
+const MAX_RESOURCES: usize = 1 << 16;
 /// Binaries held open until their symbols are read at most.
 const MAX_HELD: usize = 4096;
 
@@ -279,6 +281,7 @@ impl Recorder {
             }
             Event::Exit(exit) => {
                 self.ended.push(exit.tgid);
+                self.names.remove(&exit.tgid);
                 self.tables.forget(exit.tgid);
                 self.pending.pop(&exit.tgid);
                 self.processes.exit(exit.tgid, exit.time);
@@ -411,7 +414,7 @@ impl Recorder {
             }
         };
         let key = (sample.tgid, Arc::clone(&name));
-        if !self.resources.contains_key(&key) {
+        if !self.resources.contains_key(&key) && self.resources.len() < MAX_RESOURCES {
             let options = self.resource_options;
             let resource =
                 known.map(|process| identity::resource(sample.tgid, &process.identity, &self.host, options));

@@ -76,6 +76,7 @@ impl Stats {
         note("unwind_table_full", counted.tables.full);
         note("process_table_full", counted.tables.processes_full);
         note("stack_over_limit", counted.aggregator.stacks_over_limit);
+        note("process_over_limit", counted.aggregator.processes_over_limit);
         note("timestamp_over_limit", counted.aggregator.timestamps_over_limit);
         let with_user_stack = recorder.rooted + recorder.truncated;
         let (frames, unnamed) = frames(profile);
