@@ -1,0 +1,109 @@
+//! Records from bytes, as the kernel side writes them, and what is none.
+
+use descry_abi::event::{MAX_REGISTERS, SAMPLE_HAS_COPY, SAMPLE_IN_KERNEL};
+use descry_decode::ids::{BootNanos, CgroupId, Cpu, RequestId, RuntimeAddress, Tgid, Tid, UnitId};
+use descry_decode::{DecodeError, Event, UnwindEnd, decode};
+
+/// Fields in the order of the ABI, each in the machine's byte order.
+#[derive(Default)]
+struct Record(Vec<u8>);
+
+impl Record {
+    fn u16(mut self, value: u16) -> Self {
+        self.0.extend(value.to_ne_bytes());
+        self
+    }
+
+    fn u32(mut self, value: u32) -> Self {
+        self.0.extend(value.to_ne_bytes());
+        self
+    }
+
+    fn u64(mut self, value: u64) -> Self {
+        self.0.extend(value.to_ne_bytes());
+        self
+    }
+
+    fn bytes(mut self, value: &[u8]) -> Self {
+        self.0.extend(value);
+        self
+    }
+}
+
+fn sample(kernel_frames: u16, user_frames: u16, end: u16) -> Record {
+    let flags = SAMPLE_IN_KERNEL | SAMPLE_HAS_COPY;
+    Record::default()
+        .u16(1)
+        .u16(flags)
+        .u16(kernel_frames)
+        .u16(user_frames)
+        .u64(123)
+        .u32(7)
+        .u32(8)
+        .u32(3)
+        .u16(end)
+        .u16(0)
+        .u64(99)
+        .u64(1_000_000)
+        .u64(8)
+        .u64(0)
+        .bytes(b"nginx\0\0\0\0\0\0\0\0\0\0\0")
+}
+
+#[test]
+fn a_sample() {
+    let record = sample(1, 2, 1).u64(0xffff_ffff_8100_0000).u64(0x1000).u64(0x2000);
+    let Ok(Event::Sample(sample)) = decode(&record.0) else { panic!("not a sample") };
+    assert_eq!((sample.time, sample.tgid, sample.tid, sample.cpu), (BootNanos(123), Tgid(7), Tid(8), Cpu(3)));
+    assert_eq!((sample.cgroup, sample.weight), (CgroupId(99), 1_000_000));
+    assert_eq!((sample.unit, sample.request), (UnitId(8), RequestId(0)));
+    assert_eq!(sample.comm.to_string(), "nginx");
+    assert!(sample.in_kernel && sample.has_copy && !sample.kernel_thread);
+    assert_eq!(sample.kernel, [RuntimeAddress(0xffff_ffff_8100_0000)]);
+    assert_eq!(sample.user, [RuntimeAddress(0x1000), RuntimeAddress(0x2000)]);
+    assert_eq!(sample.end, UnwindEnd::Root);
+}
+
+#[test]
+fn a_stack_copy() {
+    let mut record = Record::default().u16(2).u16(17).u32(16).u64(123).u32(7).u32(8).u64(0x7ffe_0000);
+    for register in 0..MAX_REGISTERS as u64 {
+        record = record.u64(register * 10);
+    }
+    let record = record.bytes(b"sixteen bytes...");
+    let Ok(Event::StackCopy(copy)) = decode(&record.0) else { panic!("not a copy") };
+    assert_eq!((copy.time, copy.tid, copy.start), (BootNanos(123), Tid(8), RuntimeAddress(0x7ffe_0000)));
+    assert_eq!(copy.registers.len(), 17);
+    assert_eq!(copy.registers[16], 160);
+    assert_eq!(copy.stack, b"sixteen bytes...");
+}
+
+#[test]
+fn lifecycle() {
+    for (kind, expected) in [(3, "Exec"), (4, "Fork"), (5, "Exit"), (6, "Comm")] {
+        let record = Record::default().u16(kind).u16(0).u32(7).u32(8).u32(9).u64(123).bytes(&[b'x'; 16]);
+        let event = decode(&record.0).expect("an event");
+        assert!(format!("{event:?}").starts_with(expected), "{event:?}");
+        assert_eq!(event.time(), BootNanos(123));
+    }
+}
+
+#[test]
+fn what_is_no_record_is_an_error_that_says_why() {
+    let error = |bytes: &[u8]| decode(bytes).expect_err("no event").to_string();
+    assert_eq!(error(&[]), "a record of kind 0 needs 2 bytes and has 0");
+    assert_eq!(error(&77u16.to_ne_bytes()), "no event has kind 77");
+    assert_eq!(error(&sample(0, 0, 42).0), "a record of kind 1 says end = 42");
+    assert_eq!(error(&sample(128, 0, 1).0), "a record of kind 1 says kernel_frames = 128");
+    assert_eq!(error(&sample(0, 513, 1).0), "a record of kind 1 says user_frames = 513");
+    assert_eq!(error(&sample(0, 2, 1).u64(0).0), "a record of kind 1 needs 96 bytes and has 88");
+}
+
+#[test]
+fn every_truncation_is_an_error() {
+    let record = sample(1, 2, 1).u64(1).u64(2).u64(3);
+    for len in 0..record.0.len() {
+        let result = decode(&record.0[..len]);
+        assert!(matches!(result, Err(DecodeError::Truncated { .. })), "{len} bytes: {result:?}");
+    }
+}
