@@ -10,6 +10,6 @@ mod code;
 mod finish;
 pub mod profile;
 
-pub use aggregator::{Aggregator, Counters, Dimensions, Limits, Observation};
+pub use aggregator::{Aggregator, Counters, Dimensions, Limits, OTHERS, Observation};
 pub use code::CodeRef;
 pub use finish::{KnownCode, KnownProcess, Summary};

@@ -83,7 +83,8 @@ pub enum OwnTelemetryError {
 
 impl OwnTelemetry {
     /// Exports to the base URL of an OTLP/HTTP receiver: the counters that are registered by now every
-    /// minute (or `OTEL_METRIC_EXPORT_INTERVAL`), and what goes through [`OwnTelemetry::layer`].
+    /// minute (or `OTEL_METRIC_EXPORT_INTERVAL`), and what goes through the log layer of
+    /// [`crate::logging::init`].
     ///
     /// # Errors
     /// If the URL is unusable, or a thread cannot be had.
