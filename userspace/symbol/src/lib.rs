@@ -1,7 +1,7 @@
 //! Addresses to functions, files and lines.
 //!
 //! You give addresses of an ELF file, of the kernel or of code made at run time; you get, for each, the functions of
-//! the source that it lies in, inlined ones included. [blazesym](blazesym) reads symbol tables, debug information and
+//! the source that it lies in, inlined ones included. [blazesym] reads symbol tables, debug information and
 //! kallsyms; what it does not do is done here: names of stripped Go programs and of linkage tables, which of several
 //! names of a place is best, and perf maps under the owner's name and with bounds. Nothing of a file is kept.
 //!
