@@ -9,6 +9,7 @@ use std::sync::Arc;
 use descry_aggregate::profile::{FrameKind, ProfileMapping};
 use descry_aggregate::{CodeRef, KnownCode};
 use descry_decode::ids::{ElfAddress, RuntimeAddress, Tgid};
+use descry_probe::give_memory_back;
 use descry_process::object::{DebugFile, Object, ObjectId, debug_file};
 use descry_process::table::ProcessTable;
 use descry_symbol::{Counters, ObjectSource, Options, Outcome, PerfMap, Symbolized, Symbolizer};
@@ -67,8 +68,11 @@ impl<'a> Symbols<'a> {
             progress(done);
         };
         self.kernel(&kernel, |index, value| put(&mut known, index, value));
+        give_memory_back();
         for (id, places) in objects {
             self.object(id, &places, |index, value| put(&mut known, index, value));
+            // Else what one binary took would stay while the next is read.
+            give_memory_back();
         }
         for (tgid, places) in jit {
             self.jit(tgid, &places, |index, value| put(&mut known, index, value));
