@@ -56,6 +56,9 @@ counters! {
         copies_dropped,
         /// Mappings of processes without samples that were one too many.
         mappings_dropped,
+        /// Mappings of processes that had no sample yet, forgotten for those of newer processes. Most are of processes
+        /// that are not measured; those of one that is are read from /proc while it lives.
+        mappings_forgotten,
         /// Binaries that could not be held open for their symbols.
         not_held,
     }
@@ -241,6 +244,11 @@ impl Recorder {
                 self.want_all(event.tgid);
             }
             return;
+        }
+        if !self.pending.contains(&event.tgid)
+            && let Some((_, forgotten)) = self.pending.push(event.tgid, Vec::new())
+        {
+            self.counters.mappings_forgotten += forgotten.len() as u64;
         }
         let waiting = self.pending.get_or_insert_mut(event.tgid, Vec::new);
         if waiting.len() < MAX_PENDING_MAPPINGS {
