@@ -8,6 +8,7 @@
 mod aggregator;
 mod code;
 mod finish;
+pub mod histogram;
 pub mod profile;
 
 pub use aggregator::{Aggregator, Counters, Dimensions, Limits, OTHERS, Observation};

@@ -1,0 +1,9 @@
+//! Captured bytes to messages, messages to requests, requests and calls to spans.
+//!
+//! Everything here is pure: it does no I/O, reads no clock and starts no task. A parser gets the bytes of one
+//! connection in the order in which they were sent, with gaps marked, and gives [`protocol::Exchange`]s; it survives
+//! whatever bytes come, and what cannot be known it leaves out.
+#![forbid(unsafe_code)]
+
+pub mod protocol;
+pub mod span;

@@ -1,0 +1,93 @@
+//! Protocols: bytes of a connection in, exchanges (a request with its answer) out.
+//!
+//! A protocol is one file below this module with its tests, and one line in the list of protocols.
+
+use std::borrow::Cow;
+
+use descry_decode::ids::BootNanos;
+
+use crate::span::{Attribute, SpanKind, Status};
+
+/// Which way bytes went. A parser knows no sockets: who opened the connection is the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// From the client.
+    ToServer,
+    /// From the server.
+    ToClient,
+}
+
+/// Bytes of one direction, in their order. For datagrams: one datagram.
+#[derive(Clone, Copy, Debug)]
+pub struct Chunk<'a> {
+    /// Which way.
+    pub direction: Direction,
+    /// When they were written (by the client's side: sent; by the server's: received).
+    pub time: BootNanos,
+    /// Bytes before these that were lost: the parser has never seen them. [`u64::MAX`]: an unknown number, at the
+    /// beginning of a connection that is older than the capture too.
+    pub gap_before: u64,
+    /// What was captured.
+    pub bytes: &'a [u8],
+    /// Bytes that were sent right behind `bytes` but not captured (the head of a message is kept, its length is true).
+    pub cut: u64,
+}
+
+/// A request with its answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Exchange {
+    /// When the request's first byte went.
+    pub start: BootNanos,
+    /// When the answer's last byte went; of one without an answer, when that was known.
+    pub end: BootNanos,
+    /// Name of the span, of low cardinality.
+    pub name: Cow<'static, str>,
+    /// What the span of the server's side is; a client's span of the same is [`SpanKind::Client`], and so on.
+    pub kind: SpanKind,
+    /// How it ended, for a span of the client's side.
+    pub client_status: Status,
+    /// How it ended, for a span of the server's side (a 404 is the client's failure, not the server's).
+    pub server_status: Status,
+    /// Attributes by the semantic conventions, without those of the connection (addresses and ports).
+    pub attributes: Vec<Attribute>,
+    /// Trace context that the request carried.
+    pub context: Option<TraceContext>,
+    /// Whether the answer came.
+    pub answered: bool,
+}
+
+/// Trace context of a request, as it stood in it: W3C `traceparent` or B3, already checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TraceContext {
+    /// The trace.
+    pub trace: crate::span::TraceId,
+    /// The caller's span.
+    pub parent: crate::span::SpanId,
+    /// W3C trace flags.
+    pub flags: u8,
+    /// W3C `tracestate`, bounded.
+    pub state: Box<str>,
+}
+
+/// A parser of one connection. It keeps a bounded amount of state whatever comes.
+pub trait Parser: std::fmt::Debug {
+    /// Takes the next bytes, and gives the exchanges that they complete.
+    fn data(&mut self, chunk: Chunk<'_>, exchanges: &mut Vec<Exchange>);
+    /// The connection was closed (or nothing came for too long): gives what is still open.
+    fn end(&mut self, time: BootNanos, exchanges: &mut Vec<Exchange>);
+    /// What this parser could not understand or had to forget, by name.
+    fn lost(&self) -> Lost;
+}
+
+/// What a parser could not understand or had to forget.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// Times that it lost its place in a direction and had to look for the next message.
+    pub resynchronized: u64,
+    /// Messages that make no sense.
+    pub malformed: u64,
+    /// Open requests that were given up because there were too many.
+    pub requests_dropped: u64,
+    /// Answers without a request that was seen.
+    pub unmatched: u64,
+}

@@ -1,0 +1,119 @@
+//! A span: one piece of work with a beginning and an end, as OpenTelemetry defines it (trace API, "Span").
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use descry_decode::ids::UnixNanos;
+
+/// The trace that a span belongs to (W3C trace context, "trace-id"). Never all zeros.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TraceId(pub [u8; 16]);
+
+/// A span in its trace (W3C trace context, "parent-id"). Never all zeros.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SpanId(pub [u8; 8]);
+
+/// What a span has to do with other processes. The numbers are OTLP's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum SpanKind {
+    /// Work inside of a process.
+    Internal = 1,
+    /// Work for a caller elsewhere.
+    Server = 2,
+    /// Waiting for somebody elsewhere.
+    Client = 3,
+    /// Handing work to a queue.
+    Producer = 4,
+    /// Work that came from a queue.
+    Consumer = 5,
+}
+
+/// How it ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Status {
+    /// Nobody says that it failed.
+    #[default]
+    Unset,
+    /// Somebody says that it did not.
+    Ok,
+    /// It failed; the text may be empty.
+    Error(Cow<'static, str>),
+}
+
+/// The value of an attribute.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// Text that is known beforehand.
+    Static(&'static str),
+    /// Text.
+    Text(Box<str>),
+    /// Text that many spans share.
+    Shared(Arc<str>),
+    /// A whole number.
+    Int(i64),
+    /// A number.
+    Double(f64),
+    /// Yes or no.
+    Bool(bool),
+    /// Several texts.
+    Texts(Box<[Box<str>]>),
+}
+
+/// An attribute: its name in the semantic conventions, and its value.
+pub type Attribute = (Cow<'static, str>, Value);
+
+/// Something that happened at one time during a span.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SpanEvent {
+    /// When.
+    pub time: UnixNanos,
+    /// Its name.
+    pub name: Cow<'static, str>,
+    /// More about it.
+    pub attributes: Vec<Attribute>,
+}
+
+/// Another span that this one has to do with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SpanLink {
+    /// Its trace.
+    pub trace: TraceId,
+    /// Itself.
+    pub span: SpanId,
+    /// More about it.
+    pub attributes: Vec<Attribute>,
+}
+
+/// A span. Whose it is (the Resource) is told beside it: one process has many.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Span {
+    /// The trace that it belongs to.
+    pub trace: TraceId,
+    /// Its id.
+    pub span: SpanId,
+    /// The span that caused it; none: it is a root.
+    pub parent: Option<SpanId>,
+    /// W3C `tracestate`, as it came; empty if none did.
+    pub trace_state: Box<str>,
+    /// W3C trace flags: bit 0 is "sampled", bit 1 "random".
+    pub flags: u8,
+    /// Whether the parent is in another process; none: there is no parent.
+    pub parent_is_remote: Option<bool>,
+    /// What it has to do with other processes.
+    pub kind: SpanKind,
+    /// What was done, of low cardinality.
+    pub name: Cow<'static, str>,
+    /// When it began.
+    pub start: UnixNanos,
+    /// When it ended.
+    pub end: UnixNanos,
+    /// How it ended.
+    pub status: Status,
+    /// More about it; no name twice.
+    pub attributes: Vec<Attribute>,
+    /// What happened during it.
+    pub events: Vec<SpanEvent>,
+    /// Others that it has to do with.
+    pub links: Vec<SpanLink>,
+}
