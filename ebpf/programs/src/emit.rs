@@ -16,10 +16,12 @@ pub fn count(counter: Counter) {
     }
 }
 
-/// Sends the state's header with `frames` addresses. Userspace drains the ring by the clock: waking it costs the
-/// watched program 50 times as much as the record.
+/// Sends the state's header with its frames. Userspace drains the ring by the clock: waking it costs the watched program
+/// 50 times as much as the record.
 #[inline(always)]
-pub fn sample(state: *const State, frames: u64) {
+pub fn stack(state: *const State) {
+    // SAFETY: `state` is a per-CPU entry that was checked by its lookup.
+    let frames = unsafe { u64::from((*state).header.kernel_frames) + u64::from((*state).header.user_frames) };
     if frames > (MAX_KERNEL_FRAMES + MAX_USER_FRAMES) as u64 {
         return;
     }

@@ -9,6 +9,7 @@ mod maps;
 mod registers;
 mod sample;
 mod scope;
+mod stack;
 mod task;
 mod unwind;
 

@@ -29,6 +29,17 @@ pub struct MemoEntry {
 /// The remembered rows of one CPU.
 pub type Memo = [MemoEntry; MEMO_SLOTS];
 
+/// Kinds of programs that take stacks. Each has a state of its own, because one can interrupt another.
+#[derive(Clone, Copy)]
+#[repr(u32)]
+pub enum ProgramKind {
+    /// Perf events: they come in interrupts, and do not nest.
+    Sample = 0,
+}
+
+/// How many.
+pub const PROGRAM_KINDS: usize = 1;
+
 /// The state of one walk: registers, the window onto the stack, and the record as it will be sent.
 #[repr(C)]
 pub struct State {
@@ -49,6 +60,9 @@ pub struct State {
     pub mapping: u32,
     /// An `UnwindEnd`; 0 while walking.
     pub end: u32,
+    /// The [`ProgramKind`] that this state is of.
+    pub program: u32,
+    pub reserved: u32,
     /// Where the registers of a task in the kernel are put.
     pub saved: Registers,
     pub window: [u64; WINDOW_WORDS],
@@ -99,13 +113,13 @@ pub static TABLES: ArrayOfMaps<Array<Chunk, 1, MMAPABLE>, 64> = ArrayOfMaps::new
 #[btf_map]
 pub static MEMOS: Array<Memo, 1> = Array::new();
 
-/// State of the sampling programs' walks (12 KiB a CPU). Only perf interrupts use it, and they do not nest.
+/// States of walks, by [`ProgramKind`] (12 KiB each and CPU).
 #[btf_map]
-pub static SAMPLE_STATE: PerCpuArray<State, 1> = PerCpuArray::new();
+pub static WALK_STATES: PerCpuArray<State, PROGRAM_KINDS> = PerCpuArray::new();
 
-/// Buffer of the sampling programs' stack copies (24 KiB a CPU).
+/// Buffers for stack copies, by [`ProgramKind`] (24 KiB each and CPU).
 #[btf_map]
-pub static COPY_STATE: PerCpuArray<CopyState, 1> = PerCpuArray::new();
+pub static COPY_STATES: PerCpuArray<CopyState, PROGRAM_KINDS> = PerCpuArray::new();
 
 const _: () = assert!(size_of::<State>() <= 32 * 1024 && size_of::<CopyState>() <= 32 * 1024);
 const _: () = assert!(Counter::ALL.len() == COUNTERS as usize);
