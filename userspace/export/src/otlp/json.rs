@@ -111,7 +111,8 @@ impl<N: ToString> Serialize for Decimals<'_, N> {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Two lower-case digits a byte.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         // Writing to a String cannot fail.
