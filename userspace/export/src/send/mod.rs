@@ -145,14 +145,15 @@ impl<R: SignalRequest> Sender<R> {
     fn payload(&self, request: R) -> Result<Payload, Failure> {
         let failed = |detail: String| Failure::new(DropReason::Encoding, Retry::Never, detail);
         let encoded = match self.settings.protocol {
-            Protocol::Grpc | Protocol::HttpProtobuf => request.encode_to_vec(),
+            Protocol::Grpc | Protocol::HttpProtobuf => request.into_protobuf(),
             Protocol::HttpJson => {
-                request.to_json().map_err(|error| failed(format!("it has no JSON form: {error}")))?
+                let json = request.to_json();
+                Bytes::from(json.map_err(|error| failed(format!("it has no JSON form: {error}")))?)
             }
         };
         let encoded_bytes = encoded.len() as u64;
         let body = match self.settings.protocol {
-            Protocol::Grpc => encoded.into(),
+            Protocol::Grpc => encoded,
             Protocol::HttpProtobuf | Protocol::HttpJson => http::compress(encoded, self.settings.compression)
                 .map_err(|error| failed(format!("it cannot be compressed: {error}")))?,
         };
