@@ -12,8 +12,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use prost::Message as _;
 
+use crate::any::any_span;
 use crate::structs;
-use crate::support::{any_span, attribute, resource, span};
+use crate::support::{attribute, resource, span};
 
 fn options() -> OtlpOptions {
     OtlpOptions { scope_version: "1.2.3".to_owned() }
