@@ -5,5 +5,7 @@
 //! whatever bytes come, and what cannot be known it leaves out.
 #![forbid(unsafe_code)]
 
+pub mod infer;
 pub mod protocol;
+pub mod route;
 pub mod span;

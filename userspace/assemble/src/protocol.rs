@@ -1,11 +1,13 @@
 //! Protocols: bytes of a connection in, exchanges (a request with its answer) out.
 //!
-//! A protocol is one file below this module with its tests, and one line in the list of protocols.
+//! A protocol is one file below this module with its tests, and one line in [`PROTOCOLS`](crate::infer::PROTOCOLS).
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use descry_decode::ids::BootNanos;
 
+use crate::route::Routes;
 use crate::span::{Attribute, SpanKind, Status};
 
 /// Which way bytes went. A parser knows no sockets: who opened the connection is the client.
@@ -52,7 +54,7 @@ pub struct Exchange {
     pub attributes: Vec<Attribute>,
     /// Trace context that the request carried.
     pub context: Option<TraceContext>,
-    /// Whether the answer came.
+    /// Whether the whole answer came. Of one without, the connection says why, if the parser gave no `error.type`.
     pub answered: bool,
 }
 
@@ -67,6 +69,13 @@ pub struct TraceContext {
     pub flags: u8,
     /// W3C `tracestate`, bounded.
     pub state: Box<str>,
+}
+
+/// What users decide about parsing.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Routes that paths of HTTP requests are named by.
+    pub routes: Arc<Routes>,
 }
 
 /// A parser of one connection. It keeps a bounded amount of state whatever comes.
