@@ -2,7 +2,7 @@
 //!
 //! Give it what both sides said so far; get a protocol, "not yet", or "none of ours". Nothing is assumed from ports.
 
-use crate::protocol::{Options, Parser};
+use crate::protocol::{Options, Parser, http1, http2};
 
 /// What a connection's packets carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -57,7 +57,7 @@ pub struct Protocol {
 }
 
 /// All protocols; what is recognized by more bytes comes first.
-pub static PROTOCOLS: &[&Protocol] = &[];
+pub static PROTOCOLS: &[&Protocol] = &[&http2::PROTOCOL, &http1::PROTOCOL];
 
 /// What is known of a connection's protocol.
 #[derive(Clone, Copy, Debug)]

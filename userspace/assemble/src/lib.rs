@@ -9,3 +9,4 @@ pub mod infer;
 pub mod protocol;
 pub mod route;
 pub mod span;
+pub mod trace_context;

@@ -147,8 +147,6 @@ fn is_id(segment: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
-
     use super::*;
 
     fn check(patterns: &[&str], path: &str, expected: &str) {
