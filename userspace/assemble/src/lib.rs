@@ -5,6 +5,8 @@
 //! whatever bytes come, and what cannot be known it leaves out.
 #![forbid(unsafe_code)]
 
+pub mod capture;
+pub mod connection;
 pub mod infer;
 pub mod protocol;
 pub mod route;
