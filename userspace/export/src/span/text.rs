@@ -188,8 +188,6 @@ fn attribute(span: &Span, name: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
-
     use super::*;
     use crate::span::Operations;
     use crate::span::operations::tests::{attribute, resource, span};
