@@ -78,22 +78,20 @@ impl Half {
         self.end.is_some_and(|end| self.offset >= end)
     }
 
-    /// Where a number lies: bytes since the first. None: before it.
-    fn position(&mut self, sequence: u32) -> Option<u64> {
+    /// How far a number is ahead of the next byte that is expected; negative: behind it.
+    fn ahead(&mut self, sequence: u32) -> i64 {
         let first = *self.first.get_or_insert_with(|| {
             self.gap = u64::MAX;
             sequence
         });
         let expected = first.wrapping_add(self.offset as u32);
-        let ahead = sequence.wrapping_sub(expected) as i32;
-        self.offset.checked_add_signed(ahead.into())
+        i64::from(sequence.wrapping_sub(expected) as i32)
     }
 
     /// The last byte is before this number.
     pub(super) fn end(&mut self, sequence: u32) {
-        if let Some(position) = self.position(sequence) {
-            self.end = self.end.or(Some(position));
-        }
+        let ahead = self.ahead(sequence);
+        self.end = self.end.or(Some(self.offset.saturating_add_signed(ahead)));
     }
 
     /// A segment of `length` bytes, of which `bytes` were captured.
@@ -106,19 +104,15 @@ impl Half {
         deliver: &mut dyn FnMut(Piece<'_>),
     ) {
         let (mut bytes, mut length) = (bytes, u64::from(length));
-        // A position before the first byte is one of a segment that came before.
-        let Some(position) = self.position(sequence) else {
-            self.duplicates += 1;
-            return;
-        };
-        let old = self.offset.saturating_sub(position);
+        let ahead = self.ahead(sequence);
+        let old = if ahead < 0 { ahead.unsigned_abs() } else { 0 };
         if old >= length {
             self.duplicates += 1;
             return;
         }
         bytes = bytes.get(usize::try_from(old).unwrap_or(usize::MAX)..).unwrap_or_default();
         length -= old;
-        let position = position.max(self.offset);
+        let position = self.offset.saturating_add_signed(ahead.max(0));
         if position > self.offset + MAX_AHEAD {
             self.flush(deliver);
             self.skip_to(position);
@@ -148,12 +142,12 @@ impl Half {
         time: BootNanos,
         deliver: &mut dyn FnMut(Piece<'_>),
     ) {
-        let Some(position) = self.position(sequence) else { return };
-        // The end of a direction has a number too.
-        let position = position.min(self.end.unwrap_or(u64::MAX));
-        if position > self.offset + MAX_AHEAD {
+        let ahead = self.ahead(sequence);
+        if !(0..=MAX_AHEAD as i64).contains(&ahead) {
             return;
         }
+        // The end of a direction has a number too.
+        let position = self.offset.saturating_add_signed(ahead).min(self.end.unwrap_or(u64::MAX));
         while self.offset < position {
             match self.waiting.first_key_value() {
                 Some((first, _)) if *first <= position => self.give_up(deliver),
