@@ -2,6 +2,15 @@
 //!
 //! A protocol is one file below this module with its tests, and one line in the list of protocols.
 
+pub mod dns;
+pub mod mysql;
+pub mod postgres;
+pub mod redis;
+
+mod database;
+mod frame;
+mod turns;
+
 use std::borrow::Cow;
 
 use descry_decode::ids::BootNanos;
@@ -90,4 +99,7 @@ pub struct Lost {
     pub requests_dropped: u64,
     /// Answers without a request that was seen.
     pub unmatched: u64,
+    /// Connections that went over to TLS or compression, or to another protocol (replication): nothing of them is
+    /// understood from there on.
+    pub unreadable: u64,
 }
