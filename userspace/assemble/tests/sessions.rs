@@ -91,11 +91,19 @@ fn tells_nothing_else(told: &Exchange, truth: &Exchange) -> bool {
         let own = attribute(told, &it.0).unwrap_or_default();
         let is_beginning = own.strip_suffix('…').is_some_and(|own| text.starts_with(own));
         truth.attributes.contains(it)
+            // Without its greeting a server is not known for MariaDB.
+            || it.0 == "db.system.name"
             || it.0 == "db.query.text" && is_beginning
             // Of a text that is cut the summary may be shorter, and one operation of several seen.
             || it.0 == "db.query.summary" && text.starts_with(&own)
             || matches!(&*it.0, "db.operation.name" | "db.collection.name") && told.name != truth.name
     })
+}
+
+/// Whether one exchange may be what is left of the other: its beginning may be among what was lost.
+fn may_be(told: &Exchange, truth: &Exchange) -> bool {
+    let is_during = truth.start <= told.start && told.start <= truth.end;
+    is_during && (!told.answered || tells_nothing_else(told, truth))
 }
 
 /// Without the piece `missing`: its bytes are a gap before the next piece of its direction.
@@ -153,10 +161,10 @@ fn a_lost_piece_makes_nothing_wrong() {
                 }
                 // Before that: nothing that did not happen.
                 for told in &some {
-                    let true_of = |truth: &Exchange| {
-                        truth.start == told.start && (!told.answered || tells_nothing_else(told, truth))
-                    };
-                    assert!(whole.iter().any(true_of), "{name} without {missing}: {told:?}");
+                    assert!(
+                        whole.iter().any(|truth| may_be(told, truth)),
+                        "{name} without {missing}: {told:?}"
+                    );
                 }
                 assert!(some.len() <= whole.len(), "{name} without {missing}");
             }
@@ -177,8 +185,9 @@ fn heads_are_enough() {
                 let (some, _) = play(name, heads);
                 for told in &some {
                     let mut truths = whole.iter().filter(|truth| truth.start == told.start);
-                    let is_true =
-                        truths.any(|truth| told.end <= truth.end && tells_nothing_else(told, truth));
+                    // A subscriber is sent more than answers, and where those end was not captured.
+                    let ends = |truth: &Exchange| told.end <= truth.end || *name == "redis_pubsub";
+                    let is_true = truths.any(|truth| ends(truth) && tells_nothing_else(told, truth));
                     assert!(is_true, "{name}, {kept} bytes: {told:?}");
                 }
                 assert!(some.len() <= whole.len());
@@ -201,12 +210,7 @@ fn joined_in_the_middle() {
                 });
                 let (some, _) = play(name, chunks.collect::<Vec<_>>());
                 for told in &some {
-                    let is_true = whole.iter().any(|truth| {
-                        let names = |it: &(std::borrow::Cow<'static, str>, _)| it.0 != "db.system.name";
-                        let mut told = told.clone();
-                        told.attributes.retain(names);
-                        truth.start == told.start && (!told.answered || tells_nothing_else(&told, truth))
-                    });
+                    let is_true = whole.iter().any(|truth| may_be(told, truth));
                     assert!(is_true, "{name} from {first}: {told:?}");
                 }
             }

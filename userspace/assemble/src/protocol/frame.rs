@@ -149,17 +149,20 @@ impl Framer {
                     continue;
                 }
             }
-            rest = match self.known {
-                Some((length, keep)) => self.collect(rest, length, keep, chunk, session, exchanges),
-                None => match self.decide(rest, chunk.direction, session) {
-                    Some(behind) => behind,
-                    None => {
-                        session.lost().malformed += 1;
-                        self.stray(session);
-                        return;
-                    }
-                },
+            let Some((length, keep)) = self.known else {
+                let Some(behind) = self.decide(rest, chunk.direction, session) else {
+                    session.lost().malformed += 1;
+                    self.stray(session);
+                    return;
+                };
+                rest = behind;
+                // Some messages are nothing but a head.
+                if let Some((length, _)) = self.known.filter(|(length, _)| *length == self.passed) {
+                    self.complete(length, chunk, session, exchanges);
+                }
+                continue;
             };
+            rest = self.collect(rest, length, keep, chunk, session, exchanges);
         }
     }
 

@@ -29,6 +29,8 @@ pub(super) struct Turns {
     server_seen: bool,
     fresh: bool,
     doubtful: bool,
+    /// The client went on without its answer, as far as is known.
+    suspect: bool,
     overlapping: bool,
     last: BootNanos,
 }
@@ -50,11 +52,16 @@ impl Turns {
         let paused = chunk.time.0.saturating_sub(self.last.0) >= PAUSE;
         let last = std::mem::replace(&mut self.last, chunk.time);
         self.speaker = Some(chunk.direction);
-        if chunk.direction == Direction::ToClient || !turn || first {
+        if chunk.direction == Direction::ToClient {
+            // Without a gap it is certain that the answer had not come when the client went on.
+            self.overlapping |= std::mem::take(&mut self.suspect) && chunk.gap_before == 0;
+            return None;
+        }
+        if !turn || first {
             return None;
         }
         if !self.doubtful {
-            self.overlapping |= waiting;
+            self.suspect |= waiting;
             return None;
         }
         if self.overlapping && !paused {

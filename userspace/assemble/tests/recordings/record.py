@@ -183,7 +183,7 @@ drop table people;
 """
         shell = ["psql", "-h", "127.0.0.1", "-p", str(recorder.port), "-U", "postgres", "shop", "-f", "-"]
         run(*shell, input=script)
-        recorder.save("psql", "psql: 12 queries and 2 of BEGIN and COMMIT apart; 2 errors: 42703, 23505")
+        recorder.save("psql", "psql: 12 queries; 2 errors: 42703, 23505")
 
         recorder = Recorder(server)
         link = f"host=127.0.0.1 port={recorder.port} user=postgres dbname=shop sslmode=disable"
@@ -248,8 +248,8 @@ def mysql():
                     cursor.execute(f"load data local infile '{rows.name}' into table people")
                     it.ping()
                 it.close()
-            recorder.save("pymysql", "pymysql: SET AUTOCOMMIT (and what the driver sends at connect) and 9 queries, "
-                          "1 INIT_DB, 1 PING, 1 QUIT; errors 1054, 1062")
+            recorder.save("pymysql", "pymysql: SET NAMES of the driver, 10 queries (one of 3 statements), 1 INIT_DB, 1 PING; "
+                          "errors 1054, 1062")
 
             recorder = Recorder(("127.0.0.1", port))
             client = ["mariadb", "--no-defaults", "-h", "127.0.0.1", "-P", str(recorder.port), "-uroot", "--skip-ssl", "shop"]

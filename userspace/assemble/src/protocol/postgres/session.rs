@@ -48,6 +48,8 @@ pub(super) struct State {
     backslash: Backslash,
     /// When the messages began that lead to the next `Execute`.
     unit: Option<BootNanos>,
+    /// What was bound and not executed since then.
+    bound: Option<Asked>,
     /// The server skips what comes before the next `Sync`.
     skipping: bool,
     /// The server takes the data of a COPY, and no `Sync`.
@@ -86,8 +88,12 @@ impl Session for State {
     fn settle(&mut self, end: BootNanos, answered: bool, exchanges: &mut Vec<Exchange>) {
         self.skipping = false;
         self.copying = false;
-        while let Some(waiting) = self.waiting.pop_front() {
-            self.emit(waiting, Outcome::plain(end, answered), exchanges);
+        // The `Execute` of what was bound is among the bytes that were not captured.
+        if let (Some(start), Some(asked)) = (self.unit.take(), self.bound.take()) {
+            self.waiting.push_back(Waiting::Execute { start, asked });
+        }
+        while !self.waiting.is_empty() {
+            self.finish_front(Outcome::plain(end, answered), exchanges);
         }
     }
 
@@ -162,6 +168,7 @@ impl State {
             b'B' => self.bind(body, message.start),
             b'E' => {
                 let start = self.unit.take().unwrap_or(message.start);
+                self.bound = None;
                 let portal = message::text(body).and_then(|(portal, _)| self.portals.get(portal));
                 let asked = portal.map_or(Asked::Unknown, Asked::Statement);
                 if self.skipping {
@@ -176,7 +183,7 @@ impl State {
                 None => {}
             },
             b'S' => {
-                self.unit = None;
+                (self.unit, self.bound) = (None, None);
                 if !self.copying {
                     self.skipping = false;
                     self.push(Waiting::Sync, exchanges);
@@ -196,6 +203,10 @@ impl State {
         let (text, whole) = message::text(rest).map_or((rest, false), |(text, _)| (text, true));
         self.forget_by_sql(text);
         let statement = self.statement(text, whole);
+        // An unnamed one is made to be executed at once.
+        if name.is_empty() {
+            self.bound = Some(Asked::Statement(statement.clone()));
+        }
         let before = self.statements.put(name.into(), statement.clone());
         self.push(Waiting::Parse { start, name: name.into(), statement, before }, exchanges);
     }
@@ -203,7 +214,9 @@ impl State {
     fn bind(&mut self, body: &[u8], start: BootNanos) {
         self.unit.get_or_insert(start);
         let Some((portal, rest)) = message::text(body) else { return };
-        match message::text(rest).and_then(|(name, _)| self.statements.get(name)) {
+        let statement = message::text(rest).and_then(|(name, _)| self.statements.get(name));
+        self.bound = Some(statement.clone().map_or(Asked::Unknown, Asked::Statement));
+        match statement {
             Some(statement) => drop(self.portals.put(portal.into(), statement)),
             None => self.portals.remove(portal),
         }

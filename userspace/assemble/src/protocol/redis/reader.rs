@@ -213,7 +213,7 @@ impl Reader {
             // Redis passes over empty lines between commands.
             return if is_command && at_top { Ok(()) } else { Err(Nonsense) };
         };
-        if is_command && (*kind == b'*') != at_top {
+        if is_command && !(at_top && *kind == b'*') {
             return if at_top { self.inline(line, time, sink) } else { self.argument(*kind, rest) };
         }
         match kind {
