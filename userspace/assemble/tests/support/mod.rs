@@ -118,3 +118,25 @@ pub fn written(exchange: &Exchange) -> String {
     }
     text
 }
+
+/// An exchange in one line: name, text or type, code; `?` for one without an answer.
+pub fn brief(exchange: &Exchange) -> String {
+    let told = ["db.query.text", "dns.question.name", "db.response.status_code", "error.type"];
+    let mut words: Vec<String> = vec![exchange.name.to_string()];
+    words.extend(told.iter().filter_map(|name| attribute(exchange, name)));
+    words.dedup();
+    let answer = if exchange.answered { "" } else { " ?" };
+    format!("{}{answer}", words.join(" | "))
+}
+
+/// Bytes of one direction after the other, a millisecond apart.
+pub fn talk<'a>(pieces: &[(Direction, &'a [u8])]) -> Vec<Chunk<'a>> {
+    let chunk = |(index, (direction, bytes)): (usize, &(Direction, &'a [u8]))| Chunk {
+        direction: *direction,
+        time: BootNanos((index as u64 + 1) * 1_000_000),
+        gap_before: 0,
+        bytes,
+        cut: 0,
+    };
+    pieces.iter().enumerate().map(chunk).collect()
+}
