@@ -2,7 +2,7 @@
 //!
 //! Give it what both sides said so far; get a protocol, "not yet", or "none of ours". Nothing is assumed from ports.
 
-use crate::protocol::{Options, Parser, http1, http2};
+use crate::protocol::{Options, Parser, dns, http1, http2, mysql, postgres, redis};
 
 /// What a connection's packets carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -57,7 +57,14 @@ pub struct Protocol {
 }
 
 /// All protocols; what is recognized by more bytes comes first.
-pub static PROTOCOLS: &[&Protocol] = &[&http2::PROTOCOL, &http1::PROTOCOL];
+pub static PROTOCOLS: &[&Protocol] = &[
+    &http2::PROTOCOL,
+    &http1::PROTOCOL,
+    &postgres::PROTOCOL,
+    &mysql::PROTOCOL,
+    &redis::PROTOCOL,
+    &dns::PROTOCOL,
+];
 
 /// What is known of a connection's protocol.
 #[derive(Clone, Copy, Debug)]

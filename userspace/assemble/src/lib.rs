@@ -11,4 +11,5 @@ pub mod infer;
 pub mod protocol;
 pub mod route;
 pub mod span;
+pub mod sql;
 pub mod trace_context;

@@ -2,10 +2,18 @@
 //!
 //! A protocol is one file below this module with its tests, and one line in [`PROTOCOLS`](crate::infer::PROTOCOLS).
 
-mod grpc;
-mod http;
+pub mod dns;
 pub mod http1;
 pub mod http2;
+pub mod mysql;
+pub mod postgres;
+pub mod redis;
+
+mod database;
+mod frame;
+mod grpc;
+mod http;
+mod turns;
 
 use std::borrow::Cow;
 use std::ops::Add;
@@ -111,6 +119,9 @@ pub struct Lost {
     pub requests_dropped: u64,
     /// Answers without a request that was seen.
     pub unmatched: u64,
+    /// Connections that went over to TLS or compression, or to another protocol (replication): nothing of them is
+    /// understood from there on.
+    pub unreadable: u64,
 }
 
 impl Add for Lost {
@@ -122,6 +133,7 @@ impl Add for Lost {
             malformed: self.malformed + other.malformed,
             requests_dropped: self.requests_dropped + other.requests_dropped,
             unmatched: self.unmatched + other.unmatched,
+            unreadable: self.unreadable + other.unreadable,
         }
     }
 }

@@ -39,6 +39,8 @@ counters! {
         request_dropped,
         /// Answers without a request that was seen
         answer_unmatched,
+        /// Connections that went over to TLS, compression or another protocol
+        connection_unreadable,
     }
 }
 
@@ -64,6 +66,7 @@ impl DecodeCounters {
             message_malformed: counters.lost.malformed,
             request_dropped: counters.lost.requests_dropped,
             answer_unmatched: counters.lost.unmatched,
+            connection_unreadable: counters.lost.unreadable,
         }
     }
 
