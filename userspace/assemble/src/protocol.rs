@@ -141,7 +141,46 @@ impl Add for Lost {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::infer::{Protocol, Transport};
     use crate::span::Value;
+
+    /// Bytes from the client.
+    pub(crate) fn to_server(time: u64, text: &str) -> Chunk<'_> {
+        let direction = Direction::ToServer;
+        Chunk { direction, time: BootNanos(time), gap_before: 0, bytes: text.as_bytes(), cut: 0 }
+    }
+
+    /// Bytes from the server.
+    pub(crate) fn to_client(time: u64, text: &str) -> Chunk<'_> {
+        Chunk { direction: Direction::ToClient, ..to_server(time, text) }
+    }
+
+    /// The same behind a gap.
+    pub(crate) fn gap(bytes: u64, chunk: Chunk<'_>) -> Chunk<'_> {
+        Chunk { gap_before: bytes, ..chunk }
+    }
+
+    /// The same bytes, each in a chunk of its own.
+    pub(crate) fn byte_by_byte<'a>(chunks: &[Chunk<'a>]) -> Vec<Chunk<'a>> {
+        let bytes = |chunk: &Chunk<'a>| {
+            let chunk = *chunk;
+            chunk.bytes.chunks(1).map(move |bytes| Chunk { bytes, ..chunk })
+        };
+        chunks.iter().flat_map(bytes).collect()
+    }
+
+    /// The exchanges of a connection of these chunks, which ends at a time if there is one, each as a line.
+    pub(crate) fn play(protocol: &Protocol, chunks: &[Chunk<'_>], end: Option<u64>) -> (Vec<String>, Lost) {
+        let mut parser = (protocol.parser)(Transport::Stream, &Options::default());
+        let mut exchanges = Vec::new();
+        for chunk in chunks {
+            parser.data(*chunk, &mut exchanges);
+        }
+        if let Some(end) = end {
+            parser.end(BootNanos(end), &mut exchanges);
+        }
+        (exchanges.iter().map(line).collect(), parser.lost())
+    }
 
     /// An exchange as one line: `START..END NAME ATTRIBUTE=VALUE... [unanswered] [client:error] [server:error]`.
     pub(crate) fn line(exchange: &Exchange) -> String {

@@ -134,7 +134,7 @@ impl Http1 {
             Some(Found::End) => {}
             Some(Found::Nonsense) => {
                 self.lost.malformed += 1;
-                self.lose(direction, out);
+                self.lose(direction, time, out);
             }
         }
         taken
@@ -165,23 +165,24 @@ impl Http1 {
             _ => {}
         }
         if !fits {
-            self.lose(direction, out);
+            self.lose(direction, time, out);
         }
     }
 
     /// The place in a direction is lost.
-    fn lose(&mut self, direction: Direction, out: &mut Vec<Exchange>) {
+    fn lose(&mut self, direction: Direction, time: BootNanos, out: &mut Vec<Exchange>) {
         self.side(direction).lose();
         self.unsure = true;
         self.answers_lost |= direction == Direction::ToClient;
         if self.pending.len() > 1 {
-            self.give_up(out);
+            self.give_up(time, out);
         }
     }
 
     /// Which answer belongs to which request is not known any more.
-    fn give_up(&mut self, out: &mut Vec<Exchange>) {
-        while !self.pending.is_empty() {
+    fn give_up(&mut self, time: BootNanos, out: &mut Vec<Exchange>) {
+        while let Some(front) = self.pending.front_mut() {
+            front.last = time;
             self.finish(false, out);
         }
         self.mode = Mode::Unmatched;
@@ -198,11 +199,14 @@ impl Http1 {
     fn request(&mut self, bytes: &[u8], whole: bool, time: BootNanos, out: &mut Vec<Exchange>) {
         let Some((request, switch, body)) = head::request(bytes) else {
             self.lost.malformed += 1;
-            return self.lose(Direction::ToServer, out);
+            return self.lose(Direction::ToServer, time, out);
         };
         if self.answers_lost && self.pending.len() == 1 {
             // Its answer, or the rest of it, went by in the gap: a client that does not pipeline has it.
             let seen = self.pending.front().is_some_and(|front| front.response.is_some());
+            if let Some(front) = self.pending.front_mut().filter(|_| !seen) {
+                front.last = time;
+            }
             self.finish(seen, out);
         }
         if self.pending.len() >= MAX_PENDING {
@@ -214,23 +218,23 @@ impl Http1 {
         let start = self.client.start();
         self.pending.push_back(Pending { request, switch, start, response: None, last: time });
         if self.unsure && self.pending.len() > 1 {
-            return self.give_up(out);
+            return self.give_up(time, out);
         }
         self.client.body(body);
         if !whole {
-            self.lose(Direction::ToServer, out);
+            self.lose(Direction::ToServer, time, out);
         }
     }
 
     fn response(&mut self, bytes: &[u8], whole: bool, time: BootNanos, out: &mut Vec<Exchange>) {
         let Some(head) = head::response(bytes) else {
             self.lost.malformed += 1;
-            return self.lose(Direction::ToClient, out);
+            return self.lose(Direction::ToClient, time, out);
         };
         self.answers_lost = false;
         if head.response.is_interim() {
             if !whole {
-                self.lose(Direction::ToClient, out);
+                self.lose(Direction::ToClient, time, out);
             }
             return;
         }
@@ -243,7 +247,7 @@ impl Http1 {
             self.server.body(head.body);
             self.server.doubt();
             if !whole {
-                self.lose(Direction::ToClient, out);
+                self.lose(Direction::ToClient, time, out);
             }
             return;
         };
@@ -259,7 +263,7 @@ impl Http1 {
             self.answered(out);
         }
         if !whole {
-            self.lose(Direction::ToClient, out);
+            self.lose(Direction::ToClient, time, out);
         }
     }
 

@@ -187,7 +187,8 @@ impl Side {
         if found {
             self.state = State::Header;
         }
-        found
+        // Where nothing was read before, nothing was lost.
+        found && self.start != BootNanos::default()
     }
 
     /// Takes bytes up to what happens; says how many.
