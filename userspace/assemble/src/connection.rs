@@ -388,3 +388,6 @@ impl Held {
 fn head(bytes: &[u8]) -> &[u8] {
     bytes.get(..MAX_OPENING).unwrap_or(bytes)
 }
+
+#[cfg(test)]
+mod tests;

@@ -55,21 +55,23 @@ fn recognize(transport: Transport, opening: Opening<'_>) -> Verdict {
 }
 
 fn recognize_message(transport: Transport, answers: bool, bytes: &[u8]) -> Verdict {
-    let message = match (transport, bytes) {
+    let (message, is_whole) = match (transport, bytes) {
         (_, []) | (Transport::Stream, [_]) => return Verdict::NotYet,
-        (Transport::Datagram, message) => message,
-        (Transport::Stream, [high, low, message @ ..]) => {
+        (Transport::Datagram, message) => (message, true),
+        (Transport::Stream, [high, low, rest @ ..]) => {
             let length = usize::from(u16::from_be_bytes([*high, *low]));
-            match message.get(..length) {
-                _ if length < message::HEADER => return Verdict::No,
-                Some(message) => message,
-                None => return Verdict::NotYet,
+            if length < message::HEADER {
+                return Verdict::No;
             }
+            rest.get(..length).map_or((rest, false), |message| (message, true))
         }
     };
-    let packet = Packet::read(message, true);
-    let fits = packet.is_some_and(|packet| packet.is_answer == answers && packet.question.is_some());
-    if fits { Verdict::Yes } else { Verdict::No }
+    match Packet::read(message, is_whole) {
+        Some(packet) if packet.is_answer == answers && packet.question.is_some() && is_whole => Verdict::Yes,
+        Some(packet) if packet.is_answer == answers && !is_whole => Verdict::NotYet,
+        None if !is_whole && message.len() < message::HEADER => Verdict::NotYet,
+        _ => Verdict::No,
+    }
 }
 
 /// The parser of one UDP socket's packets with one server: each chunk is a datagram.
