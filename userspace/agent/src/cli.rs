@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use descry_assemble::route::Pattern;
 use descry_export::format::Format;
 use descry_telemetry::{Counters, LogFormat, Logging, OwnTelemetry};
 
@@ -44,6 +45,8 @@ pub struct Own {
 pub enum Command {
     /// Where does a program spend its time: stacks by sampling
     Profile(Box<ProfileArgs>),
+    /// Requests from a capture file (pcap, pcapng): HTTP, gRPC and more, as spans
+    Decode(DecodeArgs),
     /// What this kernel and these rights allow, hook by hook
     Doctor(DoctorArgs),
 }
@@ -159,6 +162,27 @@ pub struct ProfileArgs {
     /// Whether to show inlined functions
     #[arg(long, value_enum, default_value = "yes")]
     pub inlines: YesNo,
+}
+
+/// `descry decode`.
+#[derive(Debug, Args)]
+pub struct DecodeArgs {
+    /// The capture; -: stdin
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// text: a line a request, a row a kind of request at the end; json: a line a span, and one with the sums
+    #[arg(long, value_enum, default_value = "text")]
+    pub format: StatsFormat,
+    /// Where to write; without: stdout
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Only this protocol; may be given several times
+    #[arg(long = "protocol", value_name = "NAME")]
+    pub protocols: Vec<String>,
+    /// Name HTTP requests by this route, like /users/{name}/* ; may be given several times, the first that fits counts.
+    /// Paths that none fits are named by themselves, with what looks like an id as {id}
+    #[arg(long = "route", value_name = "PATTERN")]
+    pub routes: Vec<Pattern>,
 }
 
 /// `descry doctor`.

@@ -3,6 +3,7 @@
 
 mod cli;
 mod counted;
+mod decode;
 mod doctor;
 mod failure;
 mod measure;
@@ -34,6 +35,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let telemetry = cli.own.start()?;
     let result = match &cli.command {
         Command::Profile(arguments) => profile::run(arguments, telemetry.counters()),
+        Command::Decode(arguments) => decode::run(arguments, telemetry.counters()),
         Command::Doctor(arguments) => doctor::run(arguments),
     };
     telemetry.end();
