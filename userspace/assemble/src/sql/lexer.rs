@@ -297,9 +297,14 @@ impl<'a> Lexer<'a> {
         while self.peek(0).is_some_and(is_tag) {
             self.at += 1;
         }
-        if self.peek(0) != Some(b'$') {
-            self.at = begin + 1;
-            return Kind::Sign('$');
+        match self.peek(0) {
+            Some(b'$') => {}
+            // Of a text that is cut off, this may be the beginning of a tag.
+            None => return Kind::Sign('$'),
+            Some(_) => {
+                self.at = begin + 1;
+                return Kind::Sign('$');
+            }
         }
         self.at += 1;
         let tag = self.text.get(begin..self.at).unwrap_or_default();
