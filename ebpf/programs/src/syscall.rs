@@ -7,7 +7,6 @@
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::cty::c_void;
-use aya_ebpf::helpers::bpf_get_current_pid_tgid;
 use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_probe_read_user_str};
 use aya_ebpf::programs::RawTracePointContext;
 use descry_abi::counter::Counter;
@@ -32,7 +31,7 @@ use crate::scope;
 /// The kernel's own id of the running thread.
 #[inline(always)]
 fn thread() -> u32 {
-    bpf_get_current_pid_tgid() as u32
+    task::current_thread()
 }
 
 #[inline(always)]

@@ -126,16 +126,27 @@ impl Task {
     }
 }
 
-/// Whether the running task is in a system call of the 32-bit interface. A load from the task itself, which the verifier
-/// allows for a known offset: a tenth of the cost of a helper.
+/// A word of the running task, loaded from the task itself, which the verifier allows for a known offset: a tenth of the cost
+/// of a helper that copies it.
+#[inline(always)]
+fn current_word(offset: u32) -> u32 {
+    // SAFETY: the helper has no preconditions and gives a valid task; the kernel handles faults of such loads.
+    unsafe {
+        let task = bpf_get_current_task_btf() as *const u8;
+        task.add(offset as usize).cast::<u32>().read_volatile()
+    }
+}
+
+/// The kernel's own id of the running thread.
+#[inline(always)]
+pub fn current_thread() -> u32 {
+    current_word(TASK_PID.load())
+}
+
+/// Whether the running task is in a system call of the 32-bit interface.
 #[inline(always)]
 pub fn in_compat_call() -> bool {
-    // SAFETY: the helper has no preconditions and gives a valid task; the kernel handles faults of such loads.
-    let word = unsafe {
-        let task = bpf_get_current_task_btf() as *const u8;
-        task.add(TASK_INTERFACE.load() as usize).cast::<u32>().read_volatile()
-    };
-    word & registers::COMPAT_CALL != 0
+    current_word(TASK_INTERFACE.load()) & registers::COMPAT_CALL != 0
 }
 
 /// A pointer argument of a raw tracepoint.
