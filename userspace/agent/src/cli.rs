@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use descry_export::format::Format;
+use descry_export::syscall::SyscallFormat;
 use descry_telemetry::{Counters, LogFormat, Logging, OwnTelemetry};
 
 use crate::counted;
@@ -44,6 +45,8 @@ pub struct Own {
 pub enum Command {
     /// Where does a program spend its time: stacks by sampling
     Profile(Box<ProfileArgs>),
+    /// Which system calls does a program make: how often, how long, with which errors
+    Syscalls(Box<SyscallsArgs>),
     /// What this kernel and these rights allow, hook by hook
     Doctor(DoctorArgs),
 }
@@ -159,6 +162,20 @@ pub struct ProfileArgs {
     /// Whether to show inlined functions
     #[arg(long, value_enum, default_value = "yes")]
     pub inlines: YesNo,
+}
+
+/// `descry syscalls`.
+#[derive(Debug, Args)]
+pub struct SyscallsArgs {
+    /// Whom to measure, how long, and where it goes.
+    #[command(flatten)]
+    pub measure: MeasureArgs,
+    /// Also list each call that takes at least this long (like 500us, 10ms, 1s), with arguments, result and stack
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub slower_than: Option<Duration>,
+    /// text or json; without: json if FILE ends in .json, else text
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<SyscallFormat>,
 }
 
 /// `descry doctor`.

@@ -9,6 +9,7 @@ mod measure;
 mod output;
 mod profile;
 mod stop;
+mod syscalls;
 mod target;
 
 use std::process::ExitCode;
@@ -34,6 +35,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let telemetry = cli.own.start()?;
     let result = match &cli.command {
         Command::Profile(arguments) => profile::run(arguments, telemetry.counters()),
+        Command::Syscalls(arguments) => syscalls::run(arguments, telemetry.counters()),
         Command::Doctor(arguments) => doctor::run(arguments),
     };
     telemetry.end();

@@ -17,8 +17,8 @@ use crate::memory::give_memory_back;
 use crate::{ProbeError, Tables, doctor, offsets, possible_cpus};
 
 pub use sampling::{Sampler, Sampling};
-pub use syscalls::{SyscallCount, Syscalls};
 use syscalls::SyscallMaps;
+pub use syscalls::{SyscallCount, Syscalls};
 
 /// The kernel side, built for this architecture.
 static OBJECT: &[u8] = include_bytes_aligned!(env!("DESCRY_EBPF_OBJECT"));

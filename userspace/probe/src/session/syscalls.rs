@@ -11,8 +11,8 @@ use descry_decode::ids::Tgid;
 use tracing::debug;
 
 use super::{Session, raw_program, take};
-use crate::error::chain;
 use crate::ProbeError;
+use crate::error::chain;
 
 /// How system calls are measured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,12 +141,10 @@ impl Session {
     pub fn attach_syscalls(&mut self) -> Result<(), ProbeError> {
         let exit = if self.has_loop { EXIT } else { EXIT_WITHOUT_LOOP };
         for (program, tracepoint) in [(exit, "sys_exit")].into_iter().chain(BESIDE) {
-            raw_program(&mut self.ebpf, program)?.attach(tracepoint).map_err(|error| {
-                ProbeError::Attach {
-                    program,
-                    target: format!("tracepoint {tracepoint}"),
-                    reason: chain(&error),
-                }
+            raw_program(&mut self.ebpf, program)?.attach(tracepoint).map_err(|error| ProbeError::Attach {
+                program,
+                target: format!("tracepoint {tracepoint}"),
+                reason: chain(&error),
             })?;
         }
         Ok(())
@@ -188,18 +186,19 @@ impl Session {
         let maps = self.syscalls.as_ref().ok_or(ProbeError::Missing { name: OTHERS })?;
         for row in 0..OTHER_ROWS as u32 {
             let parts = maps.others.get(&row, 0).map_err(ProbeError::map(OTHERS))?;
-            parts.iter().for_each(|part| tell(SyscallCount::Others { blocking: row == 1, durations: &part.0 }));
+            parts
+                .iter()
+                .for_each(|part| tell(SyscallCount::Others { blocking: row == 1, durations: &part.0 }));
         }
         Ok(())
     }
 
-    /// The calls that threads are in now.
-    pub fn syscalls_in_flight(&self) -> Result<Vec<ThreadCall>, ProbeError> {
+    /// The threads that made a call, each with the one that it is in now; one that is in none has a `start` of 0.
+    pub fn syscall_threads(&self) -> Result<Vec<ThreadCall>, ProbeError> {
         let maps = self.syscalls.as_ref().ok_or(ProbeError::Missing { name: THREADS })?;
         let threads = distinct(maps.threads.keys(), |thread| thread, |_| true, THREADS)?;
         // A thread may have ended meanwhile.
-        let calls = threads.iter().filter_map(|thread| maps.threads.get(thread, 0).ok());
-        Ok(calls.map(|call| call.0).filter(|call| call.start != 0).collect())
+        Ok(threads.iter().filter_map(|thread| maps.threads.get(thread, 0).ok()).map(|call| call.0).collect())
     }
 }
 
