@@ -67,12 +67,24 @@ pub struct SyscallTraits {
     pub path: u8,
     /// 1: it waits for others, it does no work.
     pub blocking: u8,
-    /// 1: it gives back what an interrupted call had given, so its result says nothing of itself.
-    pub restores: u8,
+    /// Whether the registers afterwards are those of other code: a [`Replaces`].
+    pub replaces: u8,
     /// 1: a child returns from it too, which has not called it.
     pub forks: u8,
 }
 const _: () = assert!(size_of::<SyscallTraits>() == 4);
+
+/// Whether the registers after a call are those of other code than that which called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Replaces {
+    /// They never are.
+    Never = 0,
+    /// They are if it succeeds: execve.
+    OnSuccess = 1,
+    /// They always are, and so is the result: rt_sigreturn gives back those of the code that a signal interrupted.
+    Always = 2,
+}
 
 /// What follows the frames in a record of [`EventKind::SlowCall`](crate::event::EventKind::SlowCall): this, then
 /// `path_len` bytes of path, filled up with anything to a multiple of 8.

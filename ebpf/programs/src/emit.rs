@@ -40,7 +40,9 @@ pub fn stack(state: *const State) {
 pub fn slow_call(state: *const State, more: u64) {
     // SAFETY: as in `stack`.
     let frames = unsafe { u64::from((*state).header.kernel_frames) + u64::from((*state).header.user_frames) };
-    if frames > (MAX_KERNEL_FRAMES + MAX_USER_FRAMES) as u64 || more > (size_of::<SlowCall>() + PATH_BYTES) as u64 {
+    if frames > (MAX_KERNEL_FRAMES + MAX_USER_FRAMES) as u64
+        || more > (size_of::<SlowCall>() + PATH_BYTES) as u64
+    {
         return;
     }
     let words = (size_of::<SampleHeader>() + more as usize) / 8 + frames as usize;

@@ -10,7 +10,9 @@ use descry_abi::limits::{
     CHUNK_SLOTS, FRAME_SLOTS, MAX_PROCESSES, MAX_SCOPE, MEMO_SLOTS, STACK_COPY_BYTES, WINDOW_WORDS,
 };
 use descry_abi::scope::ExecutableKey;
-use descry_abi::syscall::{CallKey, ErrorKey, OTHER_ROWS, SyscallTraits, TRAIT_SLOTS, ThreadCall, Unreturned};
+use descry_abi::syscall::{
+    CallKey, ErrorKey, OTHER_ROWS, SyscallTraits, TRAIT_SLOTS, ThreadCall, Unreturned,
+};
 use descry_abi::unwind::Process;
 
 use crate::registers::Registers;
@@ -143,7 +145,11 @@ pub static SYSCALL_THREADS: HashMap<u32, ThreadCall, 64, NO_PREALLOC> = HashMap:
 #[btf_map]
 pub static SYSCALL_ROWS: PerCpuHashMap<CallKey, Histogram, 64, NO_PREALLOC> = PerCpuHashMap::new();
 
-/// Calls for which `SYSCALL_ROWS` had no room: work, then blocking waits. Written by `syscall`.
+/// The same, allocated beforehand: for rows that could not be made in `SYSCALL_ROWS`. A row may be in both; they add up.
+#[btf_map]
+pub static SYSCALL_SPARE_ROWS: PerCpuHashMap<CallKey, Histogram, 1> = PerCpuHashMap::new();
+
+/// Calls for which neither had room: work, then blocking waits. Written by `syscall`.
 #[btf_map]
 pub static SYSCALL_OTHERS: PerCpuArray<Histogram, OTHER_ROWS> = PerCpuArray::new();
 

@@ -167,7 +167,8 @@ pub fn saved_start(scratch: *mut Registers) -> Option<Start> {
 #[inline(always)]
 pub fn call_number(registers: u64) -> Option<u32> {
     // SAFETY: bpf_probe_read_kernel checks the address and fails on a bad one.
-    unsafe { aya_ebpf::helpers::bpf_probe_read_kernel((registers + arch::CALL_NUMBER as u64) as *const u32) }.ok()
+    unsafe { aya_ebpf::helpers::bpf_probe_read_kernel((registers + arch::CALL_NUMBER as u64) as *const u32) }
+        .ok()
 }
 
 /// The arguments of that call, with `scratch` as filled by [`saved_start`].

@@ -14,19 +14,20 @@ use descry_abi::event::EventKind;
 use descry_abi::histogram::{BUCKETS, Histogram, bucket};
 use descry_abi::limits::{MAX_KERNEL_FRAMES, MAX_USER_FRAMES};
 use descry_abi::syscall::{
-    COMPAT, CallKey, ErrorKey, MAX_ERRNO, PATH_BYTES, SlowCall, SyscallTraits, TRAIT_SLOTS, ThreadCall, Unreturned,
+    COMPAT, CallKey, ErrorKey, MAX_ERRNO, PATH_BYTES, Replaces, SlowCall, SyscallTraits, TRAIT_SLOTS,
+    ThreadCall, Unreturned,
 };
 
 use crate::config::SLOW_CALL;
 use crate::emit::{self, count};
 use crate::maps::{
-    ProgramKind, SYSCALL_EMPTY, SYSCALL_ERRORS, SYSCALL_OTHERS, SYSCALL_ROWS, SYSCALL_THREADS, SYSCALL_TRAITS,
-    SYSCALL_UNRETURNED, State,
+    ProgramKind, SYSCALL_EMPTY, SYSCALL_ERRORS, SYSCALL_OTHERS, SYSCALL_ROWS, SYSCALL_SPARE_ROWS,
+    SYSCALL_THREADS, SYSCALL_TRAITS, SYSCALL_UNRETURNED, State,
 };
 use crate::registers::{self, Hit};
+use crate::scope;
 use crate::stack::{self, Taking, Walk};
 use crate::task::{self, Ids};
-use crate::scope;
 
 /// The kernel's own id of the running thread.
 #[inline(always)]
@@ -95,7 +96,7 @@ pub fn exit(ctx: &RawTracePointContext, walk: Walk) {
         None => count_other(key.number, duration),
     }
     let result: i64 = ctx.arg::<u64>(1) as i64;
-    if (-MAX_ERRNO..0).contains(&result) && traits(key.number).restores == 0 {
+    if (-MAX_ERRNO..0).contains(&result) && traits(key.number).replaces != Replaces::Always as u8 {
         failed(&ErrorKey { call: key, errno: -result as u32 });
     }
     if SLOW_CALL.load() != 0 && duration >= SLOW_CALL.load() {
@@ -122,14 +123,25 @@ fn without_beginning(ctx: &RawTracePointContext) {
 /// This CPU's part of a row, which is made where there is none.
 #[inline(always)]
 fn row(key: CallKey) -> Option<*mut Histogram> {
+    match SYSCALL_ROWS.get_ptr_mut(key) {
+        Some(row) => Some(row),
+        None => new_row(key),
+    }
+}
+
+/// Makes a row. The kernel keeps little memory at hand for that and fetches more a moment later, so there are spare rows.
+#[inline(always)]
+fn new_row(key: CallKey) -> Option<*mut Histogram> {
+    let empty = SYSCALL_EMPTY.get_ptr(0)?;
+    // SAFETY: the pointer was checked by the lookup.
+    let empty = unsafe { &*empty };
+    // Another CPU may have made it meanwhile: then it is there, which is all that counts.
+    let _ = SYSCALL_ROWS.insert(key, empty, BPF_NOEXIST.into());
     if let Some(row) = SYSCALL_ROWS.get_ptr_mut(key) {
         return Some(row);
     }
-    let empty = SYSCALL_EMPTY.get_ptr(0)?;
-    // Another CPU may have made it meanwhile: then it is there, which is all that counts.
-    // SAFETY: the pointer was checked by the lookup.
-    let _ = SYSCALL_ROWS.insert(key, unsafe { &*empty }, BPF_NOEXIST.into());
-    SYSCALL_ROWS.get_ptr_mut(key)
+    let _ = SYSCALL_SPARE_ROWS.insert(key, empty, BPF_NOEXIST.into());
+    SYSCALL_SPARE_ROWS.get_ptr_mut(key)
 }
 
 /// Adds a duration to a histogram that only this CPU writes.
@@ -184,12 +196,8 @@ struct Returned {
 /// Sends a slow call with the stack that made it.
 #[inline(always)]
 fn slow(ctx: &RawTracePointContext, call: &Returned, walk: Walk) {
-    let taking = Taking {
-        program: ProgramKind::Syscall,
-        record: EventKind::SlowCall,
-        weight: call.duration,
-        walk,
-    };
+    let taking =
+        Taking { program: ProgramKind::Syscall, record: EventKind::SlowCall, weight: call.duration, walk };
     let ids = Ids { tgid: call.key.tgid, tid: call.tid };
     let Some(state) = stack::take(&taking, ctx.as_ptr(), ids, Hit::Kernel) else { return };
     // SAFETY: `state` is a per-CPU entry that was checked by its lookup.
@@ -209,9 +217,10 @@ unsafe fn describe(state: *mut State, registers: u64, call: &Returned) -> u64 {
         return 0;
     }
     let arguments = registers::call_arguments(registers, saved);
-    // After execve and rt_sigreturn the registers are those of other code.
-    let is_of_call = registers::call_number(registers) == Some(call.key.number & !COMPAT);
-    let path = if is_of_call { usize::from(traits(call.key.number).path) } else { 0 };
+    let traits = traits(call.key.number);
+    let is_replaced = traits.replaces == Replaces::Always as u8
+        || traits.replaces == Replaces::OnSuccess as u8 && call.result == 0;
+    let path = if is_replaced { 0 } else { usize::from(traits.path) };
     // SAFETY: `frames` was bounded above; FRAME_SLOTS leaves room for the description and the path.
     unsafe {
         let to = (&raw mut (*state).frames).cast::<u64>().add(frames as usize).cast::<SlowCall>();
@@ -228,7 +237,7 @@ unsafe fn describe(state: *mut State, registers: u64, call: &Returned) -> u64 {
             arguments,
             number: call.key.number,
             path_len: path_len as u16,
-            has_arguments: is_of_call.into(),
+            has_arguments: (!is_replaced).into(),
         };
         size_of::<SlowCall>() as u64 + path_len.next_multiple_of(8)
     }

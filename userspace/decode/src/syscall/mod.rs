@@ -8,7 +8,7 @@ mod signatures;
 
 use std::borrow::Cow;
 
-use descry_abi::syscall::{COMPAT, MAX_ERRNO, SyscallTraits, TRAIT_SLOTS};
+use descry_abi::syscall::{COMPAT, MAX_ERRNO, Replaces, SyscallTraits, TRAIT_SLOTS};
 use syscalls::{Errno, aarch64, arm, x86, x86_64};
 
 use crate::ids::SyscallNumber;
@@ -155,12 +155,20 @@ pub fn traits() -> Vec<(u32, SyscallTraits)> {
             let traits = SyscallTraits {
                 path: signatures::path_argument(&name),
                 blocking: is_blocking(&name).into(),
-                restores: (name == "rt_sigreturn").into(),
+                replaces: replaces(&name) as u8,
                 forks: matches!(&*name, "clone" | "clone3" | "fork" | "vfork").into(),
             };
             (traits != SyscallTraits::default()).then_some((number, traits))
         })
         .collect()
+}
+
+fn replaces(name: &str) -> Replaces {
+    match name {
+        "execve" | "execveat" => Replaces::OnSuccess,
+        "rt_sigreturn" => Replaces::Always,
+        _ => Replaces::Never,
+    }
 }
 
 #[cfg(test)]
@@ -213,10 +221,16 @@ mod tests {
             traits.iter().find(|(number, _)| is_it(*number)).map(|(_, traits)| *traits)
         };
         assert_eq!(of("openat"), Some(SyscallTraits { path: 2, ..SyscallTraits::default() }));
-        assert_eq!(of("execve"), Some(SyscallTraits { path: 1, ..SyscallTraits::default() }));
+        assert_eq!(
+            of("execve"),
+            Some(SyscallTraits { path: 1, replaces: Replaces::OnSuccess as u8, ..SyscallTraits::default() })
+        );
         assert_eq!(of("futex"), Some(SyscallTraits { blocking: 1, ..SyscallTraits::default() }));
         assert_eq!(of("clone"), Some(SyscallTraits { forks: 1, ..SyscallTraits::default() }));
-        assert_eq!(of("rt_sigreturn"), Some(SyscallTraits { restores: 1, ..SyscallTraits::default() }));
+        assert_eq!(
+            of("rt_sigreturn"),
+            Some(SyscallTraits { replaces: Replaces::Always as u8, ..SyscallTraits::default() })
+        );
         assert_eq!(of("read"), None);
     }
 }

@@ -172,11 +172,10 @@ fn slow_calls(slow: &[SlowSyscall], out: &mut dyn Write, style: TableStyle) -> i
         let mark = if call.blocking { "  [blocking]" } else { "" };
         writeln!(
             out,
-            "{start}  {:>9}  {} {}({}){mark}  {}",
+            "{start}  {:>9}  {}{}{mark}  {}",
             duration(call.duration),
             process(&call.process),
-            printable(&call.thread),
-            call.tid,
+            thread(call),
             printable(&invocation(call)),
         )?;
         for frame in call.stack.iter().take(MAX_FRAMES) {
@@ -189,6 +188,14 @@ fn slow_calls(slow: &[SlowSyscall], out: &mut dyn Write, style: TableStyle) -> i
         }
     }
     Ok(())
+}
+
+/// The thread, if it is not its process's first.
+fn thread(call: &SlowSyscall) -> String {
+    if call.tid.0 == call.process.0.0 {
+        return String::new();
+    }
+    format!(" {}({})", printable(&call.thread), call.tid)
 }
 
 /// `read(fd=3</etc/passwd>, buf=0x7f00, count=4096) = -1 EINTR`.

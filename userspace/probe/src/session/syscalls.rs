@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use aya::maps::{Array, HashMap, MapData, MapKeys, PerCpuArray, PerCpuHashMap};
 use aya::{Ebpf, EbpfLoader, Pod};
 use descry_abi::histogram::Histogram;
-use descry_abi::limits::{MAX_SYSCALL_ERRORS, MAX_SYSCALL_MEMORY, MAX_SYSCALL_ROWS, MAX_SYSCALL_THREADS};
+use descry_abi::limits::{
+    MAX_SYSCALL_ERRORS, MAX_SYSCALL_MEMORY, MAX_SYSCALL_ROWS, MAX_SYSCALL_THREADS, SPARE_SYSCALL_ROWS,
+};
 use descry_abi::syscall::{CallKey, ErrorKey, OTHER_ROWS, SyscallTraits, ThreadCall, Unreturned};
 use descry_decode::ids::Tgid;
 use tracing::debug;
@@ -67,6 +69,7 @@ pods! {
 
 const THREADS: &str = "SYSCALL_THREADS";
 const ROWS: &str = "SYSCALL_ROWS";
+const SPARE_ROWS: &str = "SYSCALL_SPARE_ROWS";
 const ERRORS: &str = "SYSCALL_ERRORS";
 const UNRETURNED: &str = "SYSCALL_UNRETURNED";
 const OTHERS: &str = "SYSCALL_OTHERS";
@@ -76,6 +79,7 @@ const TRAITS: &str = "SYSCALL_TRAITS";
 pub(super) struct SyscallMaps {
     threads: HashMap<MapData, u32, InFlight>,
     rows: PerCpuHashMap<MapData, Call, Durations>,
+    spare_rows: PerCpuHashMap<MapData, Call, Durations>,
     errors: PerCpuHashMap<MapData, Failure, u64>,
     unreturned: PerCpuHashMap<MapData, Call, Never>,
     others: PerCpuArray<MapData, Durations>,
@@ -89,6 +93,7 @@ pub(super) fn set_sizes(loader: &mut EbpfLoader<'_>, cpus: u32) {
     loader
         .map_max_entries(THREADS, MAX_SYSCALL_THREADS)
         .map_max_entries(ROWS, (rows as u32).min(MAX_SYSCALL_ROWS))
+        .map_max_entries(SPARE_ROWS, SPARE_SYSCALL_ROWS)
         .map_max_entries(ERRORS, MAX_SYSCALL_ERRORS)
         .map_max_entries(UNRETURNED, MAX_SYSCALL_ERRORS);
 }
@@ -103,6 +108,7 @@ impl SyscallMaps {
         Ok(Self {
             threads: take(ebpf, THREADS)?.try_into().map_err(ProbeError::map(THREADS))?,
             rows: take(ebpf, ROWS)?.try_into().map_err(ProbeError::map(ROWS))?,
+            spare_rows: take(ebpf, SPARE_ROWS)?.try_into().map_err(ProbeError::map(SPARE_ROWS))?,
             errors: take(ebpf, ERRORS)?.try_into().map_err(ProbeError::map(ERRORS))?,
             unreturned: take(ebpf, UNRETURNED)?.try_into().map_err(ProbeError::map(UNRETURNED))?,
             others: take(ebpf, OTHERS)?.try_into().map_err(ProbeError::map(OTHERS))?,
@@ -159,13 +165,13 @@ impl Session {
     ) -> Result<(), ProbeError> {
         let maps = self.syscalls.as_mut().ok_or(ProbeError::Missing { name: ROWS })?;
         let wants = |call: &CallKey| wanted(Tgid(call.tgid));
-        for key in distinct(maps.rows.keys(), |Call(key)| key, wants, ROWS)? {
-            let parts = maps.rows.get(&Call(key), 0).map_err(ProbeError::map(ROWS))?;
-            maps.rows.remove(&Call(key)).map_err(ProbeError::map(ROWS))?;
-            parts
-                .iter()
-                .filter(|part| part.0.count > 0)
-                .for_each(|part| tell(SyscallCount::Returned(key, &part.0)));
+        for (rows, map) in [(&mut maps.rows, ROWS), (&mut maps.spare_rows, SPARE_ROWS)] {
+            for key in distinct(rows.keys(), |Call(key)| key, wants, map)? {
+                let parts = rows.get(&Call(key), 0).map_err(ProbeError::map(map))?;
+                rows.remove(&Call(key)).map_err(ProbeError::map(map))?;
+                let parts = parts.iter().filter(|part| part.0.count > 0);
+                parts.for_each(|part| tell(SyscallCount::Returned(key, &part.0)));
+            }
         }
         let wants_error = |error: &ErrorKey| wants(&error.call);
         for key in distinct(maps.errors.keys(), |Failure(key)| key, wants_error, ERRORS)? {
