@@ -2,8 +2,10 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod counted;
 mod doctor;
 mod failure;
+mod measure;
 mod profile;
 mod stop;
 mod target;

@@ -34,10 +34,10 @@ fn env(name: &str) -> Option<String> {
 impl Output {
     /// Opens what the arguments name: an output that cannot be written fails here, not after the measurement.
     pub fn open(args: &ProfileArgs) -> Result<Self, Failure> {
-        let by_name = args.output.as_deref().and_then(Format::from_path);
+        let by_name = args.measure.output.as_deref().and_then(Format::from_path);
         let format = args.format.or(by_name).unwrap_or(Format::Text);
         let sender = sender(args)?;
-        let destination = match &args.output {
+        let destination = match &args.measure.output {
             Some(path) if path.as_os_str() == "-" => Some(Destination::Stdout),
             Some(path) => Some(open_file(path)?),
             // Who sends and names no format wants nothing written.
@@ -162,7 +162,7 @@ fn open_file(path: &Path) -> Result<Destination, Failure> {
 
 /// Sends where the option or the environment names an endpoint.
 fn sender(args: &ProfileArgs) -> Result<Option<Sender<ExportProfilesServiceRequest>>, Failure> {
-    let settings = match &args.otlp_endpoint {
+    let settings = match &args.measure.otlp_endpoint {
         Some(url) => Settings::with_endpoint(Signal::PROFILES, "--otlp-endpoint", url, env),
         None if Settings::endpoint_is_set(Signal::PROFILES, env) => Settings::from_env(Signal::PROFILES, env),
         None => return Ok(None),
