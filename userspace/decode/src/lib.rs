@@ -8,5 +8,5 @@ mod event;
 pub mod ids;
 mod parse;
 
-pub use event::{Event, Lifecycle, Sample, StackCopy, UnwindEnd};
-pub use parse::{DecodeError, decode};
+pub use event::{Event, Lifecycle, Sample, StackCopy, UnwindEnd, Wait, WaitKind, WaitOf, WaitState};
+pub use parse::{DecodeError, decode, wait_of};
