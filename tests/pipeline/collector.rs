@@ -39,7 +39,9 @@ fn profile() -> Profile {
         cpu: None,
         stack: number,
         count: u64::from(number) + 1,
+        waited: None,
         weight: (u64::from(number) + 1) * 10_000_000,
+        longest: 0,
         timestamps: Vec::new(),
     };
     let process = |tgid: u32| ProfileProcess {

@@ -90,8 +90,10 @@ fn leaves(ctx: &BtfTracePointContext, prev: *mut task_struct, state: u32, now: u
     // SAFETY: the pointer was checked by the lookup. No other CPU writes: the task is neither woken nor switched in before
     // this program ends.
     let times = unsafe { &mut *times };
-    if times.on != 0 {
-        times.cpu += now.wrapping_sub(times.on);
+    // One that came to its CPU while it was being listed is taken to have had it since then.
+    let since = if times.on == 0 { times.out } else { times.on };
+    if since != 0 {
+        times.cpu += now.wrapping_sub(since);
     }
     times.on = 0;
     times.stack = stack;
@@ -372,7 +374,21 @@ pub fn list(raw: *mut task_struct) {
             blocked_stack(raw, task, now, &mut times);
         }
     }
-    add_task(direct::<u32>(raw, TASK_PID.load()), &times, task);
+    let pid = direct::<u32>(raw, TASK_PID.load());
+    if !add_task(pid, &times, task) || times.out == 0 || direct::<i32>(raw, TASK_ON_CPU.load()) == 0 {
+        return;
+    }
+    // It got a CPU before it was there to be found.
+    if let Some(added) = OFF_CPU_TASKS.get_ptr_mut(pid) {
+        // SAFETY: the pointer was checked by the lookup. Should the task be switched at this moment, these few instructions
+        // are what is lost.
+        let added = unsafe { &mut *added };
+        if added.out == now {
+            added.out = 0;
+            added.runnable = 0;
+            added.on = now;
+        }
+    }
 }
 
 /// Sends the stack of a blocked task: the kernel's frames, and registers from which userspace walks the rest.

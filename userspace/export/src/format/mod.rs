@@ -8,6 +8,7 @@ mod firefox;
 mod flamegraph;
 mod folded;
 mod pprof;
+mod reasons;
 mod speedscope;
 mod summary;
 mod text;
