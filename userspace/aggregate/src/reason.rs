@@ -1,7 +1,8 @@
 //! Why a thread waited.
 //!
-//! Give it what the kernel side told of a wait and the names of the kernel's frames; get the reason. Where the kernel
-//! hides its names, the number of the system call has to do, which says less: a `read` may be of a pipe or of a socket.
+//! Give it what the kernel side told of a wait and the names of the kernel's frames; get the reason. Where the names say
+//! nothing, or the kernel hides them, the number of the system call has to do, which says less: a `read` may be of a pipe or
+//! of a socket.
 
 use descry_decode::{WaitKind, WaitState};
 
@@ -39,7 +40,7 @@ const FUNCTIONS: &[(Reason, &[&str])] = &[
     ),
     (
         Reason::Sleep,
-        &["hrtimer_nanosleep", "do_nanosleep", "timerfd_read", "do_sigtimedwait", "sigsuspend", "__do_sys_pause"],
+        &["hrtimer_nanosleep", "do_nanosleep", "timerfd_read", "do_sigtimedwait", "sigsuspend"],
     ),
     (
         Reason::Lock,
@@ -151,64 +152,55 @@ pub fn reason<'a>(
     if let Some((reason, _)) = FUNCTIONS.iter().find(|(_, beginnings)| has(beginnings)) {
         return *reason;
     }
-    if named().next().is_some() {
-        return Reason::Other;
-    }
-    match circumstances.syscall {
-        Some(number) => of_syscall(number, circumstances.state),
+    let of_syscall = circumstances.syscall.and_then(of_syscall);
+    match (of_syscall, circumstances.syscall) {
+        (Some(reason), _) => reason,
+        _ if named().next().is_some() => Reason::Other,
+        // Signals do not wake who waits for a disk.
+        (None, Some(_)) if circumstances.state == WaitState::Uninterruptible => Reason::Disk,
         // A program that is in the kernel and waits, but called nothing, was interrupted by a fault.
-        None if !circumstances.kernel_thread => Reason::PageFault,
-        None => Reason::Other,
+        (None, None) if !circumstances.kernel_thread => Reason::PageFault,
+        (None, _) => Reason::Other,
     }
 }
 
-/// The reason by the number of a system call alone.
-fn of_syscall(number: u32, state: WaitState) -> Reason {
-    let is = |numbers: &[libc::c_long]| numbers.contains(&libc::c_long::from(number));
-    if is(&[libc::SYS_futex, libc::SYS_futex_waitv, libc::SYS_flock]) {
-        Reason::Lock
-    } else if is(&[libc::SYS_nanosleep, libc::SYS_clock_nanosleep, libc::SYS_rt_sigtimedwait]) {
-        Reason::Sleep
-    } else if is(&[libc::SYS_epoll_pwait, libc::SYS_epoll_pwait2, libc::SYS_ppoll, libc::SYS_pselect6]) {
-        Reason::NetworkPoll
-    } else if is(&[libc::SYS_accept, libc::SYS_accept4]) {
-        Reason::NetworkAccept
-    } else if is(&[libc::SYS_connect]) {
-        Reason::NetworkConnect
-    } else if is(&[libc::SYS_recvfrom, libc::SYS_recvmsg, libc::SYS_recvmmsg]) {
-        Reason::NetworkRead
-    } else if is(&[libc::SYS_sendto, libc::SYS_sendmsg, libc::SYS_sendmmsg]) {
-        Reason::NetworkWrite
-    } else if is(&[libc::SYS_wait4, libc::SYS_waitid]) {
-        Reason::Child
-    } else if is(&[libc::SYS_fsync, libc::SYS_fdatasync, libc::SYS_sync_file_range, libc::SYS_msync]) {
-        Reason::Disk
-    } else if is(&[libc::SYS_msgrcv, libc::SYS_msgsnd, libc::SYS_semtimedop]) {
-        Reason::Pipe
-    } else {
-        match of_old_syscall(number) {
-            Some(reason) => reason,
-            // Signals do not wake who waits for a disk.
-            None if state == WaitState::Uninterruptible => Reason::Disk,
-            None => Reason::Other,
-        }
-    }
-}
+/// System calls that wait for one reason only.
+const SYSCALLS: &[(Reason, &[libc::c_long])] = &[
+    (Reason::Lock, &[libc::SYS_futex, libc::SYS_futex_waitv, libc::SYS_flock]),
+    (
+        Reason::Sleep,
+        &[libc::SYS_nanosleep, libc::SYS_clock_nanosleep, libc::SYS_rt_sigtimedwait, libc::SYS_rt_sigsuspend],
+    ),
+    (
+        Reason::NetworkPoll,
+        &[libc::SYS_epoll_pwait, libc::SYS_epoll_pwait2, libc::SYS_ppoll, libc::SYS_pselect6],
+    ),
+    (Reason::NetworkAccept, &[libc::SYS_accept, libc::SYS_accept4]),
+    (Reason::NetworkConnect, &[libc::SYS_connect]),
+    (Reason::NetworkRead, &[libc::SYS_recvfrom, libc::SYS_recvmsg, libc::SYS_recvmmsg]),
+    (Reason::NetworkWrite, &[libc::SYS_sendto, libc::SYS_sendmsg, libc::SYS_sendmmsg]),
+    (Reason::Child, &[libc::SYS_wait4, libc::SYS_waitid]),
+    (
+        Reason::Disk,
+        &[libc::SYS_fsync, libc::SYS_fdatasync, libc::SYS_sync, libc::SYS_sync_file_range, libc::SYS_msync],
+    ),
+    (Reason::Pipe, &[libc::SYS_msgrcv, libc::SYS_msgsnd, libc::SYS_semtimedop]),
+];
 
-/// System calls that only x86_64 still has.
+/// The same for those that newer architectures have not.
 #[cfg(target_arch = "x86_64")]
-fn of_old_syscall(number: u32) -> Option<Reason> {
-    match libc::c_long::from(number) {
-        libc::SYS_epoll_wait | libc::SYS_poll | libc::SYS_select => Some(Reason::NetworkPoll),
-        libc::SYS_pause => Some(Reason::Sleep),
-        _ => None,
-    }
-}
-
-/// System calls that only x86_64 still has.
+const OLD_SYSCALLS: &[(Reason, &[libc::c_long])] = &[
+    (Reason::NetworkPoll, &[libc::SYS_epoll_wait, libc::SYS_poll, libc::SYS_select]),
+    (Reason::Sleep, &[libc::SYS_pause]),
+    (Reason::Child, &[libc::SYS_vfork]),
+];
 #[cfg(not(target_arch = "x86_64"))]
-fn of_old_syscall(_number: u32) -> Option<Reason> {
-    None
+const OLD_SYSCALLS: &[(Reason, &[libc::c_long])] = &[];
+
+fn of_syscall(number: u32) -> Option<Reason> {
+    let all = SYSCALLS.iter().chain(OLD_SYSCALLS);
+    let number = libc::c_long::from(number);
+    all.into_iter().find(|(_, numbers)| numbers.contains(&number)).map(|(reason, _)| *reason)
 }
 
 #[cfg(test)]

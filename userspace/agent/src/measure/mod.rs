@@ -165,6 +165,8 @@ impl<'a> Prepared<'a> {
         let (began_unix, boot_to_unix) = clocks()?;
         let ring_bytes = options.ring_bytes.into();
         let began = Instant::now();
+        // While the program that was started is still held, and others are still blocked where they were found.
+        tracker.tick(&mut session, &mut side_band, &mut |tracker, event| consumer.event(tracker, event))?;
         if let Some(child) = &mut child {
             child.release()?;
         }
