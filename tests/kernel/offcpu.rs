@@ -160,7 +160,8 @@ fn a_waker_stands_above_the_one_that_it_woke() -> Result<()> {
 /// Every thread's times make up the time that was measured, whatever it did.
 fn check_elapsed(pid: u32, threads: &[&str]) -> Result<Folded> {
     const SECONDS: u32 = 4;
-    let outcome = Descry::profile(HZ, SECONDS)?.args(["--mode", "wall", "--per-thread"]).pid(pid).succeed()?;
+    let outcome =
+        Descry::profile(HZ, SECONDS)?.args(["--mode", "wall", "--per-thread"]).pid(pid).succeed()?;
     let folded = outcome.folded()?;
     check_nothing_lost(&outcome)?;
     for name in threads {

@@ -112,6 +112,13 @@ pub fn off_cpu_exit(_ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// `sched_process_exec`.
+#[btf_tracepoint]
+pub fn off_cpu_exec(ctx: BtfTracePointContext) -> i32 {
+    offcpu::exec(&ctx);
+    0
+}
+
 /// What an iterator over tasks hands over (kernel/bpf/task_iter.c: `struct bpf_iter__task`).
 #[repr(C)]
 pub struct TaskIterator {

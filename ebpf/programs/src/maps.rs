@@ -5,8 +5,8 @@ use aya_ebpf::macros::btf_map;
 use descry_abi::counter::{COUNTERS, Counter};
 use descry_abi::event::{SampleHeader, StackCopyHeader};
 use descry_abi::limits::{
-    CHUNK_SLOTS, FRAME_SLOTS, MAX_OFF_CPU_TASKS, MAX_PROCESSES, MAX_SCOPE, MAX_STACKS_SENT, MAX_WAIT_SUMS, MEMO_SLOTS,
-    STACK_COPY_BYTES, WINDOW_WORDS,
+    CHUNK_SLOTS, FRAME_SLOTS, MAX_OFF_CPU_TASKS, MAX_PROCESSES, MAX_SCOPE, MAX_STACKS_SENT, MAX_WAIT_SUMS,
+    MEMO_SLOTS, STACK_COPY_BYTES, WINDOW_WORDS,
 };
 use descry_abi::offcpu::{Control, TaskTimes, WaitKey, WaitSum};
 use descry_abi::scope::ExecutableKey;

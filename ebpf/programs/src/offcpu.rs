@@ -232,6 +232,24 @@ pub fn exit() {
     let _ = OFF_CPU_TASKS.remove(pid);
 }
 
+/// `sched_process_exec(task, old_pid, bprm)`: a thread that is not the leader takes the leader's id.
+#[inline(always)]
+pub fn exec(ctx: &BtfTracePointContext) {
+    let old = ctx.arg::<u64>(1) as u32;
+    // SAFETY: the helper has no preconditions.
+    let pid = unsafe { bpf_get_current_pid_tgid() } as u32;
+    if control().is_none() || old == pid {
+        return;
+    }
+    let Some(times) = OFF_CPU_TASKS.get_ptr(old) else { return };
+    let Some(ids) = task::current_ids() else { return count(Counter::PidNotVisible) };
+    // SAFETY: the pointer was checked by the lookup; the running task is the only one that writes.
+    let times = TaskTimes { tid: ids.tid, ..unsafe { *times } };
+    // It was there a moment ago, and nobody else removes it.
+    let _ = OFF_CPU_TASKS.remove(old);
+    add_task(pid, &times, Task::current());
+}
+
 /// `sched_waking(task)`, in the context of the waker.
 #[inline(always)]
 pub fn waking(ctx: &BtfTracePointContext, walk: Walk) {

@@ -77,11 +77,8 @@ pub fn take(taking: &Taking, ctx: *mut c_void, ids: Ids, hit: Hit) -> Option<*mu
             comm: bpf_get_current_comm().unwrap_or_default(),
         };
     }
-    let end = if flags & SAMPLE_KERNEL_THREAD != 0 {
-        UnwindEnd::NoUserStack
-    } else {
-        user(taking, state, start)
-    };
+    let end =
+        if flags & SAMPLE_KERNEL_THREAD != 0 { UnwindEnd::NoUserStack } else { user(taking, state, start) };
     // SAFETY: as above.
     unsafe { (*state).header.end = end as u16 };
     Some(state)

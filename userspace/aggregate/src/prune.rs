@@ -72,8 +72,7 @@ impl Moves {
 
 /// Takes out unused stacks, locations, functions, mappings and processes.
 pub fn prune(profile: &mut Profile) {
-    let processes =
-        Moves::new(profile.processes.len(), profile.samples.iter().map(|sample| sample.process));
+    let processes = Moves::new(profile.processes.len(), profile.samples.iter().map(|sample| sample.process));
     let stacks = Moves::new(profile.stacks.len(), profile.samples.iter().map(|sample| sample.stack));
     processes.apply(&mut profile.processes);
     stacks.apply(&mut profile.stacks);

@@ -38,10 +38,7 @@ const FUNCTIONS: &[(Reason, &[&str])] = &[
         Reason::NetworkPoll,
         &["do_epoll_wait", "ep_poll", "do_sys_poll", "do_poll", "do_select", "core_sys_select"],
     ),
-    (
-        Reason::Sleep,
-        &["hrtimer_nanosleep", "do_nanosleep", "timerfd_read", "do_sigtimedwait", "sigsuspend"],
-    ),
+    (Reason::Sleep, &["hrtimer_nanosleep", "do_nanosleep", "timerfd_read", "do_sigtimedwait", "sigsuspend"]),
     (
         Reason::Lock,
         &["futex_", "__futex_", "do_futex", "flock_lock_inode_wait", "locks_lock_inode_wait", "fcntl_setlk"],
@@ -233,7 +230,13 @@ mod tests {
         with_name(&["__schedule", "do_wait", "kernel_wait4"], Reason::Child);
         with_name(&["io_schedule", "folio_wait_bit_common", "ext4_sync_file"], Reason::Disk);
         with_name(
-            &["io_schedule", "folio_wait_bit_common", "filemap_fault", "handle_mm_fault", "asm_exc_page_fault"],
+            &[
+                "io_schedule",
+                "folio_wait_bit_common",
+                "filemap_fault",
+                "handle_mm_fault",
+                "asm_exc_page_fault",
+            ],
             Reason::PageFault,
         );
         with_name(&["__schedule", "n_tty_read"], Reason::Other);

@@ -126,7 +126,8 @@ fn wait(syscall: i32, kind: u8, state: u8) -> Record {
 
 #[test]
 fn a_wait() {
-    let check = |record: Record, expected: Result<(Option<u32>, WaitKind, WaitState), (&'static str, u64)>| {
+    let check = |record: Record,
+                 expected: Result<(Option<u32>, WaitKind, WaitState), (&'static str, u64)>| {
         let wait = |(syscall, kind, state)| {
             let of = WaitOf {
                 stack: Some(StackId(77)),

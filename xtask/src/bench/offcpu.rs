@@ -57,14 +57,8 @@ enum Profiler {
 }
 
 impl Profiler {
-    const ALL: [Self; 6] = [
-        Self::Nobody,
-        Self::DescryElsewhere,
-        Self::Descry,
-        Self::DescryWakers,
-        Self::Bpftrace,
-        Self::Perf,
-    ];
+    const ALL: [Self; 6] =
+        [Self::Nobody, Self::DescryElsewhere, Self::Descry, Self::DescryWakers, Self::Bpftrace, Self::Perf];
 
     fn name(self) -> &'static str {
         match self {
@@ -116,8 +110,6 @@ END { clear(@at); clear(@user); clear(@kernel); }
 struct Pair {
     bare: f64,
     measured: f64,
-    /// What the kernel says of the profiler's programs while the measured run went on.
-    programs: ProgramTime,
 }
 
 /// Measures all profilers and prints a table.
@@ -135,31 +127,29 @@ pub fn run(args: &Args) -> Result<()> {
         let mut pairs = Vec::new();
         for _ in 0..args.pairs {
             let bare = rounds(&pingpong, args.rounds)?;
-            let (measured, programs) = match profiler {
-                Profiler::Nobody => (rounds(&pingpong, args.rounds)?, ProgramTime::default()),
-                _ => over(profiler, &descry, directory.path(), || rounds(&pingpong, args.rounds))?,
+            let measured = match profiler {
+                Profiler::Nobody => rounds(&pingpong, args.rounds)?,
+                _ => over(profiler, &descry, directory.path(), || rounds(&pingpong, args.rounds))?.0,
             };
-            pairs.push(Pair { bare, measured, programs });
+            pairs.push(Pair { bare, measured });
         }
         // The kernel's own account costs time itself, so it is of a run of its own.
-        let statistics = match profiler {
-            Profiler::Nobody | Profiler::Perf => ProgramTime::default(),
+        let account = match profiler {
+            Profiler::Nobody | Profiler::Perf => "-".to_owned(),
             _ => {
                 let _statistics = Statistics::enable()?;
-                over(profiler, &descry, directory.path(), || rounds(&pingpong, args.rounds))?.1
+                let (_, programs) =
+                    over(profiler, &descry, directory.path(), || rounds(&pingpong, args.rounds))?;
+                format!("{:.0}", programs.nanos as f64 / programs.runs.max(1) as f64)
             }
         };
-        if let Some(pair) = pairs.last_mut() {
-            pair.programs = statistics;
-        }
         let each = |figure: fn(&Pair) -> f64, decimals| show(pairs.iter().map(figure), decimals);
-        let ran = pairs.iter().map(|pair| pair.programs).find(|programs| programs.runs > 0);
         rows.push(vec![
             profiler.name().to_owned(),
             each(|pair| pair.measured, 0),
             each(|pair| pair.measured / pair.bare, 3),
             each(|pair| (pair.measured - pair.bare) / 2.0, 0),
-            ran.map_or_else(|| "-".to_owned(), |ran| format!("{:.0}", ran.nanos as f64 / ran.runs as f64)),
+            account,
         ]);
     }
     println!("\nmedian (least..greatest) of the pairs\n");

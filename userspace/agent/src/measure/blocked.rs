@@ -32,9 +32,10 @@ fn stack_pointer_and_pc(registers: &[u64]) -> Option<(u64, u64)> {
 /// Whether the thread is blocked with these registers: the last two words of `/proc/TID/syscall`.
 fn is_blocked_at(tid: Tid, (stack_pointer, pc): (u64, u64)) -> bool {
     let Ok(text) = std::fs::read_to_string(format!("/proc/{tid}/syscall")) else { return false };
-    let mut words = text.split_ascii_whitespace().rev().map(|word| {
-        word.strip_prefix("0x").and_then(|digits| u64::from_str_radix(digits, 16).ok())
-    });
+    let mut words = text
+        .split_ascii_whitespace()
+        .rev()
+        .map(|word| word.strip_prefix("0x").and_then(|digits| u64::from_str_radix(digits, 16).ok()));
     words.next() == Some(Some(pc)) && words.next() == Some(Some(stack_pointer))
 }
 

@@ -34,6 +34,10 @@ const WAIT_RING: u32 = 16 << 20;
 
 /// Runs the command.
 pub fn run(args: &ProfileArgs, counters: &Counters) -> Result<ExitCode, Failure> {
+    if args.mode == Mode::Cpu && (args.wakers || args.min.is_some()) {
+        let option = if args.wakers { "--wakers" } else { "--min" };
+        return Err(Failure::Usage(format!("{option} is of waits: give it with --mode off-cpu or wall")));
+    }
     let (prepared, mut output) = Prepared::new(&args.measure, || Output::open(args))?;
     let (sampling, off_cpu) = (args.mode != Mode::OffCpu, args.mode != Mode::Cpu);
     let options = Options {

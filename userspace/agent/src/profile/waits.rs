@@ -68,7 +68,13 @@ impl WaitRecorder {
     }
 
     /// A stack that waits are going to refer to.
-    pub fn stack(&mut self, tracker: &mut Tracker, aggregator: &mut Aggregator, id: StackId, sample: &Sample) {
+    pub fn stack(
+        &mut self,
+        tracker: &mut Tracker,
+        aggregator: &mut Aggregator,
+        id: StackId,
+        sample: &Sample,
+    ) {
         if self.stacks.len() >= MAX_STACKS {
             self.counters.stacks_over_limit += 1;
             return;
@@ -169,12 +175,7 @@ impl WaitRecorder {
         Ok(())
     }
 
-    fn add_sums(
-        &mut self,
-        tracker: &mut Tracker,
-        aggregator: &mut Aggregator,
-        sums: &[(WaitKey, WaitSum)],
-    ) {
+    fn add_sums(&mut self, tracker: &mut Tracker, aggregator: &mut Aggregator, sums: &[(WaitKey, WaitSum)]) {
         for (key, sum) in sums {
             match wait_of(key) {
                 Ok(of) => self.add(tracker, aggregator, &of, sum),
@@ -212,7 +213,8 @@ fn open_at(times: &TaskTimes, end: u64) -> Vec<(WaitKey, WaitSum)> {
         return sums;
     }
     add(WaitKind::OnCpu, times.cpu);
-    let runnable = if times.runnable == 0 { end } else { times.runnable.clamp(times.out, end.max(times.out)) };
+    let runnable =
+        if times.runnable == 0 { end } else { times.runnable.clamp(times.out, end.max(times.out)) };
     add(WaitKind::Blocked, runnable.saturating_sub(times.out));
     add(WaitKind::RunQueue, end.saturating_sub(runnable));
     sums
@@ -235,7 +237,10 @@ mod tests {
         let times = |out, runnable, on, cpu| TaskTimes { out, runnable, on, cpu, ..TaskTimes::default() };
         check(times(0, 0, 40, 5), &[(WaitKind::OnCpu, 65)]);
         check(times(30, 0, 0, 0), &[(WaitKind::Blocked, 70)]);
-        check(times(30, 80, 0, 7), &[(WaitKind::OnCpu, 7), (WaitKind::Blocked, 50), (WaitKind::RunQueue, 20)]);
+        check(
+            times(30, 80, 0, 7),
+            &[(WaitKind::OnCpu, 7), (WaitKind::Blocked, 50), (WaitKind::RunQueue, 20)],
+        );
         check(times(30, 30, 0, 0), &[(WaitKind::RunQueue, 70)]);
         check(times(101, 0, 0, 0), &[]);
         check(times(0, 0, 0, 0), &[]);

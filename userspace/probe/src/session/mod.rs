@@ -16,8 +16,8 @@ use crate::error::chain;
 use crate::memory::give_memory_back;
 use crate::{ProbeError, Tables, doctor, offsets, possible_cpus};
 
-use off_cpu::OffCpuMaps;
 pub use off_cpu::OffCpu;
+use off_cpu::OffCpuMaps;
 pub use sampling::{Sampler, Sampling};
 
 /// The kernel side, built for this architecture.

@@ -70,7 +70,8 @@ type WithLoop = (&'static str, &'static str, &'static str);
 const SWITCH: WithLoop = ("off_cpu_switch", "off_cpu_switch_without_loop", "sched_switch");
 const WAKING: WithLoop = ("off_cpu_waking", "off_cpu_waking_without_loop", "sched_waking");
 /// Programs that take no stack. What they learn from must be there before the first switch is seen.
-const OTHERS: [(&str, &str); 3] = [
+const OTHERS: [(&str, &str); 4] = [
+    ("off_cpu_exec", "sched_process_exec"),
     ("off_cpu_exit", "sched_process_exit"),
     ("off_cpu_wakeup", "sched_wakeup"),
     ("off_cpu_wakeup_new", "sched_wakeup_new"),
