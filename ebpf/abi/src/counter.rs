@@ -84,6 +84,20 @@ counters! {
     SyscallSlow = "syscall_slow",
     /// Slow system calls lost because the ring was full; they are in their rows.
     RingFullSyscall = "ring_full_syscall",
+    /// Stacks of waits written to the ring, each once.
+    WaitStacks = "wait_stacks",
+    /// Stacks of waits lost because the ring was full; their time is kept, and the next wait tries again.
+    RingFullStack = "ring_full_stack",
+    /// Sums of waits begun.
+    WaitSums = "wait_sums",
+    /// Waits sent one by one because there was no room for another sum.
+    WaitsSent = "waits_sent",
+    /// Waits lost because there was neither room for another sum nor in the ring.
+    RingFullWait = "ring_full_wait",
+    /// Tasks that are not measured because there was no room for another one.
+    TasksFull = "tasks_full",
+    /// Stacks of waits that are cut because copies of stacks came too fast.
+    CopyTooSoon = "copy_too_soon",
 }
 
 /// Entries of the counter array.

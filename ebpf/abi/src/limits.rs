@@ -39,3 +39,11 @@ pub const MAX_SYSCALL_MEMORY: u64 = 256 << 20;
 /// Errors of system calls at once, one a process, call and error number (64 B each, when used); also calls that did not
 /// return, one a process and call.
 pub const MAX_SYSCALL_ERRORS: u32 = 16_384;
+/// Watched tasks whose time off the CPU is measured at once (about 120 B each). Set at load.
+pub const MAX_OFF_CPU_TASKS: u32 = 32_768;
+/// Sums of waits at once (about 110 B each). Set at load.
+pub const MAX_WAIT_SUMS: u32 = 65_536;
+/// Stacks of waits that the kernel side remembers to have sent (about 80 B each). Set at load.
+pub const MAX_STACKS_SENT: u32 = 16_384;
+/// Between two stack copies of waits on one CPU at least (ns): waits are not bounded by a frequency, as samples are.
+pub const COPY_PAUSE: u64 = 4_000_000;

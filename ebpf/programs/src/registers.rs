@@ -1,5 +1,6 @@
 //! The registers of the interrupted user code, per architecture.
 
+use aya_ebpf::bindings::task_struct;
 use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_probe_read_kernel, bpf_task_pt_regs};
 use aya_ebpf::programs::PerfEventContext;
@@ -59,6 +60,13 @@ mod arch {
     /// Where the first argument lies.
     pub const FIRST_ARGUMENT: usize = core::mem::offset_of!(Registers, rdi);
 
+    /// The system call in flight; -1: none. `syscall` puts the return address in rcx and the flags in r11, which nothing
+    /// else does; after a fault `orig_rax` holds the error code, after an interrupt its number.
+    #[inline(always)]
+    pub fn syscall(r: &Registers, _at: u64) -> i32 {
+        if r.rcx == r.rip && r.r11 == r.eflags { r.orig_rax as i32 } else { -1 }
+    }
+
     /// In DWARF's order.
     #[inline(always)]
     pub fn copy(r: &Registers, to: &mut [u64; MAX_REGISTERS]) {
@@ -110,6 +118,15 @@ mod arch {
     /// Where the first argument lies: orig_x0.
     pub const FIRST_ARGUMENT: usize = size_of::<Registers>();
 
+    /// The system call in flight; -1 (`NO_SYSCALL`): none. `struct pt_regs` goes on behind the part that userspace knows:
+    /// orig_x0 8 B, then syscallno (arch/arm64/include/asm/ptrace.h). `at` is its address in the kernel.
+    #[inline(always)]
+    pub fn syscall(_r: &Registers, at: u64) -> i32 {
+        let number = at + size_of::<Registers>() as u64 + 8;
+        // SAFETY: bpf_probe_read_kernel checks the address and fails on a bad one.
+        unsafe { aya_ebpf::helpers::bpf_probe_read_kernel(number as *const i32) }.unwrap_or(-1)
+    }
+
     #[inline(always)]
     pub fn copy(r: &Registers, to: &mut [u64; MAX_REGISTERS]) {
         for (to, from) in to.iter_mut().zip(&r.regs) {
@@ -142,12 +159,26 @@ pub fn hit(ctx: &PerfEventContext) -> Hit {
 /// none. They are too large for the stack of a program.
 #[inline(always)]
 pub fn saved(to: *mut Registers) -> bool {
+    // SAFETY: the helper has no preconditions.
+    saved_of(unsafe { bpf_get_current_task_btf() }, to)
+}
+
+/// The same of any task that the verifier knows as one.
+#[inline(always)]
+pub fn saved_of(task: *mut task_struct, to: *mut Registers) -> bool {
     // SAFETY: `to` points into a map's value; the helper checks the source, which for a kernel thread leads nowhere
     // useful.
     unsafe {
-        let from = bpf_task_pt_regs(bpf_get_current_task_btf()) as *const c_void;
+        let from = bpf_task_pt_regs(task) as *const c_void;
         bpf_probe_read_kernel(to.cast(), size_of::<Registers>() as u32, from) == 0 && arch::is_user(&*to)
     }
+}
+
+/// The system call that a task is in, whose saved registers are `saved`; -1: none.
+#[inline(always)]
+pub fn syscall_of(task: *mut task_struct, saved: *const Registers) -> i32 {
+    // SAFETY: `saved` points into a map's value; the helper has no preconditions.
+    unsafe { arch::syscall(&*saved, bpf_task_pt_regs(task) as u64) }
 }
 
 /// The stack pointer.

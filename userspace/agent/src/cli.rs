@@ -98,6 +98,10 @@ pub enum YesNo {
 pub enum Mode {
     /// Time on a CPU
     Cpu,
+    /// Time blocked or waiting for a CPU, with the reason
+    OffCpu,
+    /// Both: elapsed time
+    Wall,
 }
 
 /// What `--stats` takes.
@@ -159,6 +163,12 @@ pub struct ProfileArgs {
     /// Keep threads apart; the thread's name becomes the second frame
     #[arg(long)]
     pub per_thread: bool,
+    /// Off the CPU: leave out stacks with less time than this in all (like 1ms)
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub min: Option<Duration>,
+    /// Off the CPU: put the stack of the thread that woke the other one above that one's
+    #[arg(long)]
+    pub wakers: bool,
     /// Whether to show kernel frames
     #[arg(long, value_enum, default_value = "yes")]
     pub kernel: YesNo,

@@ -2,14 +2,15 @@
 
 use descry_abi::event::{
     EventKind, Lifecycle as RawLifecycle, MAX_REGISTERS, SAMPLE_HAS_COPY, SAMPLE_IN_KERNEL,
-    SAMPLE_KERNEL_THREAD, SampleHeader, StackCopyHeader, UnwindEnd,
+    SAMPLE_KERNEL_THREAD, SampleHeader, StackCopyHeader, UnwindEnd, Wait as RawWait,
 };
 use descry_abi::limits::{MAX_KERNEL_FRAMES, MAX_USER_FRAMES, STACK_COPY_BYTES};
+use descry_abi::offcpu::{NO_STACK, WaitKey, WaitKind, WaitState};
 use descry_abi::syscall::{PATH_BYTES, SlowCall as RawSlowCall};
 
-use crate::event::{Event, Lifecycle, Sample, SlowCall, StackCopy};
+use crate::event::{Event, Lifecycle, Sample, SlowCall, StackCopy, Wait, WaitOf};
 use crate::ids::{
-    BootNanos, CgroupId, Comm, Cpu, RequestId, RuntimeAddress, SyscallNumber, Tgid, Tid, UnitId,
+    BootNanos, CgroupId, Comm, Cpu, RequestId, RuntimeAddress, StackId, SyscallNumber, Tgid, Tid, UnitId,
 };
 
 /// Why a record is not an event.
@@ -105,6 +106,12 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
         EventKind::Fork => lifecycle(fields).map(Event::Fork),
         EventKind::Exit => lifecycle(fields).map(Event::Exit),
         EventKind::Comm => lifecycle(fields).map(Event::Comm),
+        EventKind::Stack => {
+            let mut sample = sample(&mut fields)?;
+            let id = StackId(std::mem::take(&mut sample.weight));
+            Ok(Event::Stack(id, sample))
+        }
+        EventKind::Wait => wait(fields).map(Event::Wait),
     }
 }
 
@@ -191,4 +198,40 @@ fn lifecycle(mut fields: Fields<'_>) -> Result<Lifecycle, DecodeError> {
     let comm = Comm(fields.take()?);
     debug_assert_eq!(fields.at, size_of::<RawLifecycle>());
     Ok(Lifecycle { time, tgid, tid, other, comm })
+}
+
+fn wait(mut fields: Fields<'_>) -> Result<Wait, DecodeError> {
+    fields.take::<6>()?;
+    let (time, duration) = (BootNanos(fields.u64()?), fields.u64()?);
+    let key = WaitKey {
+        stack: fields.u64()?,
+        waker: fields.u64()?,
+        tgid: fields.u32()?,
+        tid: fields.u32()?,
+        syscall: i32::from_ne_bytes(fields.take()?),
+        kind: fields.take::<1>()?[0],
+        state: fields.take::<1>()?[0],
+        epoch: fields.u16()?,
+    };
+    debug_assert_eq!(fields.at, size_of::<RawWait>());
+    Ok(Wait { time, duration, of: wait_of(&key)? })
+}
+
+/// Reads the key of a sum of waits.
+pub fn wait_of(key: &WaitKey) -> Result<WaitOf, DecodeError> {
+    let out_of_range = |field, value: u8| DecodeError::OutOfRange {
+        kind: EventKind::Wait as u16,
+        field,
+        value: value.into(),
+    };
+    let known = |id: u64| (id != NO_STACK).then_some(StackId(id));
+    Ok(WaitOf {
+        stack: known(key.stack),
+        waker: known(key.waker),
+        tgid: Tgid(key.tgid),
+        tid: Tid(key.tid),
+        syscall: u32::try_from(key.syscall).ok(),
+        kind: WaitKind::from_u8(key.kind).ok_or(out_of_range("kind", key.kind))?,
+        state: WaitState::from_u8(key.state).ok_or(out_of_range("state", key.state))?,
+    })
 }

@@ -1,5 +1,6 @@
 //! The loaded kernel side. What each kind of measurement loads and attaches is in a file of its own.
 
+mod off_cpu;
 mod sampling;
 mod syscalls;
 
@@ -16,6 +17,8 @@ use crate::error::chain;
 use crate::memory::give_memory_back;
 use crate::{ProbeError, Tables, doctor, offsets, possible_cpus};
 
+pub use off_cpu::OffCpu;
+use off_cpu::OffCpuMaps;
 pub use sampling::{Sampler, Sampling};
 use syscalls::SyscallMaps;
 pub use syscalls::{SyscallCount, Syscalls};
@@ -51,6 +54,8 @@ pub struct Options {
     pub sampling: Option<Sampling>,
     /// System calls; none: they are not measured.
     pub syscalls: Option<Syscalls>,
+    /// Time off the CPU; none: not measured.
+    pub off_cpu: Option<OffCpu>,
     /// Whether kernel frames are wanted.
     pub kernel_stacks: bool,
     /// Bytes of the event ring: a power of two.
@@ -72,6 +77,7 @@ pub struct Session {
     logger: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
     sampling: Option<Sampling>,
     syscalls: Option<SyscallMaps>,
+    off_cpu: Option<OffCpuMaps>,
     has_loop: bool,
 }
 
@@ -108,7 +114,7 @@ impl Session {
         }
         raise_memlock();
         let release = doctor::release();
-        let offsets = offsets::of_kernel(&release)?;
+        let offsets = offsets::of_kernel(&release, options.off_cpu.is_some())?;
         let mut ebpf = load_object(options, &offsets)?;
         // aya reads all types of the kernel even where it is told not to use them.
         give_memory_back();
@@ -128,6 +134,7 @@ impl Session {
             logger: None,
             sampling: options.sampling,
             syscalls: syscalls.transpose()?,
+            off_cpu: None,
             has_loop: doctor::has_loop(),
             ebpf,
         };
@@ -137,6 +144,9 @@ impl Session {
             }
         }
         session.load_programs()?;
+        if let Some(off_cpu) = &options.off_cpu {
+            session.load_off_cpu(off_cpu)?;
+        }
         // Release objects have no log map; then there is nothing to read.
         session.logger = aya_log::EbpfLogger::init(&mut session.ebpf).ok();
         Ok(session)
@@ -197,13 +207,15 @@ impl Session {
         }
     }
 
-    /// The kernel side's counters, summed over CPUs.
+    /// One of the kernel side's counters, summed over CPUs.
+    pub fn counter(&self, counter: Counter) -> Result<u64, ProbeError> {
+        let values = self.counts.get(&(counter as u32), 0).map_err(ProbeError::map("COUNTS"))?;
+        Ok(values.iter().sum())
+    }
+
+    /// All of them.
     pub fn counters(&self) -> Result<Vec<(Counter, u64)>, ProbeError> {
-        let sum = |counter: Counter| -> Result<u64, ProbeError> {
-            let values = self.counts.get(&(counter as u32), 0).map_err(ProbeError::map("COUNTS"))?;
-            Ok(values.iter().sum())
-        };
-        Counter::ALL.iter().map(|counter| Ok((*counter, sum(*counter)?))).collect()
+        Counter::ALL.iter().map(|counter| Ok((*counter, self.counter(*counter)?))).collect()
     }
 }
 
@@ -222,6 +234,7 @@ fn load_object(options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebp
     let cpus = possible_cpus()?.iter().max().map_or(1, |last| last + 1);
 
     let slow_call = options.syscalls.as_ref().and_then(|syscalls| syscalls.slower_than).unwrap_or_default();
+    let [tasks, sums, stacks] = off_cpu::sizes(options.off_cpu.as_ref());
 
     let mut loader = EbpfLoader::new();
     // The offsets are looked up by descry itself.
@@ -238,6 +251,9 @@ fn load_object(options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebp
         .override_global("SLOW_CALL", &slow_call, true)
         .map_max_entries("EVENTS", options.ring_bytes)
         .map_max_entries("TABLES", options.table_chunks)
+        .map_max_entries("OFF_CPU_TASKS", tasks)
+        .map_max_entries("WAIT_SUMS", sums)
+        .map_max_entries("STACKS_SENT", stacks)
         .map_max_entries("MEMOS", cpus);
     if options.syscalls.is_some() {
         syscalls::set_sizes(&mut loader, cpus);
