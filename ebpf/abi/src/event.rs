@@ -16,6 +16,12 @@ pub enum EventKind {
     Exit = 5,
     /// [`Lifecycle`].
     Comm = 6,
+    /// [`crate::net::Opened`].
+    ConnectionOpened = 16,
+    /// [`crate::net::Message`], then `captured` bytes.
+    Message = 17,
+    /// [`crate::net::Closed`].
+    ConnectionClosed = 18,
 }
 
 impl EventKind {
@@ -28,6 +34,9 @@ impl EventKind {
             4 => Self::Fork,
             5 => Self::Exit,
             6 => Self::Comm,
+            16 => Self::ConnectionOpened,
+            17 => Self::Message,
+            18 => Self::ConnectionClosed,
             _ => return None,
         })
     }

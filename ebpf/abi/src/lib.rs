@@ -10,5 +10,6 @@ pub mod counter;
 pub mod event;
 pub mod histogram;
 pub mod limits;
+pub mod net;
 pub mod scope;
 pub mod unwind;

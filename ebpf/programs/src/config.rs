@@ -32,6 +32,9 @@ globals! {
     /// 1: lifecycle events of watched processes are sent.
     LIFECYCLE: u32 = 1;
 
+    /// 1: requests are numbered, and what a unit does carries its request.
+    REQUESTS: u32 = 0;
+
     /// `task_struct.pid`.
     TASK_PID: u32 = 0;
     /// `task_struct.tgid`.
@@ -70,4 +73,47 @@ globals! {
     INODE_SB: u32 = 0;
     /// `super_block.s_dev`.
     SB_DEV: u32 = 0;
+
+    /// `task_struct.files`.
+    TASK_FILES: u32 = 0;
+    /// `files_struct.fdt`.
+    FILES_FDT: u32 = 0;
+    /// `fdtable.max_fds`.
+    FDTABLE_MAX_FDS: u32 = 0;
+    /// `fdtable.fd`.
+    FDTABLE_FD: u32 = 0;
+    /// `file.private_data`.
+    FILE_PRIVATE_DATA: u32 = 0;
+    /// `inode.i_mode`.
+    INODE_MODE: u32 = 0;
+    /// `socket.sk`.
+    SOCKET_SK: u32 = 0;
+    /// `socket.type`.
+    SOCKET_TYPE: u32 = 0;
+    /// `socket_alloc.vfs_inode`, from the `struct socket` that a `socket_alloc` begins with.
+    SOCKET_ALLOC_INODE: u32 = 0;
+    /// `sock.sk_socket`.
+    SK_SOCKET: u32 = 0;
+    /// `sock.__sk_common.skc_family`.
+    SK_FAMILY: u32 = 0;
+    /// `sock.__sk_common.skc_state`.
+    SK_STATE: u32 = 0;
+    /// `sock.__sk_common.skc_num`.
+    SK_NUM: u32 = 0;
+    /// `sock.__sk_common.skc_dport`.
+    SK_DPORT: u32 = 0;
+    /// `sock.__sk_common.skc_rcv_saddr`.
+    SK_RCV_SADDR: u32 = 0;
+    /// `sock.__sk_common.skc_daddr`.
+    SK_DADDR: u32 = 0;
+    /// `sock.__sk_common.skc_v6_rcv_saddr`.
+    SK_V6_RCV_SADDR: u32 = 0;
+    /// `sock.__sk_common.skc_v6_daddr`.
+    SK_V6_DADDR: u32 = 0;
+    /// `inet_connection_sock.icsk_bind_hash`.
+    ICSK_BIND_HASH: u32 = 0;
+    /// `inet_bind_bucket.fastreuse`.
+    TB_FASTREUSE: u32 = 0;
+    /// `unix_sock.addr`.
+    UNIX_ADDR: u32 = 0;
 }

@@ -4,8 +4,9 @@ use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use descry_abi::counter::Counter;
 use descry_abi::event::{Lifecycle, SampleHeader, StackCopyHeader};
 use descry_abi::limits::{MAX_KERNEL_FRAMES, MAX_USER_FRAMES, STACK_COPY_BYTES};
+use descry_abi::net::{Closed, MAX_CAPTURE, Message, Opened};
 
-use crate::maps::{COUNTS, CopyState, EVENTS, State};
+use crate::maps::{COUNTS, CopyState, EVENTS, NetState, State};
 
 /// Adds one to a counter.
 #[inline(always)]
@@ -57,5 +58,40 @@ pub fn lifecycle(event: &Lifecycle) {
     let words = unsafe { &*core::ptr::from_ref(event).cast::<[u64; size_of::<Lifecycle>() / 8]>() };
     if EVENTS.output_untyped::<[u64; 5]>(words, BPF_RB_NO_WAKEUP.into()).is_err() {
         count(Counter::RingFullLifecycle);
+    }
+}
+
+/// Sends a message with `len` of its bytes.
+#[inline(always)]
+pub fn message(state: *const NetState, len: u64) {
+    if len > MAX_CAPTURE as u64 {
+        return;
+    }
+    let words = (size_of::<Message>() + len as usize + 7) / 8;
+    // SAFETY: record and bytes are neighbours in a repr(C) struct, and `len` was bounded above.
+    let record = unsafe { core::slice::from_raw_parts((&raw const (*state).message).cast::<u64>(), words) };
+    match EVENTS.output_untyped::<[u64]>(record, BPF_RB_NO_WAKEUP.into()) {
+        Ok(()) => count(Counter::Messages),
+        Err(_) => count(Counter::RingFullMessage),
+    }
+}
+
+/// Sends a connection's first sight.
+#[inline(always)]
+pub fn opened(event: &Opened) {
+    // SAFETY: an Opened is nine words without padding.
+    let words = unsafe { &*core::ptr::from_ref(event).cast::<[u64; size_of::<Opened>() / 8]>() };
+    if EVENTS.output_untyped::<[u64; 9]>(words, BPF_RB_NO_WAKEUP.into()).is_err() {
+        count(Counter::RingFullConnection);
+    }
+}
+
+/// Sends a connection's end.
+#[inline(always)]
+pub fn closed(event: &Closed) {
+    // SAFETY: a Closed is three words without padding.
+    let words = unsafe { &*core::ptr::from_ref(event).cast::<[u64; size_of::<Closed>() / 8]>() };
+    if EVENTS.output_untyped::<[u64; 3]>(words, BPF_RB_NO_WAKEUP.into()).is_err() {
+        count(Counter::RingFullConnection);
     }
 }

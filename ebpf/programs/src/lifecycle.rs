@@ -6,9 +6,10 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use descry_abi::counter::Counter;
 use descry_abi::event::{EventKind, Lifecycle};
 
-use crate::config::{FOLLOW, LIFECYCLE, SCOPE_BY_COMM, SCOPE_BY_EXECUTABLE, SCOPE_COMM};
+use crate::config::{FOLLOW, LIFECYCLE, REQUESTS, SCOPE_BY_COMM, SCOPE_BY_EXECUTABLE, SCOPE_COMM};
 use crate::emit::{self, count};
 use crate::maps::{PROCESSES, SCOPE_EXECUTABLES, SCOPE_TGIDS};
+use crate::net::request;
 use crate::scope;
 use crate::task::{Ids, Task, pointer};
 
@@ -53,6 +54,9 @@ pub fn exec(task: *const c_void, old_pid: u64) {
 #[inline(always)]
 pub fn exit(task: *const c_void) {
     let task = Task(pointer(task));
+    if REQUESTS.load() != 0 {
+        request::forget_current();
+    }
     let Some(ids) = task.ids() else { return count(Counter::PidNotVisible) };
     if task.live_threads() != 0 || !scope::current_is_watched(ids.tgid) {
         return;

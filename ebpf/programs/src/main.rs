@@ -6,6 +6,7 @@ mod config;
 mod emit;
 mod lifecycle;
 mod maps;
+mod net;
 mod registers;
 mod sample;
 mod scope;
@@ -57,6 +58,34 @@ pub fn process_exit(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint]
 pub fn task_rename(ctx: RawTracePointContext) -> i32 {
     lifecycle::rename(ctx.arg(0), ctx.arg(1));
+    0
+}
+
+/// `sock_send_length(sk, ret, flags)`. Kernel 6.3 and later.
+#[raw_tracepoint]
+pub fn socket_sent(ctx: RawTracePointContext) -> i32 {
+    net::sent(ctx.arg(0), ctx.arg(1));
+    0
+}
+
+/// `sock_recv_length(sk, ret, flags)`. Kernel 6.3 and later.
+#[raw_tracepoint]
+pub fn socket_received(ctx: RawTracePointContext) -> i32 {
+    net::received(ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    0
+}
+
+/// `sys_exit(regs, ret)`, where the kernel has not the two above.
+#[raw_tracepoint]
+pub fn socket_call_ended(ctx: RawTracePointContext) -> i32 {
+    net::calls::ended(ctx.arg(1));
+    0
+}
+
+/// `tcp_destroy_sock(sk)`.
+#[raw_tracepoint]
+pub fn socket_destroyed(ctx: RawTracePointContext) -> i32 {
+    net::connection::destroyed(ctx.arg(0));
     0
 }
 

@@ -1,15 +1,17 @@
 //! Every map: key, value, size, and who writes it. Sizes marked "set at load" are overridden by userspace.
 
-use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, RingBuf};
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use descry_abi::counter::{COUNTERS, Counter};
 use descry_abi::event::{SampleHeader, StackCopyHeader};
 use descry_abi::limits::{
     CHUNK_SLOTS, FRAME_SLOTS, MAX_PROCESSES, MAX_SCOPE, MEMO_SLOTS, STACK_COPY_BYTES, WINDOW_WORDS,
 };
+use descry_abi::net::{MAX_CAPTURE, MAX_CONNECTIONS, MAX_UNITS, Message};
 use descry_abi::scope::ExecutableKey;
 use descry_abi::unwind::Process;
 
+use crate::net::connection::Connection;
 use crate::registers::Registers;
 
 /// `BPF_F_MMAPABLE` (linux/bpf.h): userspace fills the map through memory instead of a system call an entry.
@@ -80,6 +82,16 @@ pub struct CopyState {
     pub bytes: [u8; STACK_COPY_BYTES],
 }
 
+/// The record of a message, and room to make it.
+#[repr(C)]
+pub struct NetState {
+    pub registers: Registers,
+    /// The record from here on.
+    pub message: Message,
+    /// Twice what is captured: the verifier bounds offset and length one by one.
+    pub bytes: [u8; 2 * MAX_CAPTURE],
+}
+
 /// To userspace: all events. 1 MiB; set at load. Written by `emit` only.
 #[btf_map]
 pub static EVENTS: RingBuf<u64, { 1 << 20 }> = RingBuf::new();
@@ -120,6 +132,26 @@ pub static WALK_STATES: PerCpuArray<State, PROGRAM_KINDS> = PerCpuArray::new();
 /// Buffers for stack copies, by [`ProgramKind`] (24 KiB each and CPU).
 #[btf_map]
 pub static COPY_STATES: PerCpuArray<CopyState, PROGRAM_KINDS> = PerCpuArray::new();
+
+/// Buffers of the programs on sockets (8 KiB a CPU).
+#[btf_map]
+pub static NET_STATES: PerCpuArray<NetState, 1> = PerCpuArray::new();
+
+/// Connections by the address of their `struct sock`; 1 entry where no sockets are watched. Written by `net`.
+#[btf_map]
+pub static CONNECTIONS: LruHashMap<u64, Connection, { MAX_CONNECTIONS as usize }> = LruHashMap::new();
+
+/// What userspace found out of connections, by their id: bytes of a message that are wanted. Written by userspace.
+#[btf_map]
+pub static VERDICTS: LruHashMap<u64, u32, { MAX_CONNECTIONS as usize }> = LruHashMap::new();
+
+/// The request that a thread serves, by the kernel's own number of it. Written by `net`.
+#[btf_map]
+pub static UNITS: HashMap<u32, u64, { MAX_UNITS as usize }> = HashMap::new();
+
+/// How many requests were numbered on each CPU.
+#[btf_map]
+pub static REQUEST_NUMBERS: PerCpuArray<u64, 1> = PerCpuArray::new();
 
 const _: () = assert!(size_of::<State>() <= 32 * 1024 && size_of::<CopyState>() <= 32 * 1024);
 const _: () = assert!(Counter::ALL.len() == COUNTERS as usize);

@@ -45,6 +45,12 @@ mod arch {
         Start { pc: r.rip, sp: r.rsp, fp: r.rbp, lr: 0 }
     }
 
+    /// Number and arguments of the system call that the registers entered the kernel with.
+    #[inline(always)]
+    pub fn call(r: &Registers) -> (u64, [u64; 6]) {
+        (r.orig_rax, [r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9])
+    }
+
     /// In DWARF's order.
     #[inline(always)]
     pub fn copy(r: &Registers, to: &mut [u64; MAX_REGISTERS]) {
@@ -80,6 +86,13 @@ mod arch {
         Start { pc: r.pc, sp: r.sp, fp: r.regs[29], lr: r.regs[30] }
     }
 
+    /// Number and arguments of the system call that the registers entered the kernel with: until it returns, x8 and the
+    /// arguments but the first are as they were.
+    #[inline(always)]
+    pub fn call(r: &Registers) -> (u64, [u64; 6]) {
+        (r.regs[8], [r.regs[0], r.regs[1], r.regs[2], r.regs[3], r.regs[4], r.regs[5]])
+    }
+
     #[inline(always)]
     pub fn copy(r: &Registers, to: &mut [u64; MAX_REGISTERS]) {
         for (to, from) in to.iter_mut().zip(&r.regs) {
@@ -90,7 +103,7 @@ mod arch {
     }
 }
 
-pub use arch::{COPIED, Registers, SIGNAL_FRAME, copy};
+pub use arch::{COPIED, Registers, SIGNAL_FRAME, call, copy};
 
 /// Where the sample hit.
 pub enum Hit {

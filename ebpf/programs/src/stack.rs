@@ -9,9 +9,10 @@ use descry_abi::event::{
 };
 use descry_abi::limits::MAX_KERNEL_FRAMES;
 
-use crate::config::KERNEL_STACKS;
+use crate::config::{KERNEL_STACKS, REQUESTS};
 use crate::emit::count;
 use crate::maps::{PROCESSES, ProgramKind, State, WALK_STATES};
+use crate::net::request;
 use crate::registers::{self, Hit, Start};
 use crate::task::{Ids, Task};
 use crate::unwind;
@@ -71,7 +72,7 @@ pub fn take(taking: &Taking, ctx: *mut c_void, ids: Ids, hit: Hit) -> Option<*mu
             cgroup: bpf_get_current_cgroup_id(),
             weight: taking.weight,
             unit: ids.tid.into(),
-            request: 0,
+            request: if REQUESTS.load() == 0 { 0 } else { request::current() },
             comm: bpf_get_current_comm().unwrap_or_default(),
         };
     }
