@@ -1,7 +1,12 @@
 //! What the kernel side tells, decoded: the one closed set of events between the ring and the rest.
 
-use crate::ids::{BootNanos, CgroupId, Comm, Cpu, RequestId, RuntimeAddress, Tgid, Tid, UnitId};
+use std::net::{IpAddr, SocketAddr};
+
+use crate::ids::{
+    BootNanos, CgroupId, Comm, ConnectionId, Cpu, RequestId, RuntimeAddress, Tgid, Tid, UnitId,
+};
 pub use descry_abi::event::UnwindEnd;
+pub use descry_abi::net::Role;
 
 /// One record of the ring.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +23,12 @@ pub enum Event {
     Exit(Lifecycle),
     /// A thread took another name.
     Comm(Lifecycle),
+    /// A connection was seen for the first time.
+    Opened(Opened),
+    /// Bytes went over a connection.
+    Message(Message),
+    /// A connection is gone.
+    Closed(Closed),
 }
 
 impl Event {
@@ -26,6 +37,9 @@ impl Event {
         match self {
             Self::Sample(sample) => sample.time,
             Self::StackCopy(copy) => copy.time,
+            Self::Opened(event) => event.time,
+            Self::Message(event) => event.time,
+            Self::Closed(event) => event.time,
             Self::Exec(event) | Self::Fork(event) | Self::Exit(event) | Self::Comm(event) => event.time,
         }
     }
@@ -96,4 +110,83 @@ pub struct Lifecycle {
     pub other: u32,
     /// Name of the thread.
     pub comm: Comm,
+}
+
+/// What carries a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// A unix socket of streams.
+    Unix,
+    /// Another family or type.
+    Other,
+}
+
+/// A connection's first sight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// When.
+    pub time: BootNanos,
+    /// Process.
+    pub tgid: Tgid,
+    /// Thread.
+    pub tid: Tid,
+    /// The connection.
+    pub connection: ConnectionId,
+    /// What carries it.
+    pub transport: Transport,
+    /// Who opened it.
+    pub role: Role,
+    /// The end in the watched process; none: it has no address.
+    pub local: Option<SocketAddr>,
+    /// The other end.
+    pub remote: Option<SocketAddr>,
+}
+
+/// Bytes that one call moved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// When.
+    pub time: BootNanos,
+    /// Process.
+    pub tgid: Tgid,
+    /// Thread.
+    pub tid: Tid,
+    /// The connection.
+    pub connection: ConnectionId,
+    /// Whether the process sent them; else it received them.
+    pub sent: bool,
+    /// Bytes of this direction before these, since the first sight of the connection.
+    pub offset: u64,
+    /// How many moved.
+    pub len: u64,
+    /// The first of them, as far as they were captured.
+    pub bytes: Vec<u8>,
+    /// Execution unit.
+    pub unit: UnitId,
+    /// Request that they belong to.
+    pub request: RequestId,
+}
+
+/// A connection's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closed {
+    /// When.
+    pub time: BootNanos,
+    /// The connection.
+    pub connection: ConnectionId,
+}
+
+/// An address of a family, if there is one; `AF_INET` is 2, `AF_INET6` 10 (linux/socket.h).
+pub(crate) fn address(family: u16, bytes: [u8; 16], port: u16) -> Option<SocketAddr> {
+    let ip = match (family, bytes) {
+        (2, [a, b, c, d, ..]) => IpAddr::from([a, b, c, d]),
+        // An IPv6 socket may carry IPv4.
+        (10, bytes) => IpAddr::from(bytes).to_canonical(),
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip, port))
 }

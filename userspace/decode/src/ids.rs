@@ -49,6 +49,10 @@ newtype!(
     RequestId(u64), "{}"
 );
 newtype!(
+    /// A connection: its socket's inode number, the N of `socket:[N]` in /proc/PID/fd.
+    ConnectionId(u64), "{}"
+);
+newtype!(
     /// An address in the memory of a running process or of the kernel.
     RuntimeAddress(u64), "{:#x}"
 );

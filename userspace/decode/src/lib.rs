@@ -6,7 +6,8 @@
 
 mod event;
 pub mod ids;
+mod net;
 mod parse;
 
-pub use event::{Event, Lifecycle, Sample, StackCopy, UnwindEnd};
+pub use event::{Closed, Event, Lifecycle, Message, Opened, Role, Sample, StackCopy, Transport, UnwindEnd};
 pub use parse::{DecodeError, decode};

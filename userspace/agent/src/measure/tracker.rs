@@ -287,7 +287,7 @@ impl Tracker {
 
     fn follow(&mut self, event: Event, handle: &mut dyn FnMut(&mut Self, Event)) {
         match event {
-            Event::Sample(_) => handle(self, event),
+            Event::Sample(_) | Event::Opened(_) | Event::Message(_) | Event::Closed(_) => handle(self, event),
             Event::StackCopy(copy) => {
                 if self.copies.len() >= MAX_COPIES {
                     self.counters.copies_dropped += self.copies.len() as u64;

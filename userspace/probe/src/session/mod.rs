@@ -1,5 +1,6 @@
 //! The loaded kernel side. What each kind of measurement loads and attaches is in a file of its own.
 
+mod net;
 mod sampling;
 
 use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
@@ -15,6 +16,7 @@ use crate::error::chain;
 use crate::memory::give_memory_back;
 use crate::{ProbeError, Tables, doctor, offsets, possible_cpus};
 
+pub use net::SocketHooks;
 pub use sampling::{Sampler, Sampling};
 
 /// The kernel side, built for this architecture.
@@ -46,6 +48,8 @@ pub struct Options {
     pub pid_namespace: Option<u32>,
     /// Samples of stacks; none: no sampling.
     pub sampling: Option<Sampling>,
+    /// Whether connections and messages on sockets are.
+    pub net: bool,
     /// Whether kernel frames are wanted.
     pub kernel_stacks: bool,
     /// Bytes of the event ring: a power of two.
@@ -67,6 +71,7 @@ pub struct Session {
     logger: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
     sampling: Option<Sampling>,
     has_loop: bool,
+    verdicts: Option<net::Verdicts>,
 }
 
 /// A [`Process`] as aya wants it.
@@ -121,12 +126,16 @@ impl Session {
             logger: None,
             sampling: options.sampling,
             has_loop: doctor::has_loop(),
+            verdicts: None,
             ebpf,
         };
         if let Scope::Processes(tgids) = &options.scope {
             for tgid in tgids {
                 session.watch(*tgid)?;
             }
+        }
+        if options.net {
+            session.load_net()?;
         }
         session.load_programs()?;
         // Release objects have no log map; then there is nothing to read.
@@ -208,6 +217,7 @@ fn load_object(options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebp
     let pid_namespace = options.pid_namespace.unwrap_or_default();
     let weight = options.sampling.map_or(0, |sampling| sampling.weight());
     let kernel_stacks = u32::from(options.kernel_stacks);
+    let requests = u32::from(options.net);
     let cpus = possible_cpus()?.iter().max().map_or(1, |last| last + 1);
 
     let mut loader = EbpfLoader::new();
@@ -221,10 +231,16 @@ fn load_object(options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebp
         .override_global("SCOPE_BY_EXECUTABLE", &by_executable, true)
         .override_global("PID_NAMESPACE", &pid_namespace, true)
         .override_global("SAMPLE_WEIGHT", &weight, true)
+        .override_global("REQUESTS", &requests, true)
         .override_global("KERNEL_STACKS", &kernel_stacks, true)
         .map_max_entries("EVENTS", options.ring_bytes)
         .map_max_entries("TABLES", options.table_chunks)
         .map_max_entries("MEMOS", cpus);
+    if !options.net {
+        for map in net::MAPS {
+            loader.map_max_entries(map, 1);
+        }
+    }
     for (name, value) in offsets {
         loader.override_global(name, value, true);
     }
