@@ -5,5 +5,6 @@
 //! whatever bytes come, and what cannot be known it leaves out.
 #![forbid(unsafe_code)]
 
+pub mod join;
 pub mod protocol;
 pub mod span;
