@@ -86,8 +86,6 @@ counters! {
     BufferUnreadable = "buffer_unreadable",
     /// Messages with more segments than are followed; the rest of their bytes counts as not captured.
     SegmentsCut = "segments_cut",
-    /// Requests whose thread could not be noted because too many were.
-    UnitsFull = "units_full",
 }
 
 /// Entries of the counter array.

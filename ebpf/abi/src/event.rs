@@ -123,7 +123,7 @@ pub struct SampleHeader {
     pub cgroup: u64,
     /// Time that this sample stands for (ns).
     pub weight: u64,
-    /// Execution unit: today the thread id.
+    /// Execution unit: the thread id, or the number of the goroutine or task.
     pub unit: u64,
     /// Request that the unit served, 0: none known.
     pub request: u64,

@@ -12,4 +12,5 @@ pub mod histogram;
 pub mod limits;
 pub mod net;
 pub mod scope;
+pub mod unit;
 pub mod unwind;

@@ -9,8 +9,8 @@ pub const MAX_CAPTURE: usize = 4096;
 pub const MAX_SEGMENTS: u32 = 8;
 /// Connections known at once. The least recently used one is forgotten for a new one.
 pub const MAX_CONNECTIONS: u32 = 65_536;
-/// Units (threads) that serve a request at once.
-pub const MAX_UNITS: u32 = 32_768;
+/// Units whose request is known at once.
+pub const MAX_UNITS: u32 = 65_536;
 
 /// Value of a verdict on a connection: none of its bytes are wanted any more.
 pub const VERDICT_IGNORE: u32 = 0;
@@ -101,7 +101,7 @@ pub struct Message {
     pub offset: u64,
     /// Bytes that the call moved.
     pub len: u64,
-    /// Execution unit: today the thread id.
+    /// Execution unit: the thread id, or the number of the goroutine or task.
     pub unit: u64,
     /// Request that it belongs to, 0: none known.
     pub request: u64,

@@ -74,6 +74,8 @@ globals! {
     /// `super_block.s_dev`.
     SB_DEV: u32 = 0;
 
+    /// `task_struct.thread.fsbase` (x86_64), `task_struct.thread.uw.tp_value` (aarch64).
+    TASK_THREAD_POINTER: u32 = 0;
     /// `task_struct.files`.
     TASK_FILES: u32 = 0;
     /// `files_struct.fdt`.

@@ -12,6 +12,7 @@ mod sample;
 mod scope;
 mod stack;
 mod task;
+mod unit;
 mod unwind;
 
 use aya_ebpf::macros::{perf_event, raw_tracepoint};

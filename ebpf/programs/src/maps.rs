@@ -9,6 +9,7 @@ use descry_abi::limits::{
 };
 use descry_abi::net::{MAX_CAPTURE, MAX_CONNECTIONS, MAX_UNITS, Message};
 use descry_abi::scope::ExecutableKey;
+use descry_abi::unit::{MAX_UNIT_RULES, UnitKey, UnitRule};
 use descry_abi::unwind::Process;
 
 use crate::net::connection::Connection;
@@ -145,9 +146,14 @@ pub static CONNECTIONS: LruHashMap<u64, Connection, { MAX_CONNECTIONS as usize }
 #[btf_map]
 pub static VERDICTS: LruHashMap<u64, u32, { MAX_CONNECTIONS as usize }> = LruHashMap::new();
 
-/// The request that a thread serves, by the kernel's own number of it. Written by `net`.
+/// The request that a unit serves. Nobody tells of the end of goroutines and tasks, so the least recently used ones are
+/// forgotten. Written by `net`.
 #[btf_map]
-pub static UNITS: HashMap<u32, u64, { MAX_UNITS as usize }> = HashMap::new();
+pub static UNITS: LruHashMap<UnitKey, u64, { MAX_UNITS as usize }> = LruHashMap::new();
+
+/// How to find the units of a program, by process. Written by userspace; removed on exec and exit by `lifecycle`.
+#[btf_map]
+pub static UNIT_RULES: HashMap<u32, UnitRule, { MAX_UNIT_RULES as usize }> = HashMap::new();
 
 /// How many requests were numbered on each CPU.
 #[btf_map]

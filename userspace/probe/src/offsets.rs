@@ -3,6 +3,13 @@
 use crate::ProbeError;
 use crate::btf::Btf;
 
+/// Where a thread's pointer to its thread-local storage is kept.
+const THREAD_POINTER: &str = if cfg!(target_arch = "aarch64") {
+    "task_struct.thread.uw.tp_value"
+} else {
+    "task_struct.thread.fsbase"
+};
+
 /// (global of the kernel side, member).
 const MEMBERS: &[(&str, &str)] = &[
     ("TASK_PID", "task_struct.pid"),
@@ -23,6 +30,7 @@ const MEMBERS: &[(&str, &str)] = &[
     ("INODE_INO", "inode.i_ino"),
     ("INODE_SB", "inode.i_sb"),
     ("SB_DEV", "super_block.s_dev"),
+    ("TASK_THREAD_POINTER", THREAD_POINTER),
     ("TASK_FILES", "task_struct.files"),
     ("FILES_FDT", "files_struct.fdt"),
     ("FDTABLE_MAX_FDS", "fdtable.max_fds"),

@@ -13,6 +13,7 @@ use super::socket::Socket;
 use crate::emit::{self, count};
 use crate::maps::NetState;
 use crate::task::Ids;
+use crate::unit;
 
 /// What moved.
 pub struct Moved {
@@ -30,7 +31,8 @@ pub fn take(state: *mut NetState, ids: Ids, moved: &Moved) {
     // SAFETY: the pointer was checked by the lookup. Two CPUs may count messages of one connection at once; the kernel
     // itself serializes what one direction moves.
     let connection = unsafe { &mut *connection };
-    let request = request::of_message(connection, moved.is_sent);
+    let unit = unit::current(ids.tgid);
+    let request = request::of_message(connection, &unit, moved.is_sent);
     let total = if moved.is_sent { &mut connection.sent } else { &mut connection.received };
     let offset = *total;
     *total = offset.wrapping_add(moved.len);
@@ -62,7 +64,7 @@ pub fn take(state: *mut NetState, ids: Ids, moved: &Moved) {
             connection: connection.id,
             offset,
             len: moved.len,
-            unit: ids.tid.into(),
+            unit: unit.number(ids),
             request,
         };
     }

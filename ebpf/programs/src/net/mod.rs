@@ -12,7 +12,6 @@ mod socket;
 
 use crate::maps::NetState;
 use aya_ebpf::cty::c_void;
-use aya_ebpf::helpers::generated::bpf_get_current_pid_tgid;
 use descry_abi::counter::Counter;
 
 use crate::emit::count;
@@ -68,11 +67,4 @@ fn state() -> Option<*mut NetState> {
         count(Counter::NoState);
     }
     state
-}
-
-/// The kernel's own number of the running thread.
-#[inline(always)]
-fn kernel_tid() -> u32 {
-    // SAFETY: the helper has no preconditions.
-    (unsafe { bpf_get_current_pid_tgid() }) as u32
 }

@@ -8,27 +8,32 @@
 //! ```
 
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
-use descry_abi::counter::Counter;
 use descry_abi::net::Role;
 
 use super::connection::Connection;
-use super::kernel_tid;
-use crate::emit::count;
 use crate::maps::{REQUEST_NUMBERS, UNITS};
+use crate::unit::{self, Unit};
 
 const ACCEPTED: u8 = Role::Accepted as u8;
 const CONNECTED: u8 = Role::Connected as u8;
 
-/// The request that the running unit serves; 0: none known.
+/// The request that a unit serves, or the one that made it; 0: none known.
 #[inline(always)]
-pub fn current() -> u64 {
+pub fn of_unit(unit: &Unit) -> u64 {
+    if let Some(request) = UNITS.get_ptr(unit.key) {
+        // SAFETY: the pointer was checked by the lookup.
+        return unsafe { *request };
+    }
+    if unit.parent == 0 {
+        return 0;
+    }
     // SAFETY: the pointer was checked by the lookup.
-    UNITS.get_ptr(kernel_tid()).map_or(0, |request| unsafe { *request })
+    UNITS.get_ptr(unit.maker()).map_or(0, |request| unsafe { *request })
 }
 
 /// The request that a message belongs to.
 #[inline(always)]
-pub fn of_message(connection: &mut Connection, is_sent: bool) -> u64 {
+pub fn of_message(connection: &mut Connection, unit: &Unit, is_sent: bool) -> u64 {
     let turns = (connection.last_was_sent != 0) != is_sent;
     connection.last_was_sent = u8::from(is_sent);
     match connection.role {
@@ -36,28 +41,29 @@ pub fn of_message(connection: &mut Connection, is_sent: bool) -> u64 {
             if turns {
                 connection.request = next();
             }
-            serve(connection.request);
+            serve(unit, connection.request);
         }
         CONNECTED if is_sent => {
             if turns || connection.request == 0 {
-                connection.request = current();
+                connection.request = of_unit(unit);
             }
         }
-        CONNECTED if connection.request != 0 => serve(connection.request),
+        CONNECTED if connection.request != 0 => serve(unit, connection.request),
         _ => {}
     }
     connection.request
 }
 
-/// The running unit turns to a request.
+/// A unit turns to a request.
 #[inline(always)]
-fn serve(request: u64) {
-    let tid = kernel_tid();
-    if let Some(current) = UNITS.get_ptr_mut(tid) {
-        // SAFETY: the pointer was checked by the lookup; only this thread writes it.
-        unsafe { *current = request };
-    } else if UNITS.insert(tid, request, 0).is_err() {
-        count(Counter::UnitsFull);
+fn serve(unit: &Unit, request: u64) {
+    match UNITS.get_ptr_mut(unit.key) {
+        // SAFETY: the pointer was checked by the lookup; a unit runs in one place at a time.
+        Some(current) => unsafe { *current = request },
+        // The map forgets the least recently used one rather than refuse.
+        None => {
+            let _ = UNITS.insert(unit.key, request, 0);
+        }
     }
 }
 
@@ -74,6 +80,6 @@ fn next() -> u64 {
 
 /// A thread ended.
 #[inline(always)]
-pub fn forget_current() {
-    let _ = UNITS.remove(kernel_tid());
+pub fn forget_thread() {
+    let _ = UNITS.remove(unit::thread().key);
 }

@@ -71,7 +71,7 @@ pub struct Session {
     logger: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
     sampling: Option<Sampling>,
     has_loop: bool,
-    verdicts: Option<net::Verdicts>,
+    net: Option<net::NetMaps>,
 }
 
 /// A [`Process`] as aya wants it.
@@ -126,7 +126,7 @@ impl Session {
             logger: None,
             sampling: options.sampling,
             has_loop: doctor::has_loop(),
-            verdicts: None,
+            net: None,
             ebpf,
         };
         if let Scope::Processes(tgids) = &options.scope {
@@ -135,7 +135,7 @@ impl Session {
             }
         }
         if options.net {
-            session.load_net()?;
+            session.take_net_maps()?;
         }
         session.load_programs()?;
         // Release objects have no log map; then there is nothing to read.

@@ -2,7 +2,8 @@
 
 use aya::maps::{HashMap, MapData};
 use descry_abi::net::VERDICT_IGNORE;
-use descry_decode::ids::ConnectionId;
+use descry_abi::unit::UnitRule;
+use descry_decode::ids::{ConnectionId, Tgid};
 
 use super::{Session, raw_program, take};
 use crate::ProbeError;
@@ -26,12 +27,29 @@ pub enum SocketHooks {
 }
 
 /// Maps of the programs on sockets. Each has a single entry where sockets are not watched.
-pub(super) const MAPS: [&str; 3] = ["CONNECTIONS", "VERDICTS", "UNITS"];
+pub(super) const MAPS: [&str; 4] = ["CONNECTIONS", "VERDICTS", "UNITS", "UNIT_RULES"];
+
+/// A [`UnitRule`] as aya wants it.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(super) struct Rule(UnitRule);
+
+// SAFETY: repr(C), u32 and i64 without padding.
+unsafe impl aya::Pod for Rule {}
+
+/// What userspace writes for the programs on sockets.
+pub(super) struct NetMaps {
+    verdicts: HashMap<MapData, u64, u32>,
+    unit_rules: HashMap<MapData, u32, Rule>,
+}
 
 impl Session {
-    pub(super) fn load_net(&mut self) -> Result<(), ProbeError> {
-        let verdicts = take(&mut self.ebpf, "VERDICTS")?;
-        self.verdicts = Some(verdicts.try_into().map_err(ProbeError::map("VERDICTS"))?);
+    pub(super) fn take_net_maps(&mut self) -> Result<(), ProbeError> {
+        let (verdicts, unit_rules) = (take(&mut self.ebpf, "VERDICTS")?, take(&mut self.ebpf, "UNIT_RULES")?);
+        self.net = Some(NetMaps {
+            verdicts: verdicts.try_into().map_err(ProbeError::map("VERDICTS"))?,
+            unit_rules: unit_rules.try_into().map_err(ProbeError::map("UNIT_RULES"))?,
+        });
         Ok(())
     }
 
@@ -69,13 +87,19 @@ impl Session {
 
     /// Tells the kernel side that the bytes of a connection are of no use. One that is not known any more is no error.
     pub fn ignore_connection(&mut self, connection: ConnectionId) {
-        if let Some(verdicts) = &mut self.verdicts
-            && let Err(error) = verdicts.insert(connection.0, VERDICT_IGNORE, 0)
+        if let Some(net) = &mut self.net
+            && let Err(error) = net.verdicts.insert(connection.0, VERDICT_IGNORE, 0)
         {
             tracing::debug!(%error, %connection, "a connection cannot be ignored");
         }
     }
-}
 
-/// The map of verdicts.
-pub(super) type Verdicts = HashMap<MapData, u64, u32>;
+    /// Tells the kernel side how to find the units of a process. Where there is no room its threads are its units.
+    pub fn set_unit_rule(&mut self, tgid: Tgid, rule: UnitRule) {
+        if let Some(net) = &mut self.net
+            && let Err(error) = net.unit_rules.insert(tgid.0, Rule(rule), 0)
+        {
+            tracing::debug!(%error, %tgid, "the units of a process cannot be followed");
+        }
+    }
+}
