@@ -56,8 +56,8 @@ pub struct Opened {
     pub socket_type: u16,
     /// A [`Role`].
     pub role: u8,
-    /// Zero.
-    pub reserved: u8,
+    /// 1: the message that follows is its first in either direction; 0: it is older, or nobody can tell.
+    pub from_start: u8,
     /// When (ns, `CLOCK_BOOTTIME`).
     pub time: u64,
     /// Process.

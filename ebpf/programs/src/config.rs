@@ -118,4 +118,16 @@ globals! {
     TB_FASTREUSE: u32 = 0;
     /// `unix_sock.addr`.
     UNIX_ADDR: u32 = 0;
+    /// `tcp_sock.bytes_received`.
+    TCP_BYTES_RECEIVED: u32 = 0;
+    /// `tcp_sock.rcv_nxt`.
+    TCP_RCV_NXT: u32 = 0;
+    /// `tcp_sock.copied_seq`.
+    TCP_COPIED_SEQ: u32 = 0;
+    /// `tcp_sock.bytes_acked`.
+    TCP_BYTES_ACKED: u32 = 0;
+    /// `tcp_sock.snd_una`.
+    TCP_SND_UNA: u32 = 0;
+    /// `tcp_sock.write_seq`.
+    TCP_WRITE_SEQ: u32 = 0;
 }

@@ -140,6 +140,8 @@ pub struct Opened {
     pub transport: Transport,
     /// Who opened it.
     pub role: Role,
+    /// Whether the message that follows is its first in either direction; else it is older, or nobody can tell.
+    pub from_start: bool,
     /// The end in the watched process; none: it has no address.
     pub local: Option<SocketAddr>,
     /// The other end.

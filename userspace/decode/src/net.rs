@@ -14,7 +14,7 @@ const SOCK_DGRAM: u16 = 2;
 
 pub(crate) fn opened(mut fields: Fields<'_>) -> Result<Opened, DecodeError> {
     let (family, socket_type) = (fields.u16()?, fields.u16()?);
-    let [role, _] = fields.take()?;
+    let [role, from_start] = fields.take()?;
     let role = Role::from_u8(role).ok_or(DecodeError::OutOfRange {
         kind: EventKind::ConnectionOpened as u16,
         field: "role",
@@ -34,7 +34,8 @@ pub(crate) fn opened(mut fields: Fields<'_>) -> Result<Opened, DecodeError> {
         (false, AF_UNIX, SOCK_STREAM) => Transport::Unix,
         _ => Transport::Other,
     };
-    Ok(Opened { time, tgid, tid, connection, transport, role, local, remote })
+    let from_start = from_start == 1;
+    Ok(Opened { time, tgid, tid, connection, transport, role, from_start, local, remote })
 }
 
 pub(crate) fn message(mut fields: Fields<'_>) -> Result<Message, DecodeError> {

@@ -52,6 +52,12 @@ const MEMBERS: &[(&str, &str)] = &[
     ("ICSK_BIND_HASH", "inet_connection_sock.icsk_bind_hash"),
     ("TB_FASTREUSE", "inet_bind_bucket.fastreuse"),
     ("UNIX_ADDR", "unix_sock.addr"),
+    ("TCP_BYTES_RECEIVED", "tcp_sock.bytes_received"),
+    ("TCP_RCV_NXT", "tcp_sock.rcv_nxt"),
+    ("TCP_COPIED_SEQ", "tcp_sock.copied_seq"),
+    ("TCP_BYTES_ACKED", "tcp_sock.bytes_acked"),
+    ("TCP_SND_UNA", "tcp_sock.snd_una"),
+    ("TCP_WRITE_SEQ", "tcp_sock.write_seq"),
 ];
 
 /// The globals with their values on the running kernel.

@@ -6,6 +6,7 @@ use descry_abi::counter::Counter;
 use descry_abi::event::EventKind;
 use descry_abi::net::{Closed, MAX_CAPTURE, Opened, Role, VERDICT_IGNORE};
 
+use super::message::Moved;
 use super::socket::Socket;
 use crate::emit::{self, count};
 use crate::maps::{CONNECTIONS, VERDICTS};
@@ -36,7 +37,8 @@ pub struct Connection {
 
 /// The connection of a socket; one that is new, or another than the one at this address before, is told of.
 #[inline(always)]
-pub fn find(socket: Socket, ids: Ids) -> Option<*mut Connection> {
+pub fn find(moved: &Moved, ids: Ids) -> Option<*mut Connection> {
+    let socket = moved.socket;
     if let Some(known) = CONNECTIONS.get_ptr_mut(socket.0) {
         // SAFETY: the pointer was checked by the lookup.
         let (is_tcp, id) = unsafe { ((*known).is_tcp, (*known).id) };
@@ -45,12 +47,13 @@ pub fn find(socket: Socket, ids: Ids) -> Option<*mut Connection> {
             return Some(known);
         }
     }
-    open(socket, ids)
+    open(moved, ids)
 }
 
 #[inline(never)]
-fn open(socket: Socket, ids: Ids) -> Option<*mut Connection> {
+fn open(moved: &Moved, ids: Ids) -> Option<*mut Connection> {
     const SOCK_STREAM: u16 = 1;
+    let socket = moved.socket;
     let Some(id) = socket.inode_number() else {
         count(Counter::SocketUnreadable);
         return None;
@@ -69,6 +72,9 @@ fn open(socket: Socket, ids: Ids) -> Option<*mut Connection> {
         return None;
     }
     let is_tcp = Socket::is_tcp_family(opened.family) && opened.socket_type == SOCK_STREAM;
+    if is_tcp {
+        opened.from_start = socket.is_at_start(moved.len, moved.is_sent).into();
+    }
     let connection = Connection {
         id,
         request: 0,

@@ -27,7 +27,7 @@ pub struct Moved {
 /// Sends a record of it, with the head of its bytes.
 #[inline(always)]
 pub fn take(state: *mut NetState, ids: Ids, moved: &Moved) {
-    let Some(connection) = connection::find(moved.socket, ids) else { return };
+    let Some(connection) = connection::find(moved, ids) else { return };
     // SAFETY: the pointer was checked by the lookup. Two CPUs may count messages of one connection at once; the kernel
     // itself serializes what one direction moves.
     let connection = unsafe { &mut *connection };

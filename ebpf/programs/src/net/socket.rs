@@ -5,7 +5,8 @@ use descry_abi::net::{Opened, Role};
 use crate::config::{
     FDTABLE_FD, FDTABLE_MAX_FDS, FILE_INODE, FILE_PRIVATE_DATA, FILES_FDT, ICSK_BIND_HASH, INODE_INO,
     INODE_MODE, SK_DADDR, SK_DPORT, SK_FAMILY, SK_NUM, SK_RCV_SADDR, SK_SOCKET, SK_STATE, SK_V6_DADDR,
-    SK_V6_RCV_SADDR, SOCKET_ALLOC_INODE, SOCKET_SK, SOCKET_TYPE, TASK_FILES, TB_FASTREUSE, UNIX_ADDR,
+    SK_V6_RCV_SADDR, SOCKET_ALLOC_INODE, SOCKET_SK, SOCKET_TYPE, TASK_FILES, TB_FASTREUSE, TCP_BYTES_ACKED,
+    TCP_BYTES_RECEIVED, TCP_COPIED_SEQ, TCP_RCV_NXT, TCP_SND_UNA, TCP_WRITE_SEQ, UNIX_ADDR,
 };
 use crate::task::{Task, member};
 
@@ -90,6 +91,29 @@ impl Socket {
         }
         opened.role = role as u8;
         Some(())
+    }
+
+    /// Whether the message of `len` bytes that just moved is the first on this TCP socket.
+    ///
+    /// ```text
+    /// read by the program     bytes_received - (rcv_nxt - copied_seq)
+    /// written by the program  bytes_acked + (write_seq - snd_una), and one more where the SYN was counted
+    /// ```
+    #[inline(always)]
+    pub fn is_at_start(self, len: u64, is_sent: bool) -> bool {
+        let counts = || {
+            let received: u64 = member(self.0, TCP_BYTES_RECEIVED.load())?;
+            let (next, copied): (u32, u32) =
+                (member(self.0, TCP_RCV_NXT.load())?, member(self.0, TCP_COPIED_SEQ.load())?);
+            let acknowledged: u64 = member(self.0, TCP_BYTES_ACKED.load())?;
+            let (write, first): (u32, u32) =
+                (member(self.0, TCP_WRITE_SEQ.load())?, member(self.0, TCP_SND_UNA.load())?);
+            let read = received.wrapping_sub(next.wrapping_sub(copied).into());
+            Some((read, acknowledged.wrapping_add(write.wrapping_sub(first).into())))
+        };
+        let Some((read, written)) = counts() else { return false };
+        let (read_now, written_now) = if is_sent { (0, len) } else { (len, 0) };
+        read == read_now && written.wrapping_sub(written_now) <= 1
     }
 
     /// An accepted socket has its listener's address; a client has none unless it bound one.
