@@ -5,9 +5,11 @@ mod cli;
 mod counted;
 mod doctor;
 mod failure;
+mod last_line;
 mod measure;
 mod output;
 mod profile;
+mod requests;
 mod stop;
 mod target;
 
@@ -34,6 +36,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let telemetry = cli.own.start()?;
     let result = match &cli.command {
         Command::Profile(arguments) => profile::run(arguments, telemetry.counters()),
+        Command::Requests(arguments) => requests::run(arguments, telemetry.counters()),
         Command::Doctor(arguments) => doctor::run(arguments),
     };
     telemetry.end();

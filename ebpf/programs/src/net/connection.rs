@@ -7,7 +7,7 @@ use descry_abi::event::EventKind;
 use descry_abi::net::{Closed, MAX_CAPTURE, Opened, Role, VERDICT_IGNORE};
 
 use super::message::Moved;
-use super::socket::Socket;
+use super::socket::{SOCK_STREAM, Socket};
 use crate::emit::{self, count};
 use crate::maps::{CONNECTIONS, VERDICTS};
 use crate::task::Ids;
@@ -52,7 +52,6 @@ pub fn find(moved: &Moved, ids: Ids) -> Option<*mut Connection> {
 
 #[inline(never)]
 fn open(moved: &Moved, ids: Ids) -> Option<*mut Connection> {
-    const SOCK_STREAM: u16 = 1;
     let socket = moved.socket;
     let Some(id) = socket.inode_number() else {
         count(Counter::SocketUnreadable);

@@ -13,7 +13,9 @@ use crate::task::{Task, member};
 const AF_UNIX: u16 = 1;
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
-/// `TCP_ESTABLISHED` (include/net/tcp_states.h).
+/// `SOCK_STREAM` (linux/net.h).
+pub const SOCK_STREAM: u16 = 1;
+/// `TCP_ESTABLISHED`, which connected UDP has too (include/net/tcp_states.h).
 const ESTABLISHED: u8 = 1;
 /// `S_IFMT` and `S_IFSOCK` (linux/stat.h).
 const S_IFMT: u16 = 0o170_000;
@@ -76,12 +78,12 @@ impl Socket {
                     return None;
                 };
                 (*to_local, *to_remote) = (local, remote);
-                self.inet_role()
+                self.inet_role(opened)
             }
             AF_INET6 => {
                 opened.local = member(self.0, SK_V6_RCV_SADDR.load())?;
                 opened.remote = member(self.0, SK_V6_DADDR.load())?;
-                self.inet_role()
+                self.inet_role(opened)
             }
             _ => Role::Unknown,
         };
@@ -127,11 +129,14 @@ impl Socket {
     }
 
     /// connect() without bind() takes its port from a bucket with fastreuse -1 (inet_hash_connect); an accepted socket
-    /// shares its listener's.
+    /// shares its listener's. A socket of datagrams that has a peer called connect().
     #[inline(always)]
-    fn inet_role(self) -> Role {
+    fn inet_role(self, opened: &Opened) -> Role {
         if member::<u8>(self.0, SK_STATE.load()) != Some(ESTABLISHED) {
             return Role::Unknown;
+        }
+        if opened.socket_type != SOCK_STREAM {
+            return Role::Connected;
         }
         let bucket: Option<u64> = member(self.0, ICSK_BIND_HASH.load());
         match bucket.and_then(|bucket| member::<i8>(bucket, TB_FASTREUSE.load())) {
