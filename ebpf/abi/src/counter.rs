@@ -98,6 +98,22 @@ counters! {
     TasksFull = "tasks_full",
     /// Stacks of waits that are cut because copies of stacks came too fast.
     CopyTooSoon = "copy_too_soon",
+    /// Messages on sockets, written to the ring.
+    Messages = "messages",
+    /// Messages lost because the ring was full; their connection shows a gap.
+    RingFullMessage = "ring_full_message",
+    /// Openings and ends of connections lost because the ring was full.
+    RingFullConnection = "ring_full_connection",
+    /// Messages of connections that are of no known protocol.
+    MessagesIgnored = "messages_ignored",
+    /// Messages whose bytes could not be seen (sendfile, splice, io_uring); their number is known.
+    MessagesUnseen = "messages_unseen",
+    /// Messages whose socket could not be read.
+    SocketUnreadable = "socket_unreadable",
+    /// Messages whose buffer could not be read; their number of bytes is known.
+    BufferUnreadable = "buffer_unreadable",
+    /// Messages with more segments than are followed; the rest of their bytes counts as not captured.
+    SegmentsCut = "segments_cut",
 }
 
 /// Entries of the counter array.

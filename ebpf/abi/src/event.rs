@@ -24,6 +24,12 @@ pub enum EventKind {
     Stack = 10,
     /// [`Wait`].
     Wait = 11,
+    /// [`crate::net::Opened`].
+    ConnectionOpened = 16,
+    /// [`crate::net::Message`], then `captured` bytes.
+    Message = 17,
+    /// [`crate::net::Closed`].
+    ConnectionClosed = 18,
 }
 
 impl EventKind {
@@ -39,6 +45,9 @@ impl EventKind {
             7 => Self::SlowCall,
             10 => Self::Stack,
             11 => Self::Wait,
+            16 => Self::ConnectionOpened,
+            17 => Self::Message,
+            18 => Self::ConnectionClosed,
             _ => return None,
         })
     }
@@ -125,7 +134,7 @@ pub struct SampleHeader {
     pub cgroup: u64,
     /// Time that this sample stands for (ns). Of a [`EventKind::Stack`]: its id.
     pub weight: u64,
-    /// Execution unit: today the thread id.
+    /// Execution unit: the thread id, or the number of the goroutine or task.
     pub unit: u64,
     /// Request that the unit served, 0: none known.
     pub request: u64,

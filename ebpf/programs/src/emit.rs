@@ -4,9 +4,10 @@ use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use descry_abi::counter::Counter;
 use descry_abi::event::{Lifecycle, SampleHeader, StackCopyHeader, Wait};
 use descry_abi::limits::{MAX_KERNEL_FRAMES, MAX_USER_FRAMES, STACK_COPY_BYTES};
+use descry_abi::net::{Closed, MAX_CAPTURE, Message, Opened};
 use descry_abi::syscall::{PATH_BYTES, SlowCall};
 
-use crate::maps::{COUNTS, CopyState, EVENTS, State};
+use crate::maps::{COUNTS, CopyState, EVENTS, NetState, State};
 
 /// Adds one to a counter.
 #[inline(always)]
@@ -98,4 +99,39 @@ pub fn wait(wait: &Wait) {
     let words = unsafe { &*core::ptr::from_ref(wait).cast::<[u64; size_of::<Wait>() / 8]>() };
     let sent = EVENTS.output_untyped::<[u64; 7]>(words, BPF_RB_NO_WAKEUP.into()).is_ok();
     count(if sent { Counter::WaitsSent } else { Counter::RingFullWait });
+}
+
+/// Sends a message with `len` of its bytes.
+#[inline(always)]
+pub fn message(state: *const NetState, len: u64) {
+    if len > MAX_CAPTURE as u64 {
+        return;
+    }
+    let words = (size_of::<Message>() + len as usize + 7) / 8;
+    // SAFETY: record and bytes are neighbours in a repr(C) struct, and `len` was bounded above.
+    let record = unsafe { core::slice::from_raw_parts((&raw const (*state).message).cast::<u64>(), words) };
+    match EVENTS.output_untyped::<[u64]>(record, BPF_RB_NO_WAKEUP.into()) {
+        Ok(()) => count(Counter::Messages),
+        Err(_) => count(Counter::RingFullMessage),
+    }
+}
+
+/// Sends a connection's first sight.
+#[inline(always)]
+pub fn opened(event: &Opened) {
+    // SAFETY: an Opened is nine words without padding.
+    let words = unsafe { &*core::ptr::from_ref(event).cast::<[u64; size_of::<Opened>() / 8]>() };
+    if EVENTS.output_untyped::<[u64; 9]>(words, BPF_RB_NO_WAKEUP.into()).is_err() {
+        count(Counter::RingFullConnection);
+    }
+}
+
+/// Sends a connection's end.
+#[inline(always)]
+pub fn closed(event: &Closed) {
+    // SAFETY: a Closed is three words without padding.
+    let words = unsafe { &*core::ptr::from_ref(event).cast::<[u64; size_of::<Closed>() / 8]>() };
+    if EVENTS.output_untyped::<[u64; 3]>(words, BPF_RB_NO_WAKEUP.into()).is_err() {
+        count(Counter::RingFullConnection);
+    }
 }

@@ -6,6 +6,7 @@ mod config;
 mod emit;
 mod lifecycle;
 mod maps;
+mod net;
 mod offcpu;
 mod registers;
 mod sample;
@@ -13,6 +14,7 @@ mod scope;
 mod stack;
 mod syscall;
 mod task;
+mod unit;
 mod unwind;
 
 use aya_ebpf::bindings::task_struct;
@@ -171,6 +173,34 @@ pub extern "C" fn off_cpu_list(ctx: *mut TaskIterator) -> i32 {
     if !task.is_null() {
         offcpu::list(task);
     }
+    0
+}
+
+/// `sock_send_length(sk, ret, flags)`. Kernel 6.3 and later.
+#[raw_tracepoint]
+pub fn socket_sent(ctx: RawTracePointContext) -> i32 {
+    net::sent(ctx.arg(0), ctx.arg(1));
+    0
+}
+
+/// `sock_recv_length(sk, ret, flags)`. Kernel 6.3 and later.
+#[raw_tracepoint]
+pub fn socket_received(ctx: RawTracePointContext) -> i32 {
+    net::received(ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    0
+}
+
+/// `sys_exit(regs, ret)`, where the kernel has not the two above.
+#[raw_tracepoint]
+pub fn socket_call_ended(ctx: RawTracePointContext) -> i32 {
+    net::calls::ended(ctx.arg(0), ctx.arg(1));
+    0
+}
+
+/// `tcp_destroy_sock(sk)`.
+#[raw_tracepoint]
+pub fn socket_destroyed(ctx: RawTracePointContext) -> i32 {
+    net::connection::destroyed(ctx.arg(0));
     0
 }
 

@@ -10,13 +10,16 @@ use descry_abi::limits::{
     CHUNK_SLOTS, FRAME_SLOTS, MAX_OFF_CPU_TASKS, MAX_PROCESSES, MAX_SCOPE, MAX_STACKS_SENT, MAX_WAIT_SUMS,
     MEMO_SLOTS, STACK_COPY_BYTES, WINDOW_WORDS,
 };
+use descry_abi::net::{MAX_CAPTURE, MAX_CONNECTIONS, MAX_UNITS, Message};
 use descry_abi::offcpu::{Control, TaskTimes, WaitKey, WaitSum};
 use descry_abi::scope::ExecutableKey;
 use descry_abi::syscall::{
     CallKey, ErrorKey, OTHER_ROWS, SyscallTraits, TRAIT_SLOTS, ThreadCall, Unreturned,
 };
+use descry_abi::unit::{MAX_UNIT_RULES, UnitKey, UnitRule};
 use descry_abi::unwind::Process;
 
+use crate::net::connection::Connection;
 use crate::registers::Registers;
 
 /// `BPF_F_MMAPABLE` (linux/bpf.h): userspace fills the map through memory instead of a system call an entry.
@@ -96,6 +99,16 @@ pub struct CopyState {
     pub bytes: [u8; STACK_COPY_BYTES],
 }
 
+/// The record of a message, and room to make it.
+#[repr(C)]
+pub struct NetState {
+    pub registers: Registers,
+    /// The record from here on.
+    pub message: Message,
+    /// Twice what is captured: the verifier bounds offset and length one by one.
+    pub bytes: [u8; 2 * MAX_CAPTURE],
+}
+
 /// To userspace: all events. 1 MiB; set at load. Written by `emit` only.
 #[btf_map]
 pub static EVENTS: RingBuf<u64, { 1 << 20 }> = RingBuf::new();
@@ -170,6 +183,7 @@ pub static SYSCALL_UNRETURNED: PerCpuHashMap<CallKey, Unreturned, 64, NO_PREALLO
 /// What a new row begins with: a histogram is too large for the stack of a program. Never written.
 #[btf_map]
 pub static SYSCALL_EMPTY: Array<Histogram, 1> = Array::new();
+
 /// Times of watched tasks, by their id in the initial pid namespace. Written by `offcpu`. The size is set at load, as
 /// those of the next two.
 #[btf_map]
@@ -186,6 +200,31 @@ pub static STACKS_SENT: LruHashMap<u64, u32, { MAX_STACKS_SENT as usize }> = Lru
 /// Whether time off the CPU is measured now. Written by userspace.
 #[btf_map]
 pub static OFF_CPU_CONTROL: Array<Control, 1> = Array::new();
+
+/// Buffers of the programs on sockets (8 KiB a CPU).
+#[btf_map]
+pub static NET_STATES: PerCpuArray<NetState, 1> = PerCpuArray::new();
+
+/// Connections by the address of their `struct sock`; 1 entry where no sockets are watched. Written by `net`.
+#[btf_map]
+pub static CONNECTIONS: LruHashMap<u64, Connection, { MAX_CONNECTIONS as usize }> = LruHashMap::new();
+
+/// What userspace found out of connections, by their id: bytes of a message that are wanted. Written by userspace.
+#[btf_map]
+pub static VERDICTS: LruHashMap<u64, u32, { MAX_CONNECTIONS as usize }> = LruHashMap::new();
+
+/// The request that a unit serves. Nobody tells of the end of goroutines and tasks, so the least recently used ones are
+/// forgotten. Written by `net`.
+#[btf_map]
+pub static UNITS: LruHashMap<UnitKey, u64, { MAX_UNITS as usize }> = LruHashMap::new();
+
+/// How to find the units of a program, by process. Written by userspace; removed on exec and exit by `lifecycle`.
+#[btf_map]
+pub static UNIT_RULES: HashMap<u32, UnitRule, { MAX_UNIT_RULES as usize }> = HashMap::new();
+
+/// How many requests were numbered on each CPU.
+#[btf_map]
+pub static REQUEST_NUMBERS: PerCpuArray<u64, 1> = PerCpuArray::new();
 
 const _: () = assert!(size_of::<State>() <= 32 * 1024 && size_of::<CopyState>() <= 32 * 1024);
 const _: () = assert!(Counter::ALL.len() == COUNTERS as usize);

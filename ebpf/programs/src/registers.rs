@@ -209,3 +209,9 @@ pub fn call_arguments(registers: u64, scratch: *const Registers) -> [u64; 6] {
     // SAFETY: as above; `scratch` is a per-CPU entry that was checked by its lookup.
     unsafe { arch::arguments(&*scratch, aya_ebpf::helpers::bpf_probe_read_kernel(first).unwrap_or_default()) }
 }
+
+/// The arguments of a system call from its saved registers; the first may be another value by now.
+#[inline(always)]
+pub fn later_arguments(saved: &Registers) -> [u64; 6] {
+    arch::arguments(saved, 0)
+}

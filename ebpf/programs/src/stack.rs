@@ -9,12 +9,13 @@ use descry_abi::event::{
 };
 use descry_abi::limits::MAX_KERNEL_FRAMES;
 
-use crate::config::KERNEL_STACKS;
+use crate::config::{KERNEL_STACKS, REQUESTS};
 use crate::emit::count;
 use crate::maps::{PROCESSES, ProgramKind, State, WALK_STATES};
+use crate::net::request;
 use crate::registers::{self, Hit, Start};
 use crate::task::{Ids, Task};
-use crate::unwind;
+use crate::{unit, unwind};
 
 /// How a user stack is walked; see `unwind`.
 pub type Walk = fn(*mut State, &unwind::Tables);
@@ -56,6 +57,11 @@ pub fn take(taking: &Taking, ctx: *mut c_void, ids: Ids, hit: Hit) -> Option<*mu
             registers::saved_start(unsafe { &raw mut (*state).saved })
         }
     };
+    let (mut unit, mut request) = (ids.tid.into(), 0);
+    if REQUESTS.load() != 0 {
+        let current = unit::current(ids.tgid);
+        (unit, request) = (current.number(ids), request::of_unit(&current));
+    }
     // SAFETY: the helpers have no preconditions; `state` is this CPU's and this kind of program's own.
     unsafe {
         (*state).program = taking.program as u32;
@@ -72,8 +78,8 @@ pub fn take(taking: &Taking, ctx: *mut c_void, ids: Ids, hit: Hit) -> Option<*mu
             reserved: 0,
             cgroup: bpf_get_current_cgroup_id(),
             weight: taking.weight,
-            unit: ids.tid.into(),
-            request: 0,
+            unit,
+            request,
             comm: bpf_get_current_comm().unwrap_or_default(),
         };
     }

@@ -28,7 +28,7 @@ pub struct Ids {
 
 /// The member of type `T` at `base + offset`.
 #[inline(always)]
-fn member<T: Copy>(base: u64, offset: u32) -> Option<T> {
+pub fn member<T: Copy>(base: u64, offset: u32) -> Option<T> {
     if base == 0 {
         return None;
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use descry_assemble::route::Pattern;
 use descry_export::format::Format;
+use descry_export::span::SpanFormat;
 use descry_export::syscall::SyscallFormat;
 use descry_telemetry::{Counters, LogFormat, Logging, OwnTelemetry};
 
@@ -50,6 +51,8 @@ pub enum Command {
     Decode(DecodeArgs),
     /// Which system calls does a program make: how often, how long, with which errors
     Syscalls(Box<SyscallsArgs>),
+    /// What programs ask each other: every request over their sockets as a span
+    Requests(Box<RequestsArgs>),
     /// What this kernel and these rights allow, hook by hook
     Doctor(DoctorArgs),
 }
@@ -175,6 +178,25 @@ pub struct ProfileArgs {
     /// Whether to show inlined functions
     #[arg(long, value_enum, default_value = "yes")]
     pub inlines: YesNo,
+}
+
+/// `descry requests`.
+#[derive(Debug, Args)]
+pub struct RequestsArgs {
+    /// Whom to measure, how long, and where it goes.
+    #[command(flatten)]
+    pub measure: MeasureArgs,
+    /// text (a line a request, a row a kind of request at the end), json (a line a span), otlp or otlp-json; without: by
+    /// the ending of FILE (.json, .otlp, .otlp.json), else text
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<SpanFormat>,
+    /// Only this protocol; may be given several times
+    #[arg(long = "protocol", value_name = "NAME")]
+    pub protocols: Vec<String>,
+    /// Name HTTP requests by this route, like /users/{name}/* ; may be given several times, the first that fits counts.
+    /// Paths that none fits are named by themselves, with what looks like an id as {id}
+    #[arg(long = "route", value_name = "PATTERN")]
+    pub routes: Vec<Pattern>,
 }
 
 /// `descry decode`.

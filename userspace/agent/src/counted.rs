@@ -9,6 +9,7 @@ use descry_telemetry::Counters;
 use crate::decode::DecodeCounters;
 use crate::measure::{TableCounters, TrackerCounters};
 use crate::profile::WaitCounters;
+use crate::requests::RequestCounters;
 use crate::syscalls::RecorderCounters as SyscallCounters;
 
 /// (name, help, value).
@@ -26,6 +27,8 @@ pub fn register(counters: &Counters) {
     publish(counters, ObjectCounters::default().entries());
     publish(counters, descry_symbol::Counters::default().entries());
     publish(counters, DecodeCounters::default().entries());
+    publish(counters, RequestCounters::default().entries());
+    publish(counters, descry_export::span::Delivered::default().entries());
 }
 
 /// The kernel side's.
@@ -59,3 +62,21 @@ macro_rules! counters {
     };
 }
 pub(crate) use counters;
+
+/// Counters of the kernel side that mean a loss to whoever follows connections.
+const LOST_OF_SOCKETS: [Counter; 8] = [
+    Counter::RingFullMessage,
+    Counter::RingFullConnection,
+    Counter::RingFullLifecycle,
+    Counter::NoState,
+    Counter::ScopeFull,
+    Counter::SocketUnreadable,
+    Counter::BufferUnreadable,
+    Counter::MessagesUnseen,
+];
+
+/// What the kernel side lost of connections and messages, by reason; nothing that is zero.
+pub fn lost_of_sockets(counters: &[(Counter, u64)]) -> impl Iterator<Item = (&'static str, u64)> {
+    let lost = counters.iter().filter(|(counter, count)| *count > 0 && LOST_OF_SOCKETS.contains(counter));
+    lost.map(|(counter, count)| (counter.name(), *count))
+}

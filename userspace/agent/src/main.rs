@@ -6,9 +6,11 @@ mod counted;
 mod decode;
 mod doctor;
 mod failure;
+mod last_line;
 mod measure;
 mod output;
 mod profile;
+mod requests;
 mod stop;
 mod syscalls;
 mod target;
@@ -38,6 +40,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Profile(arguments) => profile::run(arguments, telemetry.counters()),
         Command::Decode(arguments) => decode::run(arguments, telemetry.counters()),
         Command::Syscalls(arguments) => syscalls::run(arguments, telemetry.counters()),
+        Command::Requests(arguments) => requests::run(arguments, telemetry.counters()),
         Command::Doctor(arguments) => doctor::run(arguments),
     };
     telemetry.end();

@@ -1,9 +1,13 @@
 //! What the kernel side tells, decoded: the one closed set of events between the ring and the rest.
 
+use std::net::{IpAddr, SocketAddr};
+
 use crate::ids::{
-    BootNanos, CgroupId, Comm, Cpu, RequestId, RuntimeAddress, StackId, SyscallNumber, Tgid, Tid, UnitId,
+    BootNanos, CgroupId, Comm, ConnectionId, Cpu, RequestId, RuntimeAddress, StackId, SyscallNumber, Tgid,
+    Tid, UnitId,
 };
 pub use descry_abi::event::UnwindEnd;
+pub use descry_abi::net::Role;
 pub use descry_abi::offcpu::{WaitKind, WaitState};
 
 /// One record of the ring.
@@ -27,6 +31,12 @@ pub enum Event {
     Stack(StackId, Sample),
     /// A wait that found no room among the kernel side's sums.
     Wait(Wait),
+    /// A connection was seen for the first time.
+    Opened(Opened),
+    /// Bytes went over a connection.
+    Message(Message),
+    /// A connection is gone.
+    Closed(Closed),
 }
 
 impl Event {
@@ -37,6 +47,9 @@ impl Event {
             Self::Wait(wait) => wait.time,
             Self::StackCopy(copy) => copy.time,
             Self::SlowCall(call) => call.sample.time,
+            Self::Opened(event) => event.time,
+            Self::Message(event) => event.time,
+            Self::Closed(event) => event.time,
             Self::Exec(event) | Self::Fork(event) | Self::Exit(event) | Self::Comm(event) => event.time,
         }
     }
@@ -154,4 +167,85 @@ pub struct Wait {
     pub duration: u64,
     /// Whose it was, and why.
     pub of: WaitOf,
+}
+
+/// What carries a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// A unix socket of streams.
+    Unix,
+    /// Another family or type.
+    Other,
+}
+
+/// A connection's first sight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// When.
+    pub time: BootNanos,
+    /// Process.
+    pub tgid: Tgid,
+    /// Thread.
+    pub tid: Tid,
+    /// The connection.
+    pub connection: ConnectionId,
+    /// What carries it.
+    pub transport: Transport,
+    /// Who opened it.
+    pub role: Role,
+    /// Whether the message that follows is its first in either direction; else it is older, or nobody can tell.
+    pub from_start: bool,
+    /// The end in the watched process; none: it has no address.
+    pub local: Option<SocketAddr>,
+    /// The other end.
+    pub remote: Option<SocketAddr>,
+}
+
+/// Bytes that one call moved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// When.
+    pub time: BootNanos,
+    /// Process.
+    pub tgid: Tgid,
+    /// Thread.
+    pub tid: Tid,
+    /// The connection.
+    pub connection: ConnectionId,
+    /// Whether the process sent them; else it received them.
+    pub sent: bool,
+    /// Bytes of this direction before these, since the first sight of the connection.
+    pub offset: u64,
+    /// How many moved.
+    pub len: u64,
+    /// The first of them, as far as they were captured.
+    pub bytes: Vec<u8>,
+    /// Execution unit.
+    pub unit: UnitId,
+    /// Request that they belong to.
+    pub request: RequestId,
+}
+
+/// A connection's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closed {
+    /// When.
+    pub time: BootNanos,
+    /// The connection.
+    pub connection: ConnectionId,
+}
+
+/// An address of a family, if there is one; `AF_INET` is 2, `AF_INET6` 10 (linux/socket.h).
+pub(crate) fn address(family: u16, bytes: [u8; 16], port: u16) -> Option<SocketAddr> {
+    let ip = match (family, bytes) {
+        (2, [a, b, c, d, ..]) => IpAddr::from([a, b, c, d]),
+        // An IPv6 socket may carry IPv4.
+        (10, bytes) => IpAddr::from(bytes).to_canonical(),
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip, port))
 }

@@ -57,6 +57,10 @@ newtype!(
     StackId(u64), "{:#x}"
 );
 newtype!(
+    /// A connection: its socket's inode number, the N of `socket:[N]` in /proc/PID/fd.
+    ConnectionId(u64), "{}"
+);
+newtype!(
     /// An address in the memory of a running process or of the kernel.
     RuntimeAddress(u64), "{:#x}"
 );

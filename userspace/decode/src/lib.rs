@@ -6,10 +6,12 @@
 
 mod event;
 pub mod ids;
+mod net;
 mod parse;
 pub mod syscall;
 
 pub use event::{
-    Event, Lifecycle, Sample, SlowCall, StackCopy, UnwindEnd, Wait, WaitKind, WaitOf, WaitState,
+    Closed, Event, Lifecycle, Message, Opened, Role, Sample, SlowCall, StackCopy, Transport, UnwindEnd, Wait,
+    WaitKind, WaitOf, WaitState,
 };
 pub use parse::{DecodeError, decode, wait_of};

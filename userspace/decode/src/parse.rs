@@ -12,6 +12,7 @@ use crate::event::{Event, Lifecycle, Sample, SlowCall, StackCopy, Wait, WaitOf};
 use crate::ids::{
     BootNanos, CgroupId, Comm, Cpu, RequestId, RuntimeAddress, StackId, SyscallNumber, Tgid, Tid, UnitId,
 };
+use crate::net;
 
 /// Why a record is not an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -45,19 +46,19 @@ pub enum DecodeError {
 }
 
 /// A reader of native-endian fields, in order.
-struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     bytes: &'a [u8],
     at: usize,
     kind: u16,
 }
 
 impl<'a> Fields<'a> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+    pub(crate) fn take<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
         let slice = self.slice(N)?;
         slice.try_into().map_err(|_| DecodeError::Truncated { kind: self.kind, needed: N, len: slice.len() })
     }
 
-    fn slice(&mut self, len: usize) -> Result<&'a [u8], DecodeError> {
+    pub(crate) fn slice(&mut self, len: usize) -> Result<&'a [u8], DecodeError> {
         let end = self.at.saturating_add(len);
         let slice = self.bytes.get(self.at..end).ok_or(DecodeError::Truncated {
             kind: self.kind,
@@ -68,16 +69,21 @@ impl<'a> Fields<'a> {
         Ok(slice)
     }
 
-    fn u16(&mut self) -> Result<u16, DecodeError> {
+    pub(crate) fn u16(&mut self) -> Result<u16, DecodeError> {
         self.take().map(u16::from_ne_bytes)
     }
 
-    fn u32(&mut self) -> Result<u32, DecodeError> {
+    pub(crate) fn u32(&mut self) -> Result<u32, DecodeError> {
         self.take().map(u32::from_ne_bytes)
     }
 
-    fn u64(&mut self) -> Result<u64, DecodeError> {
+    pub(crate) fn u64(&mut self) -> Result<u64, DecodeError> {
         self.take().map(u64::from_ne_bytes)
+    }
+
+    /// Bytes read so far.
+    pub(crate) fn position(&self) -> usize {
+        self.at
     }
 
     fn addresses(&mut self, count: usize) -> Result<Vec<RuntimeAddress>, DecodeError> {
@@ -85,7 +91,12 @@ impl<'a> Fields<'a> {
         Ok(words.iter().map(|word| RuntimeAddress(u64::from_ne_bytes(*word))).collect())
     }
 
-    fn bounded(&self, field: &'static str, value: usize, max: usize) -> Result<usize, DecodeError> {
+    pub(crate) fn bounded(
+        &self,
+        field: &'static str,
+        value: usize,
+        max: usize,
+    ) -> Result<usize, DecodeError> {
         if value <= max {
             return Ok(value);
         }
@@ -112,6 +123,9 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
             Ok(Event::Stack(id, sample))
         }
         EventKind::Wait => wait(fields).map(Event::Wait),
+        EventKind::ConnectionOpened => net::opened(fields).map(Event::Opened),
+        EventKind::Message => net::message(fields).map(Event::Message),
+        EventKind::ConnectionClosed => net::closed(fields).map(Event::Closed),
     }
 }
 

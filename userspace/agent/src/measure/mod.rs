@@ -55,6 +55,14 @@ pub trait Consumer {
     /// An event of the ring, in the order of their times. The tracker knows already what it says of processes.
     fn event(&mut self, tracker: &mut Tracker, event: Event);
 
+    /// The tracker knows the processes that were named, and nothing of the command's is attached yet.
+    ///
+    /// # Errors
+    /// What makes it fail.
+    fn starting(&mut self, _session: &mut Session, _tracker: &mut Tracker) -> Result<(), Failure> {
+        Ok(())
+    }
+
     /// The ring was drained.
     ///
     /// # Errors
@@ -133,6 +141,7 @@ impl<'a> Prepared<'a> {
             sampling: None,
             syscalls: None,
             off_cpu: None,
+            net: false,
             kernel_stacks: true,
             ring_bytes: MIN_RING,
             table_chunks: self.args.unwind_memory,
@@ -162,6 +171,7 @@ impl<'a> Prepared<'a> {
             tracker.expect(*tgid);
         }
         tracker.settle(&mut session, &mut side_band, &mut |tracker, event| consumer.event(tracker, event))?;
+        consumer.starting(&mut session, &mut tracker)?;
         attach(&mut session, &target)?;
         let (began_unix, boot_to_unix) = clocks()?;
         let ring_bytes = options.ring_bytes.into();
@@ -329,6 +339,11 @@ impl Measurement<'_> {
         std::thread::sleep(LEAST_TICK);
         Ok(self.side_band.wait(tick - LEAST_TICK)?)
     }
+}
+
+/// Unix time minus boot time (ns).
+pub fn boot_to_unix() -> anyhow::Result<i64> {
+    clocks().map(|(_, difference)| difference)
 }
 
 /// Unix time now, and Unix time minus boot time (ns).

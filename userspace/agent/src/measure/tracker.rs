@@ -289,6 +289,7 @@ impl Tracker {
     fn follow(&mut self, event: Event, handle: &mut dyn FnMut(&mut Self, Event)) {
         match event {
             Event::Sample(_) | Event::SlowCall(_) | Event::Stack(..) | Event::Wait(_) => handle(self, event),
+            Event::Opened(_) | Event::Message(_) | Event::Closed(_) => handle(self, event),
             Event::StackCopy(copy) => {
                 if self.copies.len() >= MAX_COPIES {
                     self.counters.copies_dropped += self.copies.len() as u64;
@@ -297,7 +298,10 @@ impl Tracker {
                 self.copies.insert((copy.tid, copy.time), copy);
             }
             // The kernel side has dropped its mappings; the side band tells of the new ones.
-            Event::Exec(exec) => self.tables.forget(exec.tgid),
+            Event::Exec(exec) => {
+                self.tables.forget(exec.tgid);
+                handle(self, event);
+            }
             Event::Fork(fork) => {
                 let parent = Tgid(fork.other);
                 self.started.push((parent, fork.tgid));
@@ -416,6 +420,32 @@ impl Tracker {
             }
             _ => self.counters.not_held += 1,
         }
+    }
+
+    /// A process's Resource. Of one that is gone, only what was learnt of it while it lived.
+    pub fn resource(&mut self, tgid: Tgid) -> Attributes {
+        self.learn(tgid);
+        let known = self.processes.get(tgid);
+        let options = self.resource_options;
+        known
+            .map(|process| identity::resource(tgid, &process.identity, &self.host, options))
+            .unwrap_or_default()
+    }
+
+    /// The processes that were named.
+    pub fn expected(&self) -> impl Iterator<Item = Tgid> {
+        self.expected.iter().copied()
+    }
+
+    /// The program that a process runs, if it was made by Go's linker.
+    pub fn go_program(&mut self, tgid: Tgid) -> Option<Arc<Object>> {
+        self.learn(tgid);
+        let mapped: Vec<MappingTarget> =
+            self.processes.get(tgid)?.mappings().iter().map(|it| it.target).collect();
+        mapped.into_iter().find_map(|target| {
+            let MappingTarget::Object { id, .. } = target else { return None };
+            self.processes.objects().get(id).filter(|object| object.is_go).cloned()
+        })
     }
 
     /// The name that the stacks of a process begin with; `comm` where nothing is known of it. Also notes its Resource.

@@ -1,7 +1,6 @@
 //! The last line on stderr: what was taken, what was lost, what it cost.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use descry_abi::counter::Counter;
 use descry_aggregate::profile::{Profile, ProfileKind};
@@ -9,6 +8,7 @@ use descry_telemetry::ProcessUsage;
 use serde_json::json;
 
 use super::waits::WaitCounters;
+use crate::last_line;
 use crate::measure::{TableCounters, TrackerCounters};
 
 /// The figures.
@@ -99,24 +99,13 @@ impl Stats {
             truncated: tracker.truncated,
             unsymbolized: share(unnamed, frames, 0.0),
             frames: tracker.frames,
-            usage: ProcessUsage::now().inspect_err(|error| tracing::warn!(%error, "own usage")).ok(),
+            usage: last_line::usage(),
         }
     }
 
     /// For people, on one line.
     pub fn text(&self) -> String {
-        let lost = if self.lost.is_empty() {
-            "0 lost".to_owned()
-        } else {
-            let reasons: Vec<String> =
-                self.lost.iter().map(|(name, count)| format!("{name} {count}")).collect();
-            format!("lost: {}", reasons.join(", "))
-        };
-        let usage = self.usage.map_or_else(String::new, |usage| {
-            let cpu = Duration::from_nanos(usage.cpu_ns);
-            let mib = usage.peak_rss_bytes as f64 / f64::from(1 << 20);
-            format!("; descry took {:.2} s CPU, {mib:.1} MiB peak", cpu.as_secs_f64())
-        });
+        let (lost, usage) = (last_line::lost_text(&self.lost), last_line::usage_text(self.usage));
         let waits = self.waits.map_or_else(String::new, |waits| format!(", {waits} waits"));
         format!(
             "{} samples{waits}, {lost}; {:.2} % of stacks reached their root ({} cut); {:.2} % of frames without a name{usage}",

@@ -1,5 +1,6 @@
 //! The loaded kernel side. What each kind of measurement loads and attaches is in a file of its own.
 
+mod net;
 mod off_cpu;
 mod sampling;
 mod syscalls;
@@ -17,6 +18,7 @@ use crate::error::chain;
 use crate::memory::give_memory_back;
 use crate::{ProbeError, Tables, doctor, offsets, possible_cpus};
 
+pub use net::SocketHooks;
 pub use off_cpu::OffCpu;
 use off_cpu::OffCpuMaps;
 pub use sampling::{Sampler, Sampling};
@@ -56,6 +58,8 @@ pub struct Options {
     pub syscalls: Option<Syscalls>,
     /// Time off the CPU; none: not measured.
     pub off_cpu: Option<OffCpu>,
+    /// Whether connections and messages on sockets are.
+    pub net: bool,
     /// Whether kernel frames are wanted.
     pub kernel_stacks: bool,
     /// Bytes of the event ring: a power of two.
@@ -79,6 +83,7 @@ pub struct Session {
     syscalls: Option<SyscallMaps>,
     off_cpu: Option<OffCpuMaps>,
     has_loop: bool,
+    net: Option<net::NetMaps>,
 }
 
 /// A [`Process`] as aya wants it.
@@ -114,7 +119,7 @@ impl Session {
         }
         raise_memlock();
         let release = doctor::release();
-        let offsets = offsets::of_kernel(&release, options.off_cpu.is_some())?;
+        let offsets = offsets::of_kernel(&release, options.off_cpu.is_some(), options.net)?;
         let mut ebpf = load_object(options, &offsets)?;
         // aya reads all types of the kernel even where it is told not to use them.
         give_memory_back();
@@ -136,12 +141,16 @@ impl Session {
             syscalls: syscalls.transpose()?,
             off_cpu: None,
             has_loop: doctor::has_loop(),
+            net: None,
             ebpf,
         };
         if let Scope::Processes(tgids) = &options.scope {
             for tgid in tgids {
                 session.watch(*tgid)?;
             }
+        }
+        if options.net {
+            session.take_net_maps()?;
         }
         session.load_programs()?;
         if let Some(off_cpu) = &options.off_cpu {
@@ -231,6 +240,7 @@ fn load_object(options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebp
     let pid_namespace = options.pid_namespace.unwrap_or_default();
     let weight = options.sampling.map_or(0, |sampling| sampling.weight());
     let kernel_stacks = u32::from(options.kernel_stacks);
+    let requests = u32::from(options.net);
     let cpus = possible_cpus()?.iter().max().map_or(1, |last| last + 1);
 
     let slow_call = options.syscalls.as_ref().and_then(|syscalls| syscalls.slower_than).unwrap_or_default();
@@ -247,6 +257,7 @@ fn load_object(options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebp
         .override_global("SCOPE_BY_EXECUTABLE", &by_executable, true)
         .override_global("PID_NAMESPACE", &pid_namespace, true)
         .override_global("SAMPLE_WEIGHT", &weight, true)
+        .override_global("REQUESTS", &requests, true)
         .override_global("KERNEL_STACKS", &kernel_stacks, true)
         .override_global("SLOW_CALL", &slow_call, true)
         .map_max_entries("EVENTS", options.ring_bytes)
@@ -257,6 +268,11 @@ fn load_object(options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebp
         .map_max_entries("MEMOS", cpus);
     if options.syscalls.is_some() {
         syscalls::set_sizes(&mut loader, cpus);
+    }
+    if !options.net {
+        for map in net::MAPS {
+            loader.map_max_entries(map, 1);
+        }
     }
     for (name, value) in offsets {
         loader.override_global(name, value, true);
