@@ -1,4 +1,9 @@
-//! Freed memory, back to the system.
+//! Memory that is not the allocator's: files where they lie, and freed memory back to the system.
+
+use std::fs::File;
+use std::io;
+
+use memmap2::Mmap;
 
 /// Gives back what was freed. glibc keeps freed memory for later, some tens of megabytes after a large file was read; an
 /// agent that lives for months should not. Costs up to a millisecond; does nothing with other C libraries.
@@ -8,4 +13,13 @@ pub fn give_memory_back() {
     unsafe {
         libc::malloc_trim(0);
     }
+}
+
+/// Maps a file for reading: only the pages that are read take memory, and the system can take them back.
+///
+/// Whoever makes the file shorter meanwhile ends this program (SIGBUS). So it is for files that nobody else changes in
+/// place.
+pub fn map_file(file: &File) -> io::Result<Mmap> {
+    // SAFETY: the file is not changed in place, which is the caller's duty.
+    unsafe { Mmap::map(file) }
 }

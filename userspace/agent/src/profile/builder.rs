@@ -1,9 +1,11 @@
-//! Rows are built on a thread of their own: a large file takes a tenth of a second, in which the ring would fill.
+//! Rows are built on a thread of their own: a large file takes a tenth of a second, in which the ring would fill. One
+//! file is in memory at a time: the next is begun when the rows of the last were taken.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use descry_process::object::{Object, debug_file};
+use descry_unwind::cfi::Bytes;
 use descry_unwind::rows::{self, Rows};
 use descry_unwind::{Limits, Report};
 
@@ -11,8 +13,8 @@ use super::image;
 
 /// Files that wait for the thread at most; whoever finds it full asks again later.
 const MAX_ASKED: usize = 64;
-/// Files that are done and not taken at most: their rows are in memory.
-const MAX_BUILT: usize = 1;
+/// Files that are done and not taken, beside the one that the thread offers: the rows of a large one are 15 MB.
+const MAX_BUILT: usize = 0;
 
 /// What became of a file.
 pub struct Built {
@@ -24,7 +26,7 @@ pub struct Built {
 
 struct Asked {
     object: Arc<Object>,
-    image: Option<Arc<Vec<u8>>>,
+    image: Option<Bytes>,
 }
 
 /// The thread's two ends. It ends when this is dropped.
@@ -50,7 +52,7 @@ impl Builder {
     }
 
     /// Asks for the rows of a file, of which the caller may have the image; false: too many wait.
-    pub fn ask(&self, object: Arc<Object>, image: Option<Arc<Vec<u8>>>) -> bool {
+    pub fn ask(&self, object: Arc<Object>, image: Option<Bytes>) -> bool {
         self.asked.try_send(Asked { object, image }).is_ok()
     }
 
@@ -60,18 +62,18 @@ impl Builder {
     }
 }
 
-fn build(object: &Object, image: Option<Arc<Vec<u8>>>) -> Result<(Rows, Report), String> {
+fn build(object: &Object, image: Option<Bytes>) -> Result<(Rows, Report), String> {
     let image = match image {
         Some(image) => image,
-        None => Arc::new(image::of_unwind_tables(object).map_err(|error| error.to_string())?),
+        None => image::of_unwind_tables(object).map_err(|error| error.to_string())?,
     };
     let limits = Limits::default();
-    let own = rows::build(&image, None, &limits);
+    let own = rows::build((*image).as_ref(), None, &limits);
     if own.as_ref().is_ok_and(|(rows, _)| !rows.is_empty()) {
         return own.map_err(|error| error.to_string());
     }
     // A program without tables may have left them in its debug file.
     let debug = debug_file(object, None).and_then(|debug| image::of_debug_file(&debug).ok());
-    let built = debug.map_or(own, |debug| rows::build(&image, Some(&debug), &limits));
+    let built = debug.map_or(own, |debug| rows::build((*image).as_ref(), Some((*debug).as_ref()), &limits));
     built.map_err(|error| error.to_string())
 }

@@ -14,8 +14,8 @@ use descry_probe::{ProbeError, Session, Tables, give_memory_back};
 use descry_process::object::{Object, ObjectId};
 use descry_process::table::{MappingTarget, ProcessTable};
 use descry_unwind::Limits;
-use descry_unwind::cfi::Cfi;
-use descry_unwind::layout::{self, Placement};
+use descry_unwind::cfi::{Bytes, Cfi};
+use descry_unwind::layout::{self, LayoutError, Placement};
 use descry_unwind::pool::{Pool, Reservation, Slots};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tracing::debug;
@@ -50,7 +50,7 @@ struct ProcessTables {
 
 /// A file's tables for walks in userspace.
 struct Walkable {
-    image: Arc<Vec<u8>>,
+    image: Bytes,
     cfi: Option<Arc<Cfi>>,
     /// Count of syncs when it was last used.
     used: u64,
@@ -130,8 +130,8 @@ impl UnwindTables {
             self.wanted.insert(object.id);
         }
         let walkable = self.walkable.entry(object.id).or_insert_with(|| {
-            let image = Arc::new(image::of_unwind_tables(object).unwrap_or_default());
-            let cfi = Cfi::new(Arc::clone(&image) as _, None, &Limits::default());
+            let image = image::of_unwind_tables(object).unwrap_or_else(|_| Arc::new([]));
+            let cfi = Cfi::new(Arc::clone(&image), None, &Limits::default());
             self.counters.unreadable += u64::from(cfi.is_err());
             Walkable { image, cfi: cfi.ok().map(|(cfi, _)| Arc::new(cfi)), used: syncs }
         });
@@ -244,12 +244,14 @@ impl UnwindTables {
                 for chunk in opened {
                     self.writer.create_chunk(chunk)?;
                 }
-                let Ok(tables) = layout::layout(rows, first) else {
-                    self.pool.remove_file(&id);
-                    return Ok(full);
-                };
-                self.writer.write(first, &tables.slots)?;
-                Ok(FileTables::Loaded(tables.placement))
+                match layout::layout(rows, first, |slot, words| self.writer.write(slot, words)) {
+                    Ok(placement) => Ok(FileTables::Loaded(placement)),
+                    Err(LayoutError::TooLarge { .. }) => {
+                        self.pool.remove_file(&id);
+                        Ok(full)
+                    }
+                    Err(LayoutError::Write(error)) => Err(error),
+                }
             }
             Reservation::Evicted(files) => {
                 self.evicted(&files);
