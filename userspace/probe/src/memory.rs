@@ -15,6 +15,17 @@ pub fn give_memory_back() {
     }
 }
 
+/// Keeps blocks of 1 MiB and more out of the heap, for good: they grow without being copied, and go back to the system
+/// when they are freed. glibc would take them into the heap once it saw some freed (mallopt(3), `M_MMAP_THRESHOLD`), and
+/// small blocks between them would hold them there. Call it before anything large; does nothing with other C libraries.
+pub fn keep_large_blocks_apart() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt takes two numbers.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 20);
+    }
+}
+
 /// Maps a file for reading: only the pages that are read take memory, and the system can take them back.
 ///
 /// Whoever makes the file shorter meanwhile ends this program (SIGBUS). So it is for files that nobody else changes in

@@ -1,8 +1,9 @@
 //! Rows are built on a thread of their own: a large file takes a tenth of a second, in which the ring would fill. One
-//! file is in memory at a time: the next is begun when the rows of the last were taken.
+//! file at a time: what a large one needs meanwhile is 40 MB.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
 
 use descry_process::object::{Object, debug_file};
 use descry_unwind::cfi::Bytes;
@@ -11,10 +12,8 @@ use descry_unwind::{Limits, Report};
 
 use super::image;
 
-/// Files that wait for the thread at most; whoever finds it full asks again later.
-const MAX_ASKED: usize = 64;
-/// Files that are done and not taken, beside the one that the thread offers: the rows of a large one are 15 MB.
-const MAX_BUILT: usize = 0;
+/// How long the rows of a file are waited for: two small files take as long.
+const MOMENT: Duration = Duration::from_millis(2);
 
 /// What became of a file.
 pub struct Built {
@@ -33,13 +32,14 @@ struct Asked {
 pub struct Builder {
     asked: SyncSender<Asked>,
     built: Receiver<Built>,
+    is_busy: bool,
 }
 
 impl Builder {
     /// Starts the thread.
     pub fn start() -> std::io::Result<Self> {
-        let (asked, to_build) = sync_channel::<Asked>(MAX_ASKED);
-        let (done, built) = sync_channel(MAX_BUILT);
+        let (asked, to_build) = sync_channel::<Asked>(1);
+        let (done, built) = sync_channel(1);
         std::thread::Builder::new().name("descry-rows".into()).spawn(move || {
             for Asked { object, image } in to_build {
                 let rows = build(&object, image);
@@ -48,17 +48,26 @@ impl Builder {
                 }
             }
         })?;
-        Ok(Self { asked, built })
+        Ok(Self { asked, built, is_busy: false })
     }
 
-    /// Asks for the rows of a file, of which the caller may have the image; false: too many wait.
-    pub fn ask(&self, object: Arc<Object>, image: Option<Bytes>) -> bool {
-        self.asked.try_send(Asked { object, image }).is_ok()
+    /// Asks for the rows of a file, of which the caller may have the image; false: another is not done yet.
+    pub fn ask(&mut self, object: Arc<Object>, image: Option<Bytes>) -> bool {
+        if self.is_busy {
+            return false;
+        }
+        self.is_busy = self.asked.try_send(Asked { object, image }).is_ok();
+        self.is_busy
     }
 
-    /// A file that is done.
-    pub fn take(&self) -> Option<Built> {
-        self.built.try_recv().ok()
+    /// The file that is done, or will be in a moment: small ones are.
+    pub fn take(&mut self) -> Option<Built> {
+        if !self.is_busy {
+            return None;
+        }
+        let built = self.built.recv_timeout(MOMENT).ok()?;
+        self.is_busy = false;
+        Some(built)
     }
 }
 
