@@ -7,8 +7,8 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use descry_export::format::Format;
 use descry_telemetry::{Counters, LogFormat, Logging, OwnTelemetry};
 
+use crate::counted;
 use crate::failure::Failure;
-use crate::profile::counted;
 
 /// Shows where a program's time goes, with no change to the program.
 #[derive(Debug, Parser)]
@@ -103,12 +103,42 @@ pub enum StatsFormat {
     Json,
 }
 
-/// `descry profile`.
+/// What every measuring command takes.
 #[derive(Debug, Args)]
-pub struct ProfileArgs {
+pub struct MeasureArgs {
     /// Whom to measure.
     #[command(flatten)]
     pub target: TargetArgs,
+    /// How long to measure (like 500ms, 10s, 2m); with a program to start: until it ends
+    #[arg(short, long, value_parser = humantime::parse_duration)]
+    pub duration: Option<Duration>,
+    /// Where to write; without: stdout
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// How to print the last line's figures
+    #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
+    pub stats: StatsFormat,
+    /// Send what is measured to this OTLP endpoint; with -o or --format it is also written. The OTEL_EXPORTER_OTLP_*
+    /// variables are obeyed
+    #[arg(long, value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
+    /// Kernel memory for unwind tables at most (MiB)
+    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=512))]
+    pub unwind_memory: u32,
+    /// End with the exit code of the started program
+    #[arg(long, requires = "command")]
+    pub exit_code: bool,
+    /// Send the arguments of measured processes with their Resource (they may hold secrets)
+    #[arg(long)]
+    pub command_args: bool,
+}
+
+/// `descry profile`.
+#[derive(Debug, Args)]
+pub struct ProfileArgs {
+    /// Whom to measure, how long, and where it goes.
+    #[command(flatten)]
+    pub measure: MeasureArgs,
     /// What to measure
     #[arg(long, value_enum, default_value = "cpu")]
     pub mode: Mode,
@@ -116,12 +146,6 @@ pub struct ProfileArgs {
     #[arg(short = 'F', long, value_name = "HZ", default_value_t = 99,
           value_parser = clap::value_parser!(u64).range(1..=4999))]
     pub frequency: u64,
-    /// How long to measure (like 500ms, 10s, 2m); with a program to start: until it ends
-    #[arg(short, long, value_parser = humantime::parse_duration)]
-    pub duration: Option<Duration>,
-    /// Where to write; without: stdout
-    #[arg(short, long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
     /// text, folded, flamegraph, pprof, otlp, otlp-json, firefox or speedscope; without: by the ending of FILE (.svg,
     /// .pb.gz, .otlp, .otlp.json, .firefox.json, .speedscope.json, .folded), else text
     #[arg(long, value_name = "FORMAT")]
@@ -135,22 +159,6 @@ pub struct ProfileArgs {
     /// Whether to show inlined functions
     #[arg(long, value_enum, default_value = "yes")]
     pub inlines: YesNo,
-    /// How to print the last line's figures
-    #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
-    pub stats: StatsFormat,
-    /// Send the profile to this OTLP endpoint; with -o or --format it is also written. The OTEL_EXPORTER_OTLP_*
-    /// variables are obeyed
-    #[arg(long, value_name = "URL")]
-    pub otlp_endpoint: Option<String>,
-    /// Kernel memory for unwind tables at most (MiB)
-    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=512))]
-    pub unwind_memory: u32,
-    /// End with the exit code of the started program
-    #[arg(long, requires = "command")]
-    pub exit_code: bool,
-    /// Send the arguments of measured processes with their Resource (they may hold secrets)
-    #[arg(long)]
-    pub command_args: bool,
 }
 
 /// `descry doctor`.

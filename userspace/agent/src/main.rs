@@ -2,8 +2,11 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod counted;
 mod doctor;
 mod failure;
+mod measure;
+mod output;
 mod profile;
 mod stop;
 mod target;
