@@ -138,7 +138,7 @@ pub static PROCESSES: HashMap<u32, Process, { MAX_PROCESSES as usize }> = HashMa
 #[btf_map]
 pub static TABLES: ArrayOfMaps<Array<Chunk, 1, MMAPABLE>, 64> = ArrayOfMaps::new();
 
-/// Remembered rows, an entry a CPU (64 KiB each). The number of CPUs is set at load. Written by `unwind`.
+/// Remembered rows, an entry a CPU (128 KiB each). The number of CPUs is set at load. Written by `unwind`.
 #[btf_map]
 pub static MEMOS: Array<Memo, 1> = Array::new();
 

@@ -1,8 +1,8 @@
 //! The stack of the running task: its kernel frames, then its user frames; what only userspace can walk is shipped.
 
 use aya_ebpf::cty::c_void;
+use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use aya_ebpf::helpers::generated::{bpf_get_current_cgroup_id, bpf_get_stack, bpf_ktime_get_boot_ns};
-use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_smp_processor_id};
 use descry_abi::counter::Counter;
 use descry_abi::event::{
     EventKind, SAMPLE_HAS_COPY, SAMPLE_IN_KERNEL, SAMPLE_KERNEL_THREAD, SampleHeader, UnwindEnd,
@@ -42,6 +42,7 @@ pub fn take(taking: &Taking, ctx: *mut c_void, ids: Ids, hit: Hit) -> Option<*mu
         count(Counter::NoState);
         return None;
     };
+    let task = Task::current();
     let (mut flags, mut kernel_frames) = (0, 0);
     let start = match hit {
         Hit::User(start) => Some(start),
@@ -50,7 +51,7 @@ pub fn take(taking: &Taking, ctx: *mut c_void, ids: Ids, hit: Hit) -> Option<*mu
             if KERNEL_STACKS.load() != 0 {
                 kernel_frames = kernel(ctx, state);
             }
-            if Task::current().is_kernel_thread() {
+            if task.is_kernel_thread() {
                 flags |= SAMPLE_KERNEL_THREAD;
             }
             // SAFETY: `state` is a per-CPU entry that was checked by its lookup.
@@ -80,7 +81,7 @@ pub fn take(taking: &Taking, ctx: *mut c_void, ids: Ids, hit: Hit) -> Option<*mu
             weight: taking.weight,
             unit,
             request,
-            comm: bpf_get_current_comm().unwrap_or_default(),
+            comm: task.comm(),
         };
     }
     let end =

@@ -23,6 +23,7 @@ use cli::{Cli, Command};
 use failure::Failure;
 
 fn main() -> ExitCode {
+    descry_probe::keep_large_blocks_apart();
     // Wrong usage ends here, with status 2 and clap's message.
     let cli = Cli::parse();
     match run(cli) {

@@ -40,6 +40,7 @@ mod vet;
 
 pub use counters::Counters;
 pub use error::{Outcome, SymbolError};
+pub use file::is_of_the_system;
 pub use frame::{FrameKind, SourceFrame, Symbolized};
 pub use go_unit::goroutine_rule;
 pub use options::{Limits, ObjectSource, Options};
