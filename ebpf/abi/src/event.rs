@@ -16,6 +16,10 @@ pub enum EventKind {
     Exit = 5,
     /// [`Lifecycle`].
     Comm = 6,
+    /// [`crate::function::FunctionCall`].
+    FunctionCall = 8,
+    /// [`crate::function::FunctionArguments`].
+    FunctionArguments = 9,
 }
 
 impl EventKind {
@@ -28,6 +32,8 @@ impl EventKind {
             4 => Self::Fork,
             5 => Self::Exit,
             6 => Self::Comm,
+            8 => Self::FunctionCall,
+            9 => Self::FunctionArguments,
             _ => return None,
         })
     }

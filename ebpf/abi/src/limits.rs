@@ -26,3 +26,9 @@ pub const STACK_COPY_BYTES: usize = 24 * 1024;
 pub const MAX_PID_NAMESPACES: u32 = 32;
 /// Levels of the cgroup tree searched for a scope's cgroup.
 pub const MAX_CGROUP_DEPTH: i32 = 24;
+/// Threads and goroutines with open calls of traced functions at once: 1.5 KiB each, taken when one makes its first call.
+pub const MAX_CALLERS: u32 = 32_768;
+/// Functions in processes with totals at once: 1.3 KiB for each CPU, taken when one is first called.
+pub const MAX_FUNCTION_TOTALS: u32 = 65_536;
+/// Functions that are traced at once.
+pub const MAX_FUNCTIONS: u32 = 65_536;

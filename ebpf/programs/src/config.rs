@@ -31,6 +31,10 @@ globals! {
     KERNEL_STACKS: u32 = 1;
     /// 1: lifecycle events of watched processes are sent.
     LIFECYCLE: u32 = 1;
+    /// 1: functions are traced.
+    FUNCTIONS: u32 = 0;
+    /// Nanoseconds between two events of traced calls at least, on average; 0: no events.
+    FUNCTION_EVENT_INTERVAL: u64 = 0;
 
     /// `task_struct.pid`.
     TASK_PID: u32 = 0;
@@ -70,4 +74,8 @@ globals! {
     INODE_SB: u32 = 0;
     /// `super_block.s_dev`.
     SB_DEV: u32 = 0;
+    /// `mm_struct.uprobes_state.xol_area`; 0 where the kernel does not say.
+    MM_XOL_AREA: u32 = 0;
+    /// `xol_area.vaddr`; 0 where the kernel does not say.
+    XOL_VADDR: u32 = 0;
 }

@@ -1,11 +1,13 @@
 //! Every map: key, value, size, and who writes it. Sizes marked "set at load" are overridden by userspace.
 
-use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, RingBuf};
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, PerCpuHashMap, RingBuf};
 use aya_ebpf::macros::btf_map;
 use descry_abi::counter::{COUNTERS, Counter};
 use descry_abi::event::{SampleHeader, StackCopyHeader};
+use descry_abi::function::{ArgumentPlaces, CallerKey, FunctionKey, FunctionTotals, OpenCalls};
 use descry_abi::limits::{
-    CHUNK_SLOTS, FRAME_SLOTS, MAX_PROCESSES, MAX_SCOPE, MEMO_SLOTS, STACK_COPY_BYTES, WINDOW_WORDS,
+    CHUNK_SLOTS, FRAME_SLOTS, MAX_CALLERS, MAX_FUNCTION_TOTALS, MAX_FUNCTIONS, MAX_PROCESSES, MAX_SCOPE,
+    MEMO_SLOTS, STACK_COPY_BYTES, WINDOW_WORDS,
 };
 use descry_abi::scope::ExecutableKey;
 use descry_abi::unwind::Process;
@@ -14,6 +16,8 @@ use crate::registers::Registers;
 
 /// `BPF_F_MMAPABLE` (linux/bpf.h): userspace fills the map through memory instead of a system call an entry.
 const MMAPABLE: usize = 1 << 10;
+/// `BPF_F_NO_PREALLOC` (linux/bpf.h): an entry takes memory from when it is made.
+const NO_PREALLOC: usize = 1;
 
 /// One chunk of the pool of unwind tables.
 pub type Chunk = [u64; CHUNK_SLOTS];
@@ -120,6 +124,39 @@ pub static WALK_STATES: PerCpuArray<State, PROGRAM_KINDS> = PerCpuArray::new();
 /// Buffers for stack copies, by [`ProgramKind`] (24 KiB each and CPU).
 #[btf_map]
 pub static COPY_STATES: PerCpuArray<CopyState, PROGRAM_KINDS> = PerCpuArray::new();
+
+/// Values of new entries.
+#[repr(C)]
+pub struct Zeros {
+    pub calls: OpenCalls,
+    pub totals: FunctionTotals,
+}
+
+/// Calls of traced functions that have begun. Written by `function`; removed when their thread ends.
+#[btf_map]
+pub static OPEN_CALLS: HashMap<CallerKey, OpenCalls, { MAX_CALLERS as usize }, NO_PREALLOC> = HashMap::new();
+
+/// What is kept of traced functions. Written by `function`.
+#[btf_map]
+pub static FUNCTION_TOTALS: PerCpuHashMap<
+    FunctionKey,
+    FunctionTotals,
+    { MAX_FUNCTION_TOTALS as usize },
+    NO_PREALLOC,
+> = PerCpuHashMap::new();
+
+/// Zeros, too large for the stack of a program. Written by nobody.
+#[btf_map]
+pub static FUNCTION_ZEROS: Array<Zeros, 1> = Array::new();
+
+/// When the last event of a traced call was due. Written by `function`.
+#[btf_map]
+pub static FUNCTION_RATE: Array<u64, 1> = Array::new();
+
+/// Where the arguments of traced functions are, by the function's number. Written by userspace.
+#[btf_map]
+pub static FUNCTION_ARGUMENTS: HashMap<u32, ArgumentPlaces, { MAX_FUNCTIONS as usize }, NO_PREALLOC> =
+    HashMap::new();
 
 const _: () = assert!(size_of::<State>() <= 32 * 1024 && size_of::<CopyState>() <= 32 * 1024);
 const _: () = assert!(Counter::ALL.len() == COUNTERS as usize);

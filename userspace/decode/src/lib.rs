@@ -8,5 +8,5 @@ mod event;
 pub mod ids;
 mod parse;
 
-pub use event::{Event, Lifecycle, Sample, StackCopy, UnwindEnd};
+pub use event::{Argument, Arguments, Call, Event, Lifecycle, MAX_ARGUMENTS, Sample, StackCopy, UnwindEnd};
 pub use parse::{DecodeError, decode};

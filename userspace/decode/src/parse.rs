@@ -4,10 +4,13 @@ use descry_abi::event::{
     EventKind, Lifecycle as RawLifecycle, MAX_REGISTERS, SAMPLE_HAS_COPY, SAMPLE_IN_KERNEL,
     SAMPLE_KERNEL_THREAD, SampleHeader, StackCopyHeader, UnwindEnd,
 };
+use descry_abi::function::{FunctionArguments, FunctionCall, MAX_ARGUMENT_TEXT, MAX_ARGUMENTS};
 use descry_abi::limits::{MAX_KERNEL_FRAMES, MAX_USER_FRAMES, STACK_COPY_BYTES};
 
-use crate::event::{Event, Lifecycle, Sample, StackCopy};
-use crate::ids::{BootNanos, CgroupId, Comm, Cpu, RequestId, RuntimeAddress, Tgid, Tid, UnitId};
+use crate::event::{Argument, Arguments, Call, Event, Lifecycle, Sample, StackCopy};
+use crate::ids::{
+    BootNanos, CgroupId, Comm, Cpu, FunctionNumber, RequestId, RuntimeAddress, Tgid, Tid, UnitId,
+};
 
 /// Why a record is not an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -101,6 +104,8 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
         EventKind::Fork => lifecycle(fields).map(Event::Fork),
         EventKind::Exit => lifecycle(fields).map(Event::Exit),
         EventKind::Comm => lifecycle(fields).map(Event::Comm),
+        EventKind::FunctionCall => call(fields).map(Event::Call),
+        EventKind::FunctionArguments => arguments(fields).map(Event::Arguments),
     }
 }
 
@@ -169,4 +174,44 @@ fn lifecycle(mut fields: Fields<'_>) -> Result<Lifecycle, DecodeError> {
     let comm = Comm(fields.take()?);
     debug_assert_eq!(fields.at, size_of::<RawLifecycle>());
     Ok(Lifecycle { time, tgid, tid, other, comm })
+}
+
+fn call(mut fields: Fields<'_>) -> Result<Call, DecodeError> {
+    let call = Call {
+        depth: fields.u16()?,
+        function: FunctionNumber(fields.u32()?),
+        start: BootNanos(fields.u64()?),
+        end: BootNanos(fields.u64()?),
+        parent: Some(BootNanos(fields.u64()?)).filter(|start| start.0 != 0),
+        root: BootNanos(fields.u64()?),
+        tgid: Tgid(fields.u32()?),
+        tid: Tid(fields.u32()?),
+        unit: UnitId(fields.u64()?),
+        request: RequestId(fields.u64()?),
+        comm: Comm(fields.take()?),
+    };
+    debug_assert_eq!(fields.at, size_of::<FunctionCall>());
+    Ok(call)
+}
+
+fn arguments(mut fields: Fields<'_>) -> Result<Arguments, DecodeError> {
+    let failed = fields.u16()?;
+    let function = FunctionNumber(fields.u32()?);
+    let start = BootNanos(fields.u64()?);
+    let tgid = Tgid(fields.u32()?);
+    let tid = Tid(fields.u32()?);
+    let unit = UnitId(fields.u64()?);
+    let words = fields.slice(MAX_ARGUMENTS * 8)?.as_chunks::<8>().0;
+    let lengths: [u8; 8] = fields.take()?;
+    let mut values = [const { None }; MAX_ARGUMENTS];
+    for (index, (value, word)) in values.iter_mut().zip(words).enumerate() {
+        let text = fields.slice(MAX_ARGUMENT_TEXT)?;
+        let len = lengths.get(index).copied().unwrap_or_default().into();
+        let len = fields.bounded("lengths", len, MAX_ARGUMENT_TEXT)?;
+        if failed & 1 << index == 0 {
+            *value = Some(Argument { word: u64::from_ne_bytes(*word), text: text[..len].to_vec() });
+        }
+    }
+    debug_assert_eq!(fields.at, size_of::<FunctionArguments>());
+    Ok(Arguments { function, start, tgid, tid, unit, values })
 }

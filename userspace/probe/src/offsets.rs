@@ -25,14 +25,19 @@ const MEMBERS: &[(&str, &str)] = &[
     ("SB_DEV", "super_block.s_dev"),
 ];
 
+/// The same of members that some kernels have not; their globals stay 0 there.
+const OPTIONAL: &[(&str, &str)] =
+    &[("MM_XOL_AREA", "mm_struct.uprobes_state.xol_area"), ("XOL_VADDR", "xol_area.vaddr")];
+
 /// The globals with their values on the running kernel.
 pub(crate) fn of_kernel(release: &str) -> Result<Vec<(&'static str, u32)>, ProbeError> {
     let btf = Btf::of_kernel()?;
     let missing = |member| ProbeError::NoMember { member, release: release.to_owned() };
-    let mut values = Vec::with_capacity(MEMBERS.len() + 1);
+    let mut values = Vec::with_capacity(MEMBERS.len() + OPTIONAL.len() + 1);
     for &(global, member) in MEMBERS {
         values.push((global, btf.offset(member).ok_or_else(|| missing(member))?));
     }
+    values.extend(OPTIONAL.iter().filter_map(|(global, member)| Some((*global, btf.offset(member)?))));
     values.push(("UPID_SIZE", btf.size("upid").ok_or_else(|| missing("upid"))?));
     Ok(values)
 }

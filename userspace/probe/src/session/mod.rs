@@ -1,5 +1,6 @@
 //! The loaded kernel side. What each kind of measurement loads and attaches is in a file of its own.
 
+mod functions;
 mod sampling;
 
 use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
@@ -14,7 +15,9 @@ use tracing::debug;
 use crate::error::chain;
 use crate::memory::give_memory_back;
 use crate::{ProbeError, Tables, doctor, offsets, possible_cpus};
+use functions::Tracing;
 
+pub use functions::{FunctionFigures, Functions};
 pub use sampling::{Sampler, Sampling};
 
 /// The kernel side, built for this architecture.
@@ -46,6 +49,8 @@ pub struct Options {
     pub pid_namespace: Option<u32>,
     /// Samples of stacks; none: no sampling.
     pub sampling: Option<Sampling>,
+    /// Traced functions; none: no functions.
+    pub functions: Option<Functions>,
     /// Whether kernel frames are wanted.
     pub kernel_stacks: bool,
     /// Bytes of the event ring: a power of two.
@@ -67,6 +72,7 @@ pub struct Session {
     logger: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
     sampling: Option<Sampling>,
     has_loop: bool,
+    tracing: Option<Tracing>,
 }
 
 /// A [`Process`] as aya wants it.
@@ -107,6 +113,7 @@ impl Session {
         // aya reads all types of the kernel even where it is told not to use them.
         give_memory_back();
 
+        let tracing = options.functions.map(|_| Tracing::new(&mut ebpf)).transpose()?;
         let counts = take(&mut ebpf, "COUNTS")?;
         let events = take(&mut ebpf, "EVENTS")?;
         let processes = take(&mut ebpf, "PROCESSES")?;
@@ -121,6 +128,7 @@ impl Session {
             logger: None,
             sampling: options.sampling,
             has_loop: doctor::has_loop(),
+            tracing,
             ebpf,
         };
         if let Scope::Processes(tgids) = &options.scope {
@@ -137,6 +145,9 @@ impl Session {
     fn load_programs(&mut self) -> Result<(), ProbeError> {
         if self.sampling.is_some() {
             self.load_sampling()?;
+        }
+        if let Some(tracing) = &mut self.tracing {
+            tracing.load()?;
         }
         for (name, _) in LIFECYCLE {
             raw_program(&mut self.ebpf, name)?.load().map_err(|error| ProbeError::program(name, &error))?;
@@ -207,6 +218,8 @@ fn load_object(options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebp
     let comm = options.comm.unwrap_or_default();
     let pid_namespace = options.pid_namespace.unwrap_or_default();
     let weight = options.sampling.map_or(0, |sampling| sampling.weight());
+    let functions = u32::from(options.functions.is_some());
+    let event_interval = options.functions.map_or(0, Functions::interval);
     let kernel_stacks = u32::from(options.kernel_stacks);
     let cpus = possible_cpus()?.iter().max().map_or(1, |last| last + 1);
 
@@ -221,6 +234,8 @@ fn load_object(options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebp
         .override_global("SCOPE_BY_EXECUTABLE", &by_executable, true)
         .override_global("PID_NAMESPACE", &pid_namespace, true)
         .override_global("SAMPLE_WEIGHT", &weight, true)
+        .override_global("FUNCTIONS", &functions, true)
+        .override_global("FUNCTION_EVENT_INTERVAL", &event_interval, true)
         .override_global("KERNEL_STACKS", &kernel_stacks, true)
         .map_max_entries("EVENTS", options.ring_bytes)
         .map_max_entries("TABLES", options.table_chunks)
