@@ -1,5 +1,6 @@
-//! Profiles to files and to OTLP endpoints.
+//! Profiles, spans and metrics to files and to OTLP endpoints.
 #![forbid(unsafe_code)]
 pub mod format;
 pub mod otlp;
 pub mod send;
+pub mod span;
