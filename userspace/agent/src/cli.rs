@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use descry_export::format::Format;
+use descry_export::span::SpanFormat;
+use descry_function::{Pattern, PatternError, UsdtPattern};
 use descry_telemetry::{Counters, LogFormat, Logging, OwnTelemetry};
 
 use crate::counted;
@@ -44,6 +46,8 @@ pub struct Own {
 pub enum Command {
     /// Where does a program spend its time: stacks by sampling
     Profile(Box<ProfileArgs>),
+    /// When functions are called, and how long they take: a span a call, a row a function
+    Trace(Box<TraceArgs>),
     /// What this kernel and these rights allow, hook by hook
     Doctor(DoctorArgs),
 }
@@ -159,6 +163,49 @@ pub struct ProfileArgs {
     /// Whether to show inlined functions
     #[arg(long, value_enum, default_value = "yes")]
     pub inlines: YesNo,
+}
+
+/// `descry trace`.
+#[derive(Debug, Args)]
+pub struct TraceArgs {
+    /// Whom to measure, how long, and where it goes.
+    #[command(flatten)]
+    pub measure: MeasureArgs,
+    /// Functions of the target's files by readable name, as [FILE:]GLOB (like main, libssl.so*:SSL_read, axum::*), or one
+    /// by address, as FILE:0x1234; may be given several times
+    #[arg(short, long = "function", value_name = "PATTERN", value_parser = parse_function,
+          required_unless_present = "usdt")]
+    pub functions: Vec<Pattern>,
+    /// USDT probes of the target's files; both parts are globs; may be given several times
+    #[arg(long, value_name = "PROVIDER:NAME", value_parser = parse_usdt)]
+    pub usdt: Vec<UsdtPattern>,
+    /// text, json, otlp or otlp-json; without: by the ending of FILE (.json, .otlp, .otlp.json), else text
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<SpanFormat>,
+    /// Spans a second at most; calls beyond it are counted, and their durations kept
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_rate: u32,
+    /// No spans: only a row a function, which is kept in the kernel
+    #[arg(long, conflicts_with = "max_rate")]
+    pub histogram_only: bool,
+    /// See the end of a call at the instructions that leave its function, not by the kernel's return probe, which no
+    /// exception or panic may pass; always so for C++, Rust and Go. Costs more a call
+    #[arg(long)]
+    pub exits_by_instruction: bool,
+    /// Print what would be probed, where and at which cost, and attach nothing
+    #[arg(long)]
+    pub list: bool,
+    /// Probe also more than 10,000 places
+    #[arg(long)]
+    pub yes: bool,
+}
+
+fn parse_function(text: &str) -> Result<Pattern, PatternError> {
+    Pattern::parse(text)
+}
+
+fn parse_usdt(text: &str) -> Result<UsdtPattern, &'static str> {
+    UsdtPattern::parse(text).ok_or("write PROVIDER:NAME, like libc:setjmp or python:function__*")
 }
 
 /// `descry doctor`.

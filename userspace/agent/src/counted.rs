@@ -7,6 +7,7 @@ use descry_process::counter::{ObjectCounters, TableCounters as ProcessCounters};
 use descry_telemetry::Counters;
 
 use crate::measure::{TableCounters, TrackerCounters};
+use crate::trace::CatalogCounters;
 
 /// (name, help, value).
 pub type Reading = (&'static str, &'static str, u64);
@@ -17,6 +18,8 @@ pub fn register(counters: &Counters) {
     publish(counters, of_kernel(&kernel));
     publish(counters, TrackerCounters::default().entries());
     publish(counters, TableCounters::default().entries());
+    publish(counters, CatalogCounters::default().entries());
+    publish(counters, descry_export::span::Delivered::default().entries());
     publish(counters, ProcessCounters::default().entries());
     publish(counters, ObjectCounters::default().entries());
     publish(counters, descry_symbol::Counters::default().entries());

@@ -10,6 +10,7 @@ mod output;
 mod profile;
 mod stop;
 mod target;
+mod trace;
 
 use std::process::ExitCode;
 
@@ -34,6 +35,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let telemetry = cli.own.start()?;
     let result = match &cli.command {
         Command::Profile(arguments) => profile::run(arguments, telemetry.counters()),
+        Command::Trace(arguments) => trace::run(arguments, telemetry.counters()),
         Command::Doctor(arguments) => doctor::run(arguments),
     };
     telemetry.end();

@@ -15,6 +15,10 @@ const MAX_SYMBOLS: usize = 4 << 20;
 const MAX_NAME: usize = 1024;
 /// Bytes of a function without a size, where nothing behind it says how far it reaches.
 const MAX_UNSIZED: u64 = 4096;
+/// Sections that only Go's linker makes.
+const GO: [&str; 2] = [".gopclntab", ".go.buildinfo"];
+/// What rustc leaves in `.comment`.
+const RUSTC: &[u8] = b"rustc";
 /// What compilers append to the name of a function's cold part; a number may follow.
 const COLD: &[u8] = b".cold";
 /// What tells that exceptions or panics are unwound: the personality routines of C++ and Rust.
@@ -86,43 +90,43 @@ impl Symbol<'_> {
 }
 
 impl<'a> Binary<'a> {
-    /// Reads a file.
-    pub fn parse(bytes: &'a [u8]) -> Result<Self, BinaryError> {
+    /// Reads a file; `debug` is the file that its symbols were moved to, where there is one.
+    pub fn parse(bytes: &'a [u8], debug: Option<&'a [u8]>) -> Result<Self, BinaryError> {
         let file = ElfFile64::<Endianness>::parse(bytes).map_err(|_| BinaryError::Damaged)?;
         let header = file.elf_header();
         let endian = header.endian().map_err(|_| BinaryError::Damaged)?;
         let segments = header.program_headers(endian, bytes).map_err(|_| BinaryError::Damaged)?;
+        let is_code = |flags: elf::ProgramFlags| flags.0 & elf::PF_X.0 != 0;
         let code = segments
             .iter()
-            .filter(|segment| {
-                segment.p_type(endian) == elf::PT_LOAD && segment.p_flags(endian).0 & elf::PF_X.0 != 0
-            })
+            .filter(|segment| segment.p_type(endian) == elf::PT_LOAD && is_code(segment.p_flags(endian)))
             .map(|segment| {
                 let start = segment.p_vaddr(endian);
                 (start..start.saturating_add(segment.p_filesz(endian)), segment.p_offset(endian))
             })
             .collect();
-        let is_go =
-            file.section_by_name(".gopclntab").is_some() || file.section_by_name(".go.buildinfo").is_some();
         let is_rust = file
             .section_by_name(".comment")
             .and_then(|section| section.data().ok())
-            .is_some_and(|comment| comment.windows(5).any(|part| part == b"rustc"));
+            .is_some_and(|comment| comment.windows(RUSTC.len()).any(|part| part == RUSTC));
+        let debug = debug.and_then(|debug| ElfFile64::<Endianness>::parse(debug).ok());
+        let has_symbols = |file: &ElfFile64<'_, Endianness>| file.section_by_name(".symtab").is_some();
         let mut binary = Self {
             bytes,
             code,
             functions: Vec::new(),
-            is_stripped: file.section_by_name(".symtab").is_none(),
+            is_stripped: !has_symbols(&file) && !debug.as_ref().is_some_and(has_symbols),
             unwinds: is_rust,
-            is_go,
+            is_go: GO.iter().any(|section| file.section_by_name(section).is_some()),
             is_x86: header.e_machine(endian) == elf::EM_X86_64,
         };
-        let tables = file.symbols().chain(file.dynamic_symbols()).take(MAX_SYMBOLS);
         let mut symbols = Vec::new();
-        for symbol in tables {
-            let Ok(name) = symbol.name_bytes() else { continue };
-            binary.unwinds |= PERSONALITIES.contains(&name);
-            symbols.extend(function_symbol(&symbol, name));
+        for file in std::iter::once(&file).chain(&debug) {
+            for symbol in file.symbols().chain(file.dynamic_symbols()).take(MAX_SYMBOLS) {
+                let Ok(name) = symbol.name_bytes() else { continue };
+                binary.unwinds |= PERSONALITIES.contains(&name);
+                symbols.extend(function_symbol(&symbol, name));
+            }
         }
         binary.functions = binary.merged(symbols);
         Ok(binary)

@@ -1,5 +1,7 @@
 //! `[FILE:]GLOB` and `FILE:0xADDRESS`.
 
+use std::path::PathBuf;
+
 use descry_decode::ids::ElfAddress;
 use wildmatch::WildMatch;
 
@@ -58,9 +60,10 @@ impl Pattern {
         self.file.as_ref().is_none_or(|file| file.matches(path) || file.matches(last))
     }
 
-    /// Whether a file is named.
-    pub fn names_file(&self) -> bool {
-        self.file.is_some()
+    /// The path of the one file that is meant, where the pattern says which.
+    pub fn path(&self) -> Option<PathBuf> {
+        let path = self.file.as_ref()?.pattern();
+        (path.starts_with('/') && !path.contains(['*', '?'])).then(|| path.into())
     }
 
     /// Whether a function of this readable name is meant. Its parameters, and then its type arguments, may be left out.

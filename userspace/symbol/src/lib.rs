@@ -39,8 +39,8 @@ mod vet;
 
 pub use counters::Counters;
 pub use error::{Outcome, SymbolError};
-pub use name::readable;
 pub use frame::{FrameKind, SourceFrame, Symbolized};
+pub use name::readable;
 pub use options::{Limits, ObjectSource, Options};
 pub use perf_map::{MAX_MAP_BYTES, MAX_MAP_ENTRIES, PerfMap};
 pub use symbolizer::Symbolizer;

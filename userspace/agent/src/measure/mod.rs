@@ -54,6 +54,14 @@ pub trait Consumer {
     /// An event of the ring, in the order of their times. The tracker knows already what it says of processes.
     fn event(&mut self, tracker: &mut Tracker, event: Event);
 
+    /// Everything is loaded and the processes are known, and a started program has not run an instruction yet.
+    ///
+    /// # Errors
+    /// What makes the measurement fail before it begins.
+    fn ready(&mut self, _session: &mut Session, _tracker: &mut Tracker) -> Result<(), Failure> {
+        Ok(())
+    }
+
     /// The ring was drained.
     ///
     /// # Errors
@@ -153,6 +161,7 @@ impl<'a> Prepared<'a> {
         }
         tracker.settle(&mut session, &mut side_band, &mut |tracker, event| consumer.event(tracker, event))?;
         attach(&mut session, &target)?;
+        consumer.ready(&mut session, &mut tracker)?;
         let (began_unix, boot_to_unix) = clocks()?;
         let ring_bytes = options.ring_bytes.into();
         let began = Instant::now();
@@ -319,7 +328,7 @@ impl Measurement<'_> {
 }
 
 /// Unix time now, and Unix time minus boot time (ns).
-fn clocks() -> anyhow::Result<(UnixNanos, i64)> {
+pub fn clocks() -> anyhow::Result<(UnixNanos, i64)> {
     let read = |clock| -> anyhow::Result<i64> {
         let time = clock_gettime(clock).context("cannot read the clock")?;
         Ok(time.tv_sec() * 1_000_000_000 + time.tv_nsec())

@@ -31,6 +31,8 @@ const MAX_PENDING_MAPPINGS: usize = 512;
 const MAX_RESOURCES: usize = 1 << 16;
 /// Binaries held open until their symbols are read at most.
 const MAX_HELD: usize = 4096;
+/// Processes that are remembered as changed at most: as many as are known.
+const MAX_CHANGED: usize = 8192;
 
 /// How often, and how far apart, expected tables are asked for before the measurement begins without them.
 const SETTLE_TICKS: u32 = 400;
@@ -96,6 +98,7 @@ pub struct Tracker {
     names: FxHashMap<Tgid, (Comm, Arc<str>)>,
     ended: Vec<Tgid>,
     started: Vec<(Tgid, Tgid)>,
+    changed: FxHashSet<Tgid>,
     scratch: Vec<CodeRef>,
     counters: TrackerCounters,
 }
@@ -140,6 +143,7 @@ impl Tracker {
             names: FxHashMap::default(),
             ended: Vec::new(),
             started: Vec::new(),
+            changed: FxHashSet::default(),
             scratch: Vec::new(),
             counters: TrackerCounters::default(),
         }
@@ -229,6 +233,24 @@ impl Tracker {
         std::mem::take(&mut self.started)
     }
 
+    /// Watched processes that run another program, and known ones with new mappings, since the last call.
+    pub fn take_changed(&mut self) -> FxHashSet<Tgid> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Processes and binaries.
+    pub fn processes(&mut self) -> &mut ProcessTable {
+        &mut self.processes
+    }
+
+    /// The name of a process, and its Resource as far as that is known.
+    pub fn resource(&mut self, tgid: Tgid, comm: Comm) -> (Arc<str>, Attributes) {
+        self.learn(tgid);
+        let name = self.process_name(tgid, comm);
+        let resource = self.resources.get(&(tgid, Arc::clone(&name))).cloned();
+        (name, resource.unwrap_or_default())
+    }
+
     /// Counters so far.
     pub fn counters(&self) -> TrackerCounters {
         self.counters
@@ -257,6 +279,7 @@ impl Tracker {
     fn mapped(&mut self, event: MmapEvent) {
         if self.processes.get(event.tgid).is_some() {
             apply(&mut self.processes, &event);
+            self.change(event.tgid);
             if self.expected.contains(&event.tgid) {
                 self.want_all(event.tgid);
             }
@@ -275,6 +298,12 @@ impl Tracker {
         }
     }
 
+    fn change(&mut self, tgid: Tgid) {
+        if self.changed.len() < MAX_CHANGED {
+            self.changed.insert(tgid);
+        }
+    }
+
     /// A process runs another program: of its mappings only those made since are its own.
     fn executed(&mut self, exec: ExecEvent) {
         if self.processes.get(exec.tgid).is_some() {
@@ -287,7 +316,7 @@ impl Tracker {
 
     fn follow(&mut self, event: Event, handle: &mut dyn FnMut(&mut Self, Event)) {
         match event {
-            Event::Sample(_) => handle(self, event),
+            Event::Sample(_) | Event::Call(_) | Event::Arguments(_) => handle(self, event),
             Event::StackCopy(copy) => {
                 if self.copies.len() >= MAX_COPIES {
                     self.counters.copies_dropped += self.copies.len() as u64;
@@ -296,7 +325,10 @@ impl Tracker {
                 self.copies.insert((copy.tid, copy.time), copy);
             }
             // The kernel side has dropped its mappings; the side band tells of the new ones.
-            Event::Exec(exec) => self.tables.forget(exec.tgid),
+            Event::Exec(exec) => {
+                self.tables.forget(exec.tgid);
+                self.change(exec.tgid);
+            }
             Event::Fork(fork) => {
                 let parent = Tgid(fork.other);
                 self.started.push((parent, fork.tgid));

@@ -159,7 +159,8 @@ impl Serialize for Plain<'_, AttributeValue> {
     }
 }
 
-fn line<T: Serialize>(object: &T) -> String {
+/// An object on one line.
+pub(super) fn line<T: Serialize>(object: &T) -> String {
     let mut bytes = Vec::with_capacity(512);
     let written = object.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, SafeText));
     // Writing to a Vec cannot fail, and every name is a text.
