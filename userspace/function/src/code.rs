@@ -1,7 +1,8 @@
 //! The instructions of a function (x86_64), as far as probes care.
 
 use iced_x86::{
-    Code, Decoder, DecoderOptions, Formatter, GasFormatter, Instruction, Mnemonic, OpKind, Register,
+    Code, Decoder, DecoderOptions, EncodingKind, Formatter, GasFormatter, Instruction, Mnemonic, OpKind,
+    Register,
 };
 
 use crate::cost::Cost;
@@ -38,6 +39,15 @@ pub(crate) fn cost(instruction: &Instruction) -> Cost {
     } else {
         Cost::SingleStepped
     }
+}
+
+/// Whether the kernel refuses to probe it: `is_prefix_bad` and `good_insns_64` in arch/x86/kernel/uprobes.c leave out
+/// the lock prefix, those of old segments, and the encodings of AVX.
+pub(crate) fn is_refused(instruction: &Instruction) -> bool {
+    let old_segments = [Register::ES, Register::CS, Register::SS, Register::DS];
+    instruction.has_lock_prefix()
+        || old_segments.contains(&instruction.segment_prefix())
+        || instruction.code().encoding() != EncodingKind::Legacy
 }
 
 /// Where a direct branch leads.

@@ -81,6 +81,9 @@ pub enum Unprobeable {
     /// What stands there is no instruction.
     #[error("there is no valid instruction at its entry")]
     Invalid,
+    /// The kernel has no way to run the instruction elsewhere.
+    #[error("the kernel probes no instruction like the one at its entry (AVX, lock)")]
+    Refused,
     /// Its first instruction also leaves it.
     #[error("it is too short: its first instruction leaves it")]
     TooShort,
@@ -112,6 +115,9 @@ pub fn plan(binary: &Binary<'_>, function: &Function, wishes: Wishes) -> Result<
     }
     let parts = Parts::of(binary, function);
     let entry = parts.entry(binary.is_go, wishes.arguments)?;
+    if code::is_refused(&entry) {
+        return Err(Unprobeable::Refused);
+    }
     if !by_instruction {
         return Ok(Plan { entry: place(binary, &entry)?, exits: Exits::ReturnProbe });
     }

@@ -20,8 +20,8 @@ use crate::measure::{Consumer, Tracker};
 const MAX_PLACES: usize = 10_000;
 /// Processes whose Resource is kept at most.
 const MAX_PROCESSES: usize = 8192;
-/// Functions that cannot be probed and are told one by one; the rest is counted.
-const TOLD: usize = 10;
+/// Functions of a file that cannot be probed and are told one by one at most.
+const TOLD: usize = 3;
 
 /// W3C trace flags: "sampled" and "random".
 const TRACE_FLAGS: u8 = 3;
@@ -100,8 +100,15 @@ impl Recorder {
 
     fn attach(&mut self, session: &mut Session, found: &[Work]) -> Result<(), Failure> {
         for work in found {
-            for (name, why) in work.unprobeable.iter().take(TOLD) {
-                tracing::warn!("cannot trace {name} of {}: {why}", work.object.path);
+            match work.unprobeable.as_slice() {
+                few if few.len() <= TOLD => few.iter().for_each(|(name, why)| {
+                    tracing::warn!("cannot trace {name} of {}: {why}", work.object.path);
+                }),
+                many => tracing::warn!(
+                    "cannot trace {} functions of {} (--list says why)",
+                    many.len(),
+                    work.object.path
+                ),
             }
             attach(session, &mut self.catalog, work, self.subject.only)?;
         }
