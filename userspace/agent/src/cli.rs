@@ -192,6 +192,9 @@ pub struct TraceArgs {
     /// exception or panic may pass; always so for C++, Rust and Go. Costs more a call
     #[arg(long)]
     pub exits_by_instruction: bool,
+    /// Show arguments that are numbers, addresses or text, where there is debug information (they may hold secrets)
+    #[arg(long = "args", conflicts_with = "histogram_only")]
+    pub arguments: bool,
     /// Print what would be probed, where and at which cost, and attach nothing
     #[arg(long)]
     pub list: bool,

@@ -5,6 +5,7 @@
 //! hostile: lengths are bounded, and code is decoded within its function only.
 #![forbid(unsafe_code)]
 
+pub mod arguments;
 mod binary;
 mod code;
 mod cost;

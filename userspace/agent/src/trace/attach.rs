@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use descry_abi::function::{COOKIE_GO, Cookie};
+use descry_abi::function::{COOKIE_ARGUMENTS, COOKIE_GO, Cookie};
 use descry_decode::ids::{FileOffset, FunctionNumber, Tgid};
-use descry_function::{Exits, Plan};
+use descry_function::{Exits, Plan, arguments};
 use descry_probe::{Hook, Session, Site};
 use rustc_hash::FxHashSet;
 
@@ -23,7 +23,17 @@ pub fn attach(
 ) -> Result<(), Failure> {
     let Some(path) = work.object.open_path() else { return Ok(()) };
     let go = if work.object.is_go { COOKIE_GO } else { 0 };
-    let cookie = |item: &Item| Cookie(u64::from(item.number.0) | go);
+    let mut with_arguments = FxHashSet::default();
+    for item in &work.items {
+        if let Some(traced) = catalog.get(item.number).filter(|traced| !traced.parameters.is_empty()) {
+            session.set_arguments(item.number, arguments::places(&traced.parameters))?;
+            with_arguments.insert(item.number);
+        }
+    }
+    let cookie = |item: &Item| {
+        let arguments = if with_arguments.contains(&item.number) { COOKIE_ARGUMENTS } else { 0 };
+        Cookie(u64::from(item.number.0) | go | arguments)
+    };
     let site = |item: &Item, offset: FileOffset, semaphore| Site { offset, cookie: cookie(item), semaphore };
     let plans = || {
         work.items.iter().filter_map(|item| match &item.how {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use descry_abi::limits::MAX_FUNCTIONS;
 use descry_decode::ids::{ElfAddress, FunctionNumber, Tgid};
+use descry_function::arguments::{self, Parameter};
 use descry_function::{
     Binary, Exits, Function, Pattern, Plan, Unprobeable, UsdtPattern, UsdtProbe, What, Wishes, nearest, plan,
     usdt_probes,
@@ -40,6 +41,8 @@ counters! {
         refused,
         /// Functions of files that became known during the measurement, not traced because they are too many.
         functions_over_limit,
+        /// Arguments of calls that were forgotten because too many calls were open.
+        arguments_dropped,
     }
 }
 
@@ -54,6 +57,8 @@ pub struct Traced {
     pub source: Option<Arc<str>>,
     /// Its line in the source.
     pub line: Option<u32>,
+    /// Its arguments, where they are wanted and known.
+    pub parameters: Vec<Parameter>,
 }
 
 /// How something is probed.
@@ -128,7 +133,7 @@ impl Catalog {
         Self {
             functions: args.functions.iter().cloned().map(Search::new).collect(),
             usdt: args.usdt.iter().cloned().map(Search::new).collect(),
-            wishes: Wishes { arguments: false, exits_by_instruction: args.exits_by_instruction },
+            wishes: Wishes { arguments: args.arguments, exits_by_instruction: args.exits_by_instruction },
             wants_lines: !args.histogram_only && !args.list,
             seen: FxHashSet::default(),
             traced: Vec::new(),
@@ -229,6 +234,9 @@ impl Catalog {
         let mut work = Work { object: Arc::clone(object), items: Vec::new(), unprobeable: Vec::new() };
         self.search_functions(&binary, &path, &mut work);
         self.search_usdt(&binary, bytes, &path, &mut work);
+        if self.wishes.arguments {
+            self.find_parameters(&binary, debug_bytes.as_deref().unwrap_or(bytes), &work);
+        }
         if self.wants_lines {
             self.find_lines(object, debug.as_ref(), &work);
         }
@@ -303,8 +311,31 @@ impl Catalog {
             self.counters.functions_over_limit += 1;
             return;
         }
-        self.traced.push(Traced { name, file: Arc::clone(file), source: None, line: None });
+        self.traced.push(Traced {
+            name,
+            file: Arc::clone(file),
+            source: None,
+            line: None,
+            parameters: Vec::new(),
+        });
         work.items.push(Item { number: FunctionNumber(number), address, how });
+    }
+
+    /// Looks up where the arguments of each function and probe are.
+    fn find_parameters(&mut self, binary: &Binary<'_>, debug: &[u8], work: &Work) {
+        // Elsewhere, and in Go, arguments are passed in other registers.
+        if !binary.is_x86 || binary.is_go {
+            return;
+        }
+        let addresses: Vec<ElfAddress> = work.items.iter().map(|item| item.address).collect();
+        let mut known = arguments::parameters(debug, &addresses);
+        for item in &work.items {
+            let Some(traced) = self.traced.get_mut(item.number.0 as usize) else { continue };
+            traced.parameters = match &item.how {
+                How::Function(_) => known.remove(&item.address).unwrap_or_default(),
+                How::Usdt(probe) => arguments::usdt_parameters(&probe.arguments),
+            };
+        }
     }
 
     /// Looks up where the source of each function is.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use descry_assemble::span::{Span, SpanId, SpanKind, Status, TraceId, Value};
 use descry_decode::ids::{BootNanos, Tgid, UnitId, UnixNanos};
-use descry_decode::{Call, Event, decode};
+use descry_decode::{Arguments, Call, Event, decode};
 use descry_export::span::SpanProcess;
+use descry_function::arguments;
 use descry_probe::{FunctionFigures, Session};
 use rustc_hash::FxHashMap;
 
@@ -22,6 +23,11 @@ const MAX_PLACES: usize = 10_000;
 const MAX_PROCESSES: usize = 8192;
 /// Functions of a file that cannot be probed and are told one by one at most.
 const TOLD: usize = 3;
+
+/// Calls with arguments that have not ended at most.
+const MAX_WAITING: usize = 65_536;
+/// The attribute of a call's arguments; the semantic conventions have none.
+const ARGUMENTS: &str = "descry.function.arguments";
 
 /// W3C trace flags: "sampled" and "random".
 const TRACE_FLAGS: u8 = 3;
@@ -52,6 +58,8 @@ pub struct Recorder {
     /// Calls that were handed over.
     pub spans: u64,
     processes: FxHashMap<(Tgid, Arc<str>), SpanProcess>,
+    /// Arguments of calls that have not ended.
+    waiting: FxHashMap<(Tgid, UnitId, BootNanos), String>,
     places: usize,
     failed: Option<std::io::Error>,
 }
@@ -66,6 +74,7 @@ impl Recorder {
             figures: Vec::new(),
             spans: 0,
             processes: FxHashMap::default(),
+            waiting: FxHashMap::default(),
             places: 0,
             failed: None,
         }
@@ -73,7 +82,11 @@ impl Recorder {
 
     fn call(&mut self, tracker: &mut Tracker, call: &Call) {
         let Some(traced) = self.catalog.get(call.function) else { return };
-        let span = span(call, traced, self.subject.boot_to_unix);
+        let mut span = span(call, traced, self.subject.boot_to_unix);
+        let arguments = self.waiting.remove(&(call.tgid, call.unit, call.start));
+        if let Some(arguments) = &arguments {
+            span.attributes.push((ARGUMENTS.into(), Value::Text(arguments.as_str().into())));
+        }
         let (name, resource) = tracker.resource(call.tgid, call.comm);
         if self.processes.len() >= MAX_PROCESSES {
             self.processes.clear();
@@ -84,11 +97,22 @@ impl Recorder {
             span,
             thread: format!("{}/{}", call.comm, call.tid),
             depth: call.depth.into(),
-            arguments: None,
+            arguments: arguments.as_deref(),
         };
         if let Err(error) = self.output.call(process, &call) {
             self.failed.get_or_insert(error);
         }
+    }
+
+    /// Keeps the arguments until their call ends.
+    fn arguments(&mut self, arguments: &Arguments) {
+        let Some(traced) = self.catalog.get(arguments.function) else { return };
+        let text = arguments::show(&traced.parameters, &arguments.values);
+        if self.waiting.len() >= MAX_WAITING {
+            self.catalog.counters().arguments_dropped += self.waiting.len() as u64;
+            self.waiting.clear();
+        }
+        self.waiting.insert((arguments.tgid, arguments.unit, arguments.start), text);
     }
 
     fn written(&mut self) -> Result<(), Failure> {
@@ -118,8 +142,10 @@ impl Recorder {
 
 impl Consumer for Recorder {
     fn event(&mut self, tracker: &mut Tracker, event: Event) {
-        if let Event::Call(call) = event {
-            self.call(tracker, &call);
+        match event {
+            Event::Call(call) => self.call(tracker, &call),
+            Event::Arguments(arguments) => self.arguments(&arguments),
+            _ => {}
         }
     }
 
@@ -174,12 +200,11 @@ impl Consumer for Recorder {
         // Calls that ended between the last drain and the detaching.
         let mut calls = Vec::new();
         session.drain(|record| {
-            if let Ok(Event::Call(call)) = decode(record) {
-                calls.push(call);
-            }
+            calls.extend(decode(record));
         });
-        for call in &calls {
-            self.call(tracker, call);
+        calls.sort_by_key(Event::time);
+        for event in calls {
+            self.event(tracker, event);
         }
         self.figures = session.functions()?;
         self.written()

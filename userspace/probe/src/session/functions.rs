@@ -9,7 +9,7 @@ use std::path::Path;
 use aya::Ebpf;
 use aya::maps::{HashMap, MapData, MapError, PerCpuHashMap};
 use descry_abi::function::{ArgumentPlaces, CallerKey, FunctionKey, FunctionTotals, OpenCalls};
-use descry_decode::ids::Tgid;
+use descry_decode::ids::{FunctionNumber, Tgid};
 
 use super::{OBJECT, Session, take};
 use crate::ProbeError;
@@ -55,7 +55,7 @@ pods! {
     /// An [`OpenCalls`] as aya wants it.
     Open(OpenCalls);
     /// An [`ArgumentPlaces`] as aya wants it.
-    Places6(ArgumentPlaces);
+    Arguments(ArgumentPlaces);
 }
 
 /// The part of a session that traces functions.
@@ -64,7 +64,7 @@ pub(super) struct Tracing {
     programs: Option<Programs>,
     totals: PerCpuHashMap<MapData, Key, Totals>,
     open: HashMap<MapData, Caller, Open>,
-    arguments: HashMap<MapData, u32, Places6>,
+    arguments: HashMap<MapData, u32, Arguments>,
     entries: Vec<OwnedFd>,
     exits: Vec<OwnedFd>,
 }
@@ -145,9 +145,13 @@ impl Session {
     }
 
     /// Tells where a function's arguments are.
-    pub fn set_arguments(&mut self, function: u32, places: ArgumentPlaces) -> Result<(), ProbeError> {
+    pub fn set_arguments(
+        &mut self,
+        function: FunctionNumber,
+        places: ArgumentPlaces,
+    ) -> Result<(), ProbeError> {
         let error = ProbeError::map("FUNCTION_ARGUMENTS");
-        self.tracing()?.arguments.insert(function, Places6(places), 0).map_err(error)
+        self.tracing()?.arguments.insert(function.0, Arguments(places), 0).map_err(error)
     }
 
     /// What is kept of every function that was called.
