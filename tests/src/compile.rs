@@ -65,6 +65,7 @@ const NATIVE: &[(&str, &str, &[&str])] = &[
     ("cc", "static", &["c/split.c", "-static"]),
     ("cc", "stopped", &["c/stopped.c"]),
     ("cc", "syscalls", &["c/syscalls.c"]),
+    ("cc", "system_calls", &["c/system_calls.c", "-pthread"]),
     ("cc", "vdso", &["c/vdso.c"]),
     ("cc", "very_deep", &["c/very_deep.c"]),
     ("cc", "waits", &["c/waits.c", "-pthread"]),

@@ -54,6 +54,16 @@ counters! {
     StackCopyFailed = "stack_copy_failed",
     /// Children or started programs that found the scope full and are not watched.
     ScopeFull = "scope_full",
+    /// Traced calls that are not counted because too many threads and goroutines make some.
+    FunctionCallersFull = "function_callers_full",
+    /// Traced calls that are not counted because too many functions in too many processes are called.
+    FunctionsFull = "functions_full",
+    /// Traced calls of Go whose goroutine could not be read.
+    GoroutineFailed = "goroutine_failed",
+    /// Returns of traced calls whose beginning was not followed, as it was nested too deeply or before the measurement.
+    FunctionReturnUnmatched = "function_return_unmatched",
+    /// Arguments of traced calls lost because the ring was full; the call itself is kept.
+    RingFullArguments = "ring_full_arguments",
     /// Stacks that reached their root.
     UnwindRoot = "unwind_root",
     /// Stacks cut at the limit of frames.

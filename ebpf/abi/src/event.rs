@@ -30,6 +30,10 @@ pub enum EventKind {
     Message = 17,
     /// [`crate::net::Closed`].
     ConnectionClosed = 18,
+    /// [`crate::function::FunctionCall`].
+    FunctionCall = 8,
+    /// [`crate::function::FunctionArguments`].
+    FunctionArguments = 9,
 }
 
 impl EventKind {
@@ -48,6 +52,8 @@ impl EventKind {
             16 => Self::ConnectionOpened,
             17 => Self::Message,
             18 => Self::ConnectionClosed,
+            8 => Self::FunctionCall,
+            9 => Self::FunctionArguments,
             _ => return None,
         })
     }

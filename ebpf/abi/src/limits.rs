@@ -48,3 +48,9 @@ pub const MAX_WAIT_SUMS: u32 = 65_536;
 pub const MAX_STACKS_SENT: u32 = 16_384;
 /// Between two stack copies of waits on one CPU at least (ns): waits are not bounded by a frequency, as samples are.
 pub const COPY_PAUSE: u64 = 4_000_000;
+/// Threads and goroutines with open calls of traced functions at once: 1.5 KiB each, taken when one makes its first call.
+pub const MAX_CALLERS: u32 = 32_768;
+/// Functions in processes with totals at once: 1.3 KiB for each CPU, taken when one is first called.
+pub const MAX_FUNCTION_TOTALS: u32 = 65_536;
+/// Functions that are traced at once.
+pub const MAX_FUNCTIONS: u32 = 65_536;

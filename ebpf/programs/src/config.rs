@@ -33,6 +33,10 @@ globals! {
     SLOW_CALL: u64 = 0;
     /// 1: lifecycle events of watched processes are sent.
     LIFECYCLE: u32 = 1;
+    /// 1: functions are traced.
+    FUNCTIONS: u32 = 0;
+    /// Nanoseconds between two events of traced calls at least, on average; 0: no events.
+    FUNCTION_EVENT_INTERVAL: u64 = 0;
 
     /// 1: `sched_switch` hands over the state of the task that leaves. Kernel 5.18 and later.
     SWITCH_HAS_STATE: u32 = 0;
@@ -152,4 +156,8 @@ globals! {
     TCP_SND_UNA: u32 = 0;
     /// `tcp_sock.write_seq`.
     TCP_WRITE_SEQ: u32 = 0;
+    /// `mm_struct.uprobes_state.xol_area`; 0 where the kernel does not say.
+    MM_XOL_AREA: u32 = 0;
+    /// `xol_area.vaddr`; 0 where the kernel does not say.
+    XOL_VADDR: u32 = 0;
 }

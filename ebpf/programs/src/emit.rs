@@ -3,6 +3,7 @@
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use descry_abi::counter::Counter;
 use descry_abi::event::{Lifecycle, SampleHeader, StackCopyHeader, Wait};
+use descry_abi::function::FunctionCall;
 use descry_abi::limits::{MAX_KERNEL_FRAMES, MAX_USER_FRAMES, STACK_COPY_BYTES};
 use descry_abi::net::{Closed, MAX_CAPTURE, Message, Opened};
 use descry_abi::syscall::{PATH_BYTES, SlowCall};
@@ -134,4 +135,12 @@ pub fn closed(event: &Closed) {
     if EVENTS.output_untyped::<[u64; 3]>(words, BPF_RB_NO_WAKEUP.into()).is_err() {
         count(Counter::RingFullConnection);
     }
+}
+
+/// Sends a call of a traced function; false: the ring was full.
+#[inline(always)]
+pub fn function_call(call: &FunctionCall) -> bool {
+    // SAFETY: a FunctionCall is ten words without padding.
+    let words = unsafe { &*core::ptr::from_ref(call).cast::<[u64; size_of::<FunctionCall>() / 8]>() };
+    EVENTS.output_untyped::<[u64; 10]>(words, BPF_RB_NO_WAKEUP.into()).is_ok()
 }

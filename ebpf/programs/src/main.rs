@@ -1,9 +1,12 @@
 //! The kernel side of descry: entry points only. Each reads its arguments and hands over to the module that does it.
 #![no_std]
 #![no_main]
+// `asm!` for BPF; both compilers that build this take features.
+#![feature(asm_experimental_arch)]
 
 mod config;
 mod emit;
+mod function;
 mod lifecycle;
 mod maps;
 mod net;
@@ -19,8 +22,10 @@ mod unwind;
 
 use aya_ebpf::bindings::task_struct;
 use aya_ebpf::cty::c_void;
-use aya_ebpf::macros::{btf_tracepoint, perf_event, raw_tracepoint};
-use aya_ebpf::programs::{BtfTracePointContext, PerfEventContext, RawTracePointContext};
+use aya_ebpf::macros::{btf_tracepoint, perf_event, raw_tracepoint, uprobe, uretprobe};
+use aya_ebpf::programs::{
+    BtfTracePointContext, PerfEventContext, ProbeContext, RawTracePointContext, RetProbeContext,
+};
 
 /// A stack sample. Kernel 5.17 and later (`bpf_loop`).
 #[perf_event]
@@ -49,6 +54,9 @@ pub fn process_exec(ctx: RawTracePointContext) -> i32 {
     #[cfg(feature = "log")]
     aya_log_ebpf::debug!(&ctx, "exec");
     lifecycle::exec(ctx.arg(0), ctx.arg(1));
+    if config::FUNCTIONS.load() != 0 {
+        function::forget_thread(ctx.arg(1));
+    }
     0
 }
 
@@ -56,6 +64,9 @@ pub fn process_exec(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint]
 pub fn process_exit(ctx: RawTracePointContext) -> i32 {
     lifecycle::exit(ctx.arg(0));
+    if config::FUNCTIONS.load() != 0 {
+        function::forget_current();
+    }
     0
 }
 
@@ -201,6 +212,34 @@ pub fn socket_call_ended(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint]
 pub fn socket_destroyed(ctx: RawTracePointContext) -> i32 {
     net::connection::destroyed(ctx.arg(0));
+    0
+}
+
+/// Entry of a traced function.
+#[uprobe]
+pub fn function_enter(ctx: ProbeContext) -> u32 {
+    function::enter(&ctx);
+    0
+}
+
+/// Return of a traced function, by the kernel's return probe.
+#[uretprobe]
+pub fn function_leave(ctx: RetProbeContext) -> u32 {
+    function::leave(&ctx);
+    0
+}
+
+/// An instruction of a traced function that leaves it.
+#[uprobe]
+pub fn function_exit(ctx: ProbeContext) -> u32 {
+    function::exit(&ctx);
+    0
+}
+
+/// A USDT probe.
+#[uprobe]
+pub fn function_pass(ctx: ProbeContext) -> u32 {
+    function::pass(&ctx);
     0
 }
 

@@ -5,10 +5,11 @@ use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, P
 use aya_ebpf::macros::btf_map;
 use descry_abi::counter::{COUNTERS, Counter};
 use descry_abi::event::{SampleHeader, StackCopyHeader};
+use descry_abi::function::{ArgumentPlaces, CallerKey, FunctionKey, FunctionTotals, OpenCalls};
 use descry_abi::histogram::Histogram;
 use descry_abi::limits::{
-    CHUNK_SLOTS, FRAME_SLOTS, MAX_OFF_CPU_TASKS, MAX_PROCESSES, MAX_SCOPE, MAX_STACKS_SENT, MAX_WAIT_SUMS,
-    MEMO_SLOTS, STACK_COPY_BYTES, WINDOW_WORDS,
+    CHUNK_SLOTS, FRAME_SLOTS, MAX_CALLERS, MAX_FUNCTION_TOTALS, MAX_FUNCTIONS, MAX_OFF_CPU_TASKS,
+    MAX_PROCESSES, MAX_SCOPE, MAX_STACKS_SENT, MAX_WAIT_SUMS, MEMO_SLOTS, STACK_COPY_BYTES, WINDOW_WORDS,
 };
 use descry_abi::net::{MAX_CAPTURE, MAX_CONNECTIONS, MAX_UNITS, Message};
 use descry_abi::offcpu::{Control, TaskTimes, WaitKey, WaitSum};
@@ -225,6 +226,39 @@ pub static UNIT_RULES: HashMap<u32, UnitRule, { MAX_UNIT_RULES as usize }> = Has
 /// How many requests were numbered on each CPU.
 #[btf_map]
 pub static REQUEST_NUMBERS: PerCpuArray<u64, 1> = PerCpuArray::new();
+
+/// Values of new entries.
+#[repr(C)]
+pub struct Zeros {
+    pub calls: OpenCalls,
+    pub totals: FunctionTotals,
+}
+
+/// Calls of traced functions that have begun. Written by `function`; removed when their thread ends.
+#[btf_map]
+pub static OPEN_CALLS: HashMap<CallerKey, OpenCalls, { MAX_CALLERS as usize }, NO_PREALLOC> = HashMap::new();
+
+/// What is kept of traced functions. Written by `function`.
+#[btf_map]
+pub static FUNCTION_TOTALS: PerCpuHashMap<
+    FunctionKey,
+    FunctionTotals,
+    { MAX_FUNCTION_TOTALS as usize },
+    NO_PREALLOC,
+> = PerCpuHashMap::new();
+
+/// Zeros, too large for the stack of a program. Written by nobody.
+#[btf_map]
+pub static FUNCTION_ZEROS: Array<Zeros, 1> = Array::new();
+
+/// When the last event of a traced call was due. Written by `function`.
+#[btf_map]
+pub static FUNCTION_RATE: Array<u64, 1> = Array::new();
+
+/// Where the arguments of traced functions are, by the function's number. Written by userspace.
+#[btf_map]
+pub static FUNCTION_ARGUMENTS: HashMap<u32, ArgumentPlaces, { MAX_FUNCTIONS as usize }, NO_PREALLOC> =
+    HashMap::new();
 
 const _: () = assert!(size_of::<State>() <= 32 * 1024 && size_of::<CopyState>() <= 32 * 1024);
 const _: () = assert!(Counter::ALL.len() == COUNTERS as usize);

@@ -25,6 +25,8 @@ pub struct SignalFrame {
 
 #[cfg(bpf_target_arch = "x86_64")]
 mod arch {
+    use aya_ebpf::helpers::bpf_probe_read_user;
+
     use super::{MAX_REGISTERS, SignalFrame, Start};
 
     pub type Registers = aya_ebpf::bindings::pt_regs;
@@ -75,6 +77,22 @@ mod arch {
         (to[8], to[9], to[10], to[11]) = (r.r8, r.r9, r.r10, r.r11);
         (to[12], to[13], to[14], to[15]) = (r.r12, r.r13, r.r14, r.r15);
         to[16] = r.rip;
+    }
+
+    /// Bytes that a return takes from the stack.
+    pub const RETURN_ADDRESS_BYTES: u64 = 8;
+
+    /// Where a function that has just been entered returns to; 0: it cannot be read.
+    #[inline(always)]
+    pub fn return_address(_r: &Registers, sp: u64) -> u64 {
+        // SAFETY: the helper checks the address.
+        unsafe { bpf_probe_read_user(sp as *const u64) }.unwrap_or_default()
+    }
+
+    /// The `runtime.g` of the running goroutine (Go's internal calling convention, src/cmd/compile/abi-internal.md).
+    #[inline(always)]
+    pub fn goroutine(r: &Registers) -> u64 {
+        r.r14
     }
 }
 
@@ -135,9 +153,26 @@ mod arch {
         to[31] = r.sp;
         to[32] = r.pc;
     }
+
+    /// Bytes that a return takes from the stack.
+    pub const RETURN_ADDRESS_BYTES: u64 = 0;
+
+    /// Where a function that has just been entered returns to.
+    #[inline(always)]
+    pub fn return_address(r: &Registers, _sp: u64) -> u64 {
+        r.regs[30]
+    }
+
+    /// The `runtime.g` of the running goroutine (Go's internal calling convention, src/cmd/compile/abi-internal.md).
+    #[inline(always)]
+    pub fn goroutine(r: &Registers) -> u64 {
+        r.regs[28]
+    }
 }
 
-pub use arch::{COMPAT_CALL, COPIED, Registers, SIGNAL_FRAME, copy};
+pub use arch::{
+    COMPAT_CALL, COPIED, RETURN_ADDRESS_BYTES, Registers, SIGNAL_FRAME, copy, goroutine, return_address,
+};
 
 /// Where the sample hit.
 pub enum Hit {

@@ -8,10 +8,10 @@ use descry_abi::limits::MAX_PID_NAMESPACES;
 use descry_abi::scope::ExecutableKey;
 
 use crate::config::{
-    CGROUP_NODE, CGROUP_PARENT, CSS_SET_CGROUP, FILE_INODE, INODE_INO, INODE_SB, MM_EXE_FILE, NODE_ID,
-    PID_LEVEL, PID_NAMESPACE, PID_NAMESPACE_INUM, PID_NUMBERS, SB_DEV, SIGNAL_LIVE, TASK_CGROUPS, TASK_COMM,
-    TASK_EXIT_CODE, TASK_GROUP_LEADER, TASK_INTERFACE, TASK_MM, TASK_PID, TASK_SIGNAL, TASK_TGID,
-    TASK_THREAD_PID, UPID_NS, UPID_SIZE,
+    CGROUP_NODE, CGROUP_PARENT, CSS_SET_CGROUP, FILE_INODE, INODE_INO, INODE_SB, MM_EXE_FILE, MM_XOL_AREA,
+    NODE_ID, PID_LEVEL, PID_NAMESPACE, PID_NAMESPACE_INUM, PID_NUMBERS, SB_DEV, SIGNAL_LIVE, TASK_CGROUPS,
+    TASK_COMM, TASK_EXIT_CODE, TASK_GROUP_LEADER, TASK_INTERFACE, TASK_MM, TASK_PID, TASK_SIGNAL, TASK_TGID,
+    TASK_THREAD_PID, UPID_NS, UPID_SIZE, XOL_VADDR,
 };
 use crate::registers;
 
@@ -132,6 +132,17 @@ impl Task {
         let inode: u64 = member(file, FILE_INODE.load())?;
         let sb: u64 = member(inode, INODE_SB.load())?;
         Some(ExecutableKey::new(member(inode, INODE_INO.load())?, member(sb, SB_DEV.load())?))
+    }
+
+    /// Where functions with a return probe return to instead of their callers; 0: there is no such place yet.
+    #[inline(always)]
+    pub fn return_trampoline(self) -> u64 {
+        if XOL_VADDR.load() == 0 {
+            return 0;
+        }
+        let mm: u64 = member(self.0, TASK_MM.load()).unwrap_or_default();
+        let area: u64 = member(mm, MM_XOL_AREA.load()).unwrap_or_default();
+        member(area, XOL_VADDR.load()).unwrap_or_default()
     }
 
     /// The running task.

@@ -11,6 +11,7 @@ use crate::measure::{TableCounters, TrackerCounters};
 use crate::profile::WaitCounters;
 use crate::requests::RequestCounters;
 use crate::syscalls::RecorderCounters as SyscallCounters;
+use crate::trace::CatalogCounters;
 
 /// (name, help, value).
 pub type Reading = (&'static str, &'static str, u64);
@@ -23,6 +24,7 @@ pub fn register(counters: &Counters) {
     publish(counters, TableCounters::default().entries());
     publish(counters, SyscallCounters::default().entries());
     publish(counters, WaitCounters::default().entries());
+    publish(counters, CatalogCounters::default().entries());
     publish(counters, ProcessCounters::default().entries());
     publish(counters, ObjectCounters::default().entries());
     publish(counters, descry_symbol::Counters::default().entries());

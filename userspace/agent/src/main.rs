@@ -14,6 +14,7 @@ mod requests;
 mod stop;
 mod syscalls;
 mod target;
+mod trace;
 
 use std::process::ExitCode;
 
@@ -42,6 +43,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Decode(arguments) => decode::run(arguments, telemetry.counters()),
         Command::Syscalls(arguments) => syscalls::run(arguments, telemetry.counters()),
         Command::Requests(arguments) => requests::run(arguments, telemetry.counters()),
+        Command::Trace(arguments) => trace::run(arguments, telemetry.counters()),
         Command::Doctor(arguments) => doctor::run(arguments),
     };
     telemetry.end();

@@ -3,10 +3,11 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::ids::{
-    BootNanos, CgroupId, Comm, ConnectionId, Cpu, RequestId, RuntimeAddress, StackId, SyscallNumber, Tgid,
-    Tid, UnitId,
+    BootNanos, CgroupId, Comm, ConnectionId, Cpu, FunctionNumber, RequestId, RuntimeAddress, StackId,
+    SyscallNumber, Tgid, Tid, UnitId,
 };
 pub use descry_abi::event::UnwindEnd;
+pub use descry_abi::function::MAX_ARGUMENTS;
 pub use descry_abi::net::Role;
 pub use descry_abi::offcpu::{WaitKind, WaitState};
 
@@ -37,6 +38,10 @@ pub enum Event {
     Message(Message),
     /// A connection is gone.
     Closed(Closed),
+    /// A traced function returned, or a USDT probe was passed.
+    Call(Call),
+    /// The arguments of a call that has begun.
+    Arguments(Arguments),
 }
 
 impl Event {
@@ -50,6 +55,8 @@ impl Event {
             Self::Opened(event) => event.time,
             Self::Message(event) => event.time,
             Self::Closed(event) => event.time,
+            Self::Call(call) => call.end,
+            Self::Arguments(arguments) => arguments.start,
             Self::Exec(event) | Self::Fork(event) | Self::Exit(event) | Self::Comm(event) => event.time,
         }
     }
@@ -248,4 +255,57 @@ pub(crate) fn address(family: u16, bytes: [u8; 16], port: u16) -> Option<SocketA
         _ => return None,
     };
     Some(SocketAddr::new(ip, port))
+}
+
+/// A call of a traced function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// Number of the function.
+    pub function: FunctionNumber,
+    /// Followed calls around it.
+    pub depth: u16,
+    /// When it began. No other call of its unit began then.
+    pub start: BootNanos,
+    /// When it ended; of a USDT probe, its start.
+    pub end: BootNanos,
+    /// When the innermost call around it began.
+    pub parent: Option<BootNanos>,
+    /// When the outermost call around it began; its own start where there is none.
+    pub root: BootNanos,
+    /// Process.
+    pub tgid: Tgid,
+    /// Thread in which it ended.
+    pub tid: Tid,
+    /// Execution unit: the thread, or a goroutine.
+    pub unit: UnitId,
+    /// Request that the unit served.
+    pub request: RequestId,
+    /// Name of the thread.
+    pub comm: Comm,
+}
+
+/// The arguments of a call that has begun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arguments {
+    /// Number of the function.
+    pub function: FunctionNumber,
+    /// When the call began.
+    pub start: BootNanos,
+    /// Process.
+    pub tgid: Tgid,
+    /// Thread in which it began.
+    pub tid: Tid,
+    /// Execution unit.
+    pub unit: UnitId,
+    /// By their places; none: it could not be read.
+    pub values: [Option<Argument>; MAX_ARGUMENTS],
+}
+
+/// The value of an argument.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Argument {
+    /// What the register or the 8 bytes of memory held.
+    pub word: u64,
+    /// The text that it points at, where it is one; cut at 127 bytes.
+    pub text: Vec<u8>,
 }

@@ -61,6 +61,10 @@ newtype!(
     ConnectionId(u64), "{}"
 );
 newtype!(
+    /// A traced function or USDT probe, numbered by descry.
+    FunctionNumber(u32), "{}"
+);
+newtype!(
     /// An address in the memory of a running process or of the kernel.
     RuntimeAddress(u64), "{:#x}"
 );

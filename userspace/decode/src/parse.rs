@@ -4,13 +4,15 @@ use descry_abi::event::{
     EventKind, Lifecycle as RawLifecycle, MAX_REGISTERS, SAMPLE_HAS_COPY, SAMPLE_IN_KERNEL,
     SAMPLE_KERNEL_THREAD, SampleHeader, StackCopyHeader, UnwindEnd, Wait as RawWait,
 };
+use descry_abi::function::{FunctionArguments, FunctionCall, MAX_ARGUMENT_TEXT, MAX_ARGUMENTS};
 use descry_abi::limits::{MAX_KERNEL_FRAMES, MAX_USER_FRAMES, STACK_COPY_BYTES};
 use descry_abi::offcpu::{NO_STACK, WaitKey, WaitKind, WaitState};
 use descry_abi::syscall::{PATH_BYTES, SlowCall as RawSlowCall};
 
-use crate::event::{Event, Lifecycle, Sample, SlowCall, StackCopy, Wait, WaitOf};
+use crate::event::{Argument, Arguments, Call, Event, Lifecycle, Sample, SlowCall, StackCopy, Wait, WaitOf};
 use crate::ids::{
-    BootNanos, CgroupId, Comm, Cpu, RequestId, RuntimeAddress, StackId, SyscallNumber, Tgid, Tid, UnitId,
+    BootNanos, CgroupId, Comm, Cpu, FunctionNumber, RequestId, RuntimeAddress, StackId, SyscallNumber, Tgid,
+    Tid, UnitId,
 };
 use crate::net;
 
@@ -126,6 +128,8 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
         EventKind::ConnectionOpened => net::opened(fields).map(Event::Opened),
         EventKind::Message => net::message(fields).map(Event::Message),
         EventKind::ConnectionClosed => net::closed(fields).map(Event::Closed),
+        EventKind::FunctionCall => call(fields).map(Event::Call),
+        EventKind::FunctionArguments => arguments(fields).map(Event::Arguments),
     }
 }
 
@@ -248,4 +252,44 @@ pub fn wait_of(key: &WaitKey) -> Result<WaitOf, DecodeError> {
         kind: WaitKind::from_u8(key.kind).ok_or(out_of_range("kind", key.kind))?,
         state: WaitState::from_u8(key.state).ok_or(out_of_range("state", key.state))?,
     })
+}
+
+fn call(mut fields: Fields<'_>) -> Result<Call, DecodeError> {
+    let call = Call {
+        depth: fields.u16()?,
+        function: FunctionNumber(fields.u32()?),
+        start: BootNanos(fields.u64()?),
+        end: BootNanos(fields.u64()?),
+        parent: Some(BootNanos(fields.u64()?)).filter(|start| start.0 != 0),
+        root: BootNanos(fields.u64()?),
+        tgid: Tgid(fields.u32()?),
+        tid: Tid(fields.u32()?),
+        unit: UnitId(fields.u64()?),
+        request: RequestId(fields.u64()?),
+        comm: Comm(fields.take()?),
+    };
+    debug_assert_eq!(fields.at, size_of::<FunctionCall>());
+    Ok(call)
+}
+
+fn arguments(mut fields: Fields<'_>) -> Result<Arguments, DecodeError> {
+    let failed = fields.u16()?;
+    let function = FunctionNumber(fields.u32()?);
+    let start = BootNanos(fields.u64()?);
+    let tgid = Tgid(fields.u32()?);
+    let tid = Tid(fields.u32()?);
+    let unit = UnitId(fields.u64()?);
+    let words = fields.slice(MAX_ARGUMENTS * 8)?.as_chunks::<8>().0;
+    let lengths: [u8; 8] = fields.take()?;
+    let mut values = [const { None }; MAX_ARGUMENTS];
+    for (index, (value, word)) in values.iter_mut().zip(words).enumerate() {
+        let text = fields.slice(MAX_ARGUMENT_TEXT)?;
+        let len = lengths.get(index).copied().unwrap_or_default().into();
+        let len = fields.bounded("lengths", len, MAX_ARGUMENT_TEXT)?;
+        if failed & 1 << index == 0 {
+            *value = Some(Argument { word: u64::from_ne_bytes(*word), text: text[..len].to_vec() });
+        }
+    }
+    debug_assert_eq!(fields.at, size_of::<FunctionArguments>());
+    Ok(Arguments { function, start, tgid, tid, unit, values })
 }

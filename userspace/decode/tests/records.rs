@@ -1,7 +1,9 @@
 //! Records from bytes, as the kernel side writes them, and what is none.
 
 use descry_abi::event::{MAX_REGISTERS, SAMPLE_HAS_COPY, SAMPLE_IN_KERNEL};
-use descry_decode::ids::{BootNanos, CgroupId, Cpu, RequestId, RuntimeAddress, StackId, Tgid, Tid, UnitId};
+use descry_decode::ids::{
+    BootNanos, CgroupId, Cpu, FunctionNumber, RequestId, RuntimeAddress, StackId, Tgid, Tid, UnitId,
+};
 use descry_decode::{DecodeError, Event, UnwindEnd, Wait, WaitKind, WaitOf, WaitState, decode};
 
 /// Fields in the order of the ABI, each in the machine's byte order.
@@ -86,6 +88,41 @@ fn lifecycle() {
         assert!(format!("{event:?}").starts_with(expected), "{event:?}");
         assert_eq!(event.time(), BootNanos(123));
     }
+}
+
+#[test]
+fn a_call() {
+    let record = |parent| {
+        let times = Record::default().u16(8).u16(2).u32(41).u64(100).u64(350).u64(parent).u64(50);
+        times.u32(7).u32(8).u64(8).u64(0).bytes(b"worker\0\0\0\0\0\0\0\0\0\0")
+    };
+    let Ok(Event::Call(call)) = decode(&record(70).0) else { panic!("not a call") };
+    assert_eq!((call.function, call.depth), (FunctionNumber(41), 2));
+    assert_eq!((call.start, call.end, call.root), (BootNanos(100), BootNanos(350), BootNanos(50)));
+    assert_eq!((call.tgid, call.tid, call.unit), (Tgid(7), Tid(8), UnitId(8)));
+    assert_eq!((call.parent, call.comm.to_string().as_str()), (Some(BootNanos(70)), "worker"));
+    let Ok(Event::Call(call)) = decode(&record(0).0) else { panic!("not a call") };
+    assert_eq!(call.parent, None);
+}
+
+#[test]
+fn arguments() {
+    let record = |length: u8| {
+        let mut record = Record::default().u16(9).u16(0b10).u32(41).u64(100).u32(7).u32(8).u64(8);
+        for word in 0..6 {
+            record = record.u64(word * 11);
+        }
+        record.bytes(&[length, 0, 0, 0, 0, 0, 0, 0]).bytes(b"/etc/hosts").bytes(&[0; 6 * 128 - 10])
+    };
+    let Ok(Event::Arguments(arguments)) = decode(&record(10).0) else { panic!("no arguments") };
+    assert_eq!((arguments.function, arguments.start), (FunctionNumber(41), BootNanos(100)));
+    let [Some(path), None, Some(third), ..] = &arguments.values else { panic!("{:?}", arguments.values) };
+    assert_eq!((path.word, path.text.as_slice()), (0, b"/etc/hosts".as_slice()));
+    assert_eq!((third.word, third.text.as_slice()), (22, b"".as_slice()));
+    assert_eq!(
+        decode(&record(129).0).expect_err("too long").to_string(),
+        "a record of kind 9 says lengths = 129"
+    );
 }
 
 #[test]

@@ -33,6 +33,10 @@ const MEMBERS: &[(&str, &str)] = &[
     ("TASK_INTERFACE", INTERFACE),
 ];
 
+/// The same of members that some kernels have not; their globals stay 0 there.
+const OPTIONAL: &[(&str, &str)] =
+    &[("MM_XOL_AREA", "mm_struct.uprobes_state.xol_area"), ("XOL_VADDR", "xol_area.vaddr")];
+
 /// Says whether a task is in a system call of the 32-bit interface.
 #[cfg(target_arch = "x86_64")]
 const INTERFACE: &str = "task_struct.thread_info.status";
@@ -102,6 +106,7 @@ pub(crate) fn of_kernel(
     for &(global, member) in MEMBERS.iter().chain(off_cpu_members).chain(net_members) {
         values.push((global, btf.offset(member).ok_or_else(|| missing(member))?));
     }
+    values.extend(OPTIONAL.iter().filter_map(|(global, member)| Some((*global, btf.offset(member)?))));
     values.push(("UPID_SIZE", btf.size("upid").ok_or_else(|| missing("upid"))?));
     let has_state = btf.arguments("btf_trace_sched_switch").is_some_and(|count| count >= SWITCH_ARGUMENTS);
     values.push(("SWITCH_HAS_STATE", has_state.into()));

@@ -55,11 +55,11 @@ pub trait Consumer {
     /// An event of the ring, in the order of their times. The tracker knows already what it says of processes.
     fn event(&mut self, tracker: &mut Tracker, event: Event);
 
-    /// The tracker knows the processes that were named, and nothing of the command's is attached yet.
+    /// Everything is loaded and the processes are known, and a started program has not run an instruction yet.
     ///
     /// # Errors
-    /// What makes it fail.
-    fn starting(&mut self, _session: &mut Session, _tracker: &mut Tracker) -> Result<(), Failure> {
+    /// What makes the measurement fail before it begins.
+    fn ready(&mut self, _session: &mut Session, _tracker: &mut Tracker) -> Result<(), Failure> {
         Ok(())
     }
 
@@ -142,6 +142,7 @@ impl<'a> Prepared<'a> {
             syscalls: None,
             off_cpu: None,
             net: false,
+            functions: None,
             kernel_stacks: true,
             ring_bytes: MIN_RING,
             table_chunks: self.args.unwind_memory,
@@ -171,8 +172,8 @@ impl<'a> Prepared<'a> {
             tracker.expect(*tgid);
         }
         tracker.settle(&mut session, &mut side_band, &mut |tracker, event| consumer.event(tracker, event))?;
-        consumer.starting(&mut session, &mut tracker)?;
         attach(&mut session, &target)?;
+        consumer.ready(&mut session, &mut tracker)?;
         let (began_unix, boot_to_unix) = clocks()?;
         let ring_bytes = options.ring_bytes.into();
         let began = Instant::now();
@@ -347,7 +348,7 @@ pub fn boot_to_unix() -> anyhow::Result<i64> {
 }
 
 /// Unix time now, and Unix time minus boot time (ns).
-fn clocks() -> anyhow::Result<(UnixNanos, i64)> {
+pub fn clocks() -> anyhow::Result<(UnixNanos, i64)> {
     let read = |clock| -> anyhow::Result<i64> {
         let time = clock_gettime(clock).context("cannot read the clock")?;
         Ok(time.tv_sec() * 1_000_000_000 + time.tv_nsec())

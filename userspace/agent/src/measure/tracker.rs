@@ -32,6 +32,8 @@ const MAX_PENDING_MAPPINGS: usize = 512;
 const MAX_RESOURCES: usize = 1 << 16;
 /// Binaries held open until their symbols are read at most.
 const MAX_HELD: usize = 4096;
+/// Processes that are remembered as changed at most: as many as are known.
+const MAX_CHANGED: usize = 8192;
 
 /// How often, and how far apart, expected tables are asked for before the measurement begins without them.
 const SETTLE_TICKS: u32 = 400;
@@ -97,6 +99,7 @@ pub struct Tracker {
     names: FxHashMap<Tgid, (Comm, Arc<str>)>,
     ended: Vec<Tgid>,
     started: Vec<(Tgid, Tgid)>,
+    changed: FxHashSet<Tgid>,
     scratch: Vec<CodeRef>,
     counters: TrackerCounters,
 }
@@ -141,6 +144,7 @@ impl Tracker {
             names: FxHashMap::default(),
             ended: Vec::new(),
             started: Vec::new(),
+            changed: FxHashSet::default(),
             scratch: Vec::new(),
             counters: TrackerCounters::default(),
         }
@@ -230,6 +234,24 @@ impl Tracker {
         std::mem::take(&mut self.started)
     }
 
+    /// Watched processes that run another program, and known ones with new mappings, since the last call.
+    pub fn take_changed(&mut self) -> FxHashSet<Tgid> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Processes and binaries.
+    pub fn processes(&mut self) -> &mut ProcessTable {
+        &mut self.processes
+    }
+
+    /// The name of a process, and its Resource as far as that is known.
+    pub fn resource(&mut self, tgid: Tgid, comm: Comm) -> (Arc<str>, Attributes) {
+        self.learn(tgid);
+        let name = self.process_name(tgid, comm);
+        let resource = self.resources.get(&(tgid, Arc::clone(&name))).cloned();
+        (name, resource.unwrap_or_default())
+    }
+
     /// Counters so far.
     pub fn counters(&self) -> TrackerCounters {
         self.counters
@@ -258,6 +280,7 @@ impl Tracker {
     fn mapped(&mut self, event: MmapEvent) {
         if self.processes.get(event.tgid).is_some() {
             apply(&mut self.processes, &event);
+            self.change(event.tgid);
             if self.expected.contains(&event.tgid) {
                 self.want_all(event.tgid);
             }
@@ -276,6 +299,12 @@ impl Tracker {
         }
     }
 
+    fn change(&mut self, tgid: Tgid) {
+        if self.changed.len() < MAX_CHANGED {
+            self.changed.insert(tgid);
+        }
+    }
+
     /// A process runs another program: of its mappings only those made since are its own.
     fn executed(&mut self, exec: ExecEvent) {
         if self.processes.get(exec.tgid).is_some() {
@@ -289,6 +318,7 @@ impl Tracker {
     fn follow(&mut self, event: Event, handle: &mut dyn FnMut(&mut Self, Event)) {
         match event {
             Event::Sample(_) | Event::SlowCall(_) | Event::Stack(..) | Event::Wait(_) => handle(self, event),
+            Event::Call(_) | Event::Arguments(_) => handle(self, event),
             Event::Opened(_) | Event::Message(_) | Event::Closed(_) => handle(self, event),
             Event::StackCopy(copy) => {
                 if self.copies.len() >= MAX_COPIES {
@@ -300,6 +330,7 @@ impl Tracker {
             // The kernel side has dropped its mappings; the side band tells of the new ones.
             Event::Exec(exec) => {
                 self.tables.forget(exec.tgid);
+                self.change(exec.tgid);
                 handle(self, event);
             }
             Event::Fork(fork) => {
@@ -420,16 +451,6 @@ impl Tracker {
             }
             _ => self.counters.not_held += 1,
         }
-    }
-
-    /// A process's Resource. Of one that is gone, only what was learnt of it while it lived.
-    pub fn resource(&mut self, tgid: Tgid) -> Attributes {
-        self.learn(tgid);
-        let known = self.processes.get(tgid);
-        let options = self.resource_options;
-        known
-            .map(|process| identity::resource(tgid, &process.identity, &self.host, options))
-            .unwrap_or_default()
     }
 
     /// The processes that were named.

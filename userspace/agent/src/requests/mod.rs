@@ -14,7 +14,7 @@ use descry_assemble::infer::{PROTOCOLS, Protocol};
 use descry_assemble::protocol::Options as ParserOptions;
 use descry_assemble::span::Span;
 use descry_decode::Event;
-use descry_decode::ids::Tgid;
+use descry_decode::ids::{Comm, Tgid};
 use descry_export::otlp::TraceRequest;
 use descry_export::span::{Operations, SpanFormat, SpanProcess, TableStyle, TraceSink, write_summary};
 use descry_probe::{Options, Session};
@@ -176,7 +176,7 @@ impl Requests {
         if self.processes.len() >= MAX_PROCESSES {
             self.processes.clear();
         }
-        let process = SpanProcess::new(tracker.resource(tgid));
+        let process = SpanProcess::new(tracker.resource(tgid, Comm::default()).1);
         self.processes.insert(tgid, process.clone());
         process
     }
@@ -201,7 +201,7 @@ impl Consumer for Requests {
         }
     }
 
-    fn starting(&mut self, session: &mut Session, tracker: &mut Tracker) -> Result<(), Failure> {
+    fn ready(&mut self, session: &mut Session, tracker: &mut Tracker) -> Result<(), Failure> {
         let expected: Vec<Tgid> = tracker.expected().collect();
         for tgid in expected {
             self.units.met(tracker, tgid);

@@ -1,5 +1,6 @@
 //! The loaded kernel side. What each kind of measurement loads and attaches is in a file of its own.
 
+mod functions;
 mod net;
 mod off_cpu;
 mod sampling;
@@ -17,7 +18,9 @@ use tracing::debug;
 use crate::error::chain;
 use crate::memory::give_memory_back;
 use crate::{ProbeError, Tables, doctor, offsets, possible_cpus};
+use functions::Tracing;
 
+pub use functions::{FunctionFigures, Functions};
 pub use net::SocketHooks;
 pub use off_cpu::OffCpu;
 use off_cpu::OffCpuMaps;
@@ -60,6 +63,8 @@ pub struct Options {
     pub off_cpu: Option<OffCpu>,
     /// Whether connections and messages on sockets are.
     pub net: bool,
+    /// Traced functions; none: no functions.
+    pub functions: Option<Functions>,
     /// Whether kernel frames are wanted.
     pub kernel_stacks: bool,
     /// Bytes of the event ring: a power of two.
@@ -84,6 +89,7 @@ pub struct Session {
     off_cpu: Option<OffCpuMaps>,
     has_loop: bool,
     net: Option<net::NetMaps>,
+    tracing: Option<Tracing>,
 }
 
 /// A [`Process`] as aya wants it.
@@ -124,6 +130,7 @@ impl Session {
         // aya reads all types of the kernel even where it is told not to use them.
         give_memory_back();
 
+        let tracing = options.functions.map(|_| Tracing::new(&mut ebpf)).transpose()?;
         let counts = take(&mut ebpf, "COUNTS")?;
         let events = take(&mut ebpf, "EVENTS")?;
         let processes = take(&mut ebpf, "PROCESSES")?;
@@ -142,6 +149,7 @@ impl Session {
             off_cpu: None,
             has_loop: doctor::has_loop(),
             net: None,
+            tracing,
             ebpf,
         };
         if let Scope::Processes(tgids) = &options.scope {
@@ -167,6 +175,9 @@ impl Session {
         }
         if self.syscalls.is_some() {
             self.load_syscalls()?;
+        }
+        if let Some(tracing) = &mut self.tracing {
+            tracing.load()?;
         }
         for (name, _) in LIFECYCLE {
             raw_program(&mut self.ebpf, name)?.load().map_err(|error| ProbeError::program(name, &error))?;
@@ -239,6 +250,8 @@ fn load_object(options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebp
     let comm = options.comm.unwrap_or_default();
     let pid_namespace = options.pid_namespace.unwrap_or_default();
     let weight = options.sampling.map_or(0, |sampling| sampling.weight());
+    let functions = u32::from(options.functions.is_some());
+    let event_interval = options.functions.map_or(0, Functions::interval);
     let kernel_stacks = u32::from(options.kernel_stacks);
     let requests = u32::from(options.net);
     let cpus = possible_cpus()?.iter().max().map_or(1, |last| last + 1);
@@ -258,6 +271,8 @@ fn load_object(options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebp
         .override_global("PID_NAMESPACE", &pid_namespace, true)
         .override_global("SAMPLE_WEIGHT", &weight, true)
         .override_global("REQUESTS", &requests, true)
+        .override_global("FUNCTIONS", &functions, true)
+        .override_global("FUNCTION_EVENT_INTERVAL", &event_interval, true)
         .override_global("KERNEL_STACKS", &kernel_stacks, true)
         .override_global("SLOW_CALL", &slow_call, true)
         .map_max_entries("EVENTS", options.ring_bytes)
