@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use descry_assemble::route::Pattern;
 use descry_export::format::Format;
+use descry_export::syscall::SyscallFormat;
 use descry_telemetry::{Counters, LogFormat, Logging, OwnTelemetry};
 
 use crate::counted;
@@ -47,6 +48,8 @@ pub enum Command {
     Profile(Box<ProfileArgs>),
     /// Requests from a capture file (pcap, pcapng): HTTP, gRPC and more, as spans
     Decode(DecodeArgs),
+    /// Which system calls does a program make: how often, how long, with which errors
+    Syscalls(Box<SyscallsArgs>),
     /// What this kernel and these rights allow, hook by hook
     Doctor(DoctorArgs),
 }
@@ -183,6 +186,20 @@ pub struct DecodeArgs {
     /// Paths that none fits are named by themselves, with what looks like an id as {id}
     #[arg(long = "route", value_name = "PATTERN")]
     pub routes: Vec<Pattern>,
+}
+
+/// `descry syscalls`.
+#[derive(Debug, Args)]
+pub struct SyscallsArgs {
+    /// Whom to measure, how long, and where it goes.
+    #[command(flatten)]
+    pub measure: MeasureArgs,
+    /// Also list each call that takes at least this long (like 500us, 10ms, 1s), with arguments, result and stack
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub slower_than: Option<Duration>,
+    /// text or json; without: json if FILE ends in .json, else text
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<SyscallFormat>,
 }
 
 /// `descry doctor`.

@@ -8,6 +8,7 @@ use descry_telemetry::Counters;
 
 use crate::decode::DecodeCounters;
 use crate::measure::{TableCounters, TrackerCounters};
+use crate::syscalls::RecorderCounters as SyscallCounters;
 
 /// (name, help, value).
 pub type Reading = (&'static str, &'static str, u64);
@@ -18,6 +19,7 @@ pub fn register(counters: &Counters) {
     publish(counters, of_kernel(&kernel));
     publish(counters, TrackerCounters::default().entries());
     publish(counters, TableCounters::default().entries());
+    publish(counters, SyscallCounters::default().entries());
     publish(counters, ProcessCounters::default().entries());
     publish(counters, ObjectCounters::default().entries());
     publish(counters, descry_symbol::Counters::default().entries());

@@ -10,6 +10,7 @@ mod measure;
 mod output;
 mod profile;
 mod stop;
+mod syscalls;
 mod target;
 
 use std::process::ExitCode;
@@ -36,6 +37,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let result = match &cli.command {
         Command::Profile(arguments) => profile::run(arguments, telemetry.counters()),
         Command::Decode(arguments) => decode::run(arguments, telemetry.counters()),
+        Command::Syscalls(arguments) => syscalls::run(arguments, telemetry.counters()),
         Command::Doctor(arguments) => doctor::run(arguments),
     };
     telemetry.end();

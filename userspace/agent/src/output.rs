@@ -136,7 +136,10 @@ impl Drop for Destination {
 }
 
 /// Sends where the option or the environment names an endpoint.
-fn sender<R: SignalRequest>(endpoint: Option<&str>) -> Result<Option<Sender<R>>, Failure> {
+///
+/// # Errors
+/// Settings that make no sense.
+pub fn sender<R: SignalRequest>(endpoint: Option<&str>) -> Result<Option<Sender<R>>, Failure> {
     let env = |name: &str| std::env::var(name).ok();
     let settings = match endpoint {
         Some(url) => Settings::with_endpoint(R::SIGNAL, "--otlp-endpoint", url, env),

@@ -83,7 +83,7 @@ pub fn statement(text: &[u8], whole: bool, dialect: Dialect) -> Statement {
         sanitizer.token(&token);
         summarizer.token(&token);
     }
-    let summary = summarizer.finish();
+    let summary = summarizer.finish(whole);
     Statement {
         summary: summary.text,
         text: sanitizer.finish(whole && !lexer.is_blind()),

@@ -1,4 +1,5 @@
 //! What the recorded sessions of MySQL and MariaDB do not have.
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 #[expect(dead_code, reason = "the recorded sessions use the rest")]
 mod support;
@@ -84,7 +85,7 @@ fn tls_and_compression_are_not_read() {
 #[test]
 fn a_login_says_what_is_known_later() {
     let pieces = [
-        (ToClient, greeting("5.5.5-10.11.6-MariaDB-0", u32::MAX & !(1 << 5))),
+        (ToClient, greeting("5.5.5-10.11.6-MariaDB-0", !(1 << 5))),
         (ToServer, login(1 << 3)),
         (ToClient, packets(2, &[b"\xfemysql_native_password\0abc"])),
         (ToServer, packets(3, &[b"secret"])),
@@ -161,7 +162,7 @@ fn cursors() {
 #[test]
 fn query_attributes() {
     let pieces = [
-        (ToClient, greeting("8.0.36", u32::MAX & !(1 << 5 | 1 << 26))),
+        (ToClient, greeting("8.0.36", !(1 << 5 | 1 << 26))),
         (ToServer, login(1 << 27)),
         (ToClient, packets(2, &[OK])),
         (ToServer, query("\0\x01select a from t")),

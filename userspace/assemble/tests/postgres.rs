@@ -1,4 +1,5 @@
 //! What the recorded sessions of PostgreSQL do not have.
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 #[expect(dead_code, reason = "the recorded sessions use the rest")]
 mod support;
@@ -74,6 +75,25 @@ fn tls_is_not_read() {
         (ToClient, [done(), ready()].concat()),
     ];
     check(&refused, &["select | select ?"], Lost::default());
+}
+
+#[test]
+fn a_start_that_fails_is_told() {
+    let pieces = [(ToServer, untyped(0x3_0000, b"user\0me\0\0")), (ToClient, error("28P01"))];
+    check(&pieces, &["CONNECT | 28P01"], Lost::default());
+}
+
+#[test]
+fn a_statement_that_was_prepared_apart() {
+    let pieces = [
+        (ToServer, [parse("a", "select 1 from t"), message(b'H', b"")].concat()),
+        (ToClient, message(b'1', b"")),
+        (ToServer, [execute("a"), sync()].concat()),
+        (ToClient, [message(b'2', b""), done(), ready()].concat()),
+    ];
+    let pieces: Vec<(Direction, &[u8])> = pieces.iter().map(|(way, bytes)| (*way, &**bytes)).collect();
+    let (exchanges, _) = play("psql", talk(&pieces));
+    assert_eq!((exchanges.len(), exchanges[0].start.0, exchanges[0].end.0), (1, 3_000_000, 4_000_000));
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Sessions of real clients with real servers: what comes out, in whatever portions the bytes come, and with gaps.
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
+#[expect(dead_code, reason = "the tests by hand use the rest")]
 mod support;
 
 use std::fmt::Write as _;
@@ -191,6 +193,11 @@ fn heads_are_enough() {
                     assert!(is_true, "{name}, {kept} bytes: {told:?}");
                 }
                 assert!(some.len() <= whole.len());
+                let all_asked =
+                    |piece: &Piece| piece.direction == Direction::ToClient || piece.bytes.len() <= kept;
+                if pieces.iter().all(all_asked) {
+                    assert_eq!(some.len(), whole.len(), "{name}, {kept} bytes");
+                }
             }
         }
     }
@@ -213,6 +220,17 @@ fn joined_in_the_middle() {
                     let is_true = whole.iter().any(|truth| may_be(told, truth));
                     assert!(is_true, "{name} from {first}: {told:?}");
                 }
+                // From the second turn that was seen on, all are there.
+                let turn = |(index, piece): &(usize, &Piece)| {
+                    piece.direction == Direction::ToServer
+                        && pieces[index - 1].direction == Direction::ToClient
+                };
+                let second = pieces.iter().enumerate().skip(first.max(1)).filter(turn).nth(1);
+                let from = second.map_or(u64::MAX, |(_, piece)| piece.time.0);
+                let starts = |exchanges: &[Exchange]| -> Vec<u64> {
+                    exchanges.iter().map(|it| it.start.0).filter(|start| *start >= from).collect()
+                };
+                assert_eq!(starts(&some), starts(&whole), "{name} from {first}");
             }
         }
     }

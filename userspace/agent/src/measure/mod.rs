@@ -122,6 +122,7 @@ impl<'a> Prepared<'a> {
             executables: self.target.executables.clone(),
             pid_namespace: (!namespace.is_initial()).then_some(namespace.inode as u32),
             sampling: None,
+            syscalls: None,
             kernel_stacks: true,
             ring_bytes: MIN_RING,
             table_chunks: self.args.unwind_memory,

@@ -287,7 +287,7 @@ impl Tracker {
 
     fn follow(&mut self, event: Event, handle: &mut dyn FnMut(&mut Self, Event)) {
         match event {
-            Event::Sample(_) => handle(self, event),
+            Event::Sample(_) | Event::SlowCall(_) => handle(self, event),
             Event::StackCopy(copy) => {
                 if self.copies.len() >= MAX_COPIES {
                     self.counters.copies_dropped += self.copies.len() as u64;
@@ -310,6 +310,7 @@ impl Tracker {
                 self.tables.forget(exit.tgid);
                 self.pending.pop(&exit.tgid);
                 self.processes.exit(exit.tgid, exit.time);
+                handle(self, event);
             }
             Event::Comm(rename) => {
                 if rename.tgid.0 == rename.tid.0 && self.processes.get(rename.tgid).is_some() {
@@ -320,7 +321,7 @@ impl Tracker {
     }
 
     /// Makes sure that what can be known of a process is.
-    fn learn(&mut self, tgid: Tgid) {
+    pub fn learn(&mut self, tgid: Tgid) {
         if self.processes.get(tgid).is_some_and(|process| process.loaded.is_some()) {
             return;
         }

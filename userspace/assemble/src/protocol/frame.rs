@@ -131,7 +131,10 @@ impl Framer {
         let mut rest = chunk.bytes;
         if self.astray && !rest.is_empty() {
             let fresh = session.turns().is_fresh();
-            let Some(begin) = session.boundary(chunk.direction, rest, fresh) else { return };
+            let Some(begin) = session.boundary(chunk.direction, rest, fresh) else {
+                session.turns().doubt();
+                return;
+            };
             self.astray = false;
             session.lost().resynchronized += u64::from(self.was_in_place);
             rest = rest.get(begin..).unwrap_or_default();

@@ -1,7 +1,7 @@
 //! The protocol of MySQL and MariaDB ("Client/Server Protocol" in both servers' documentation).
 //!
 //! One exchange for each command that gets an answer (`COM_QUERY`, `COM_STMT_EXECUTE`, `COM_PING`, ...), over all its
-//! result sets; for a `COM_STMT_PREPARE` only if it failed. What a prepared statement says is known if its prepare
+//! result sets; for a `COM_STMT_PREPARE` and the login (`CONNECT`) only if they failed. What a prepared statement says is known if its prepare
 //! was seen. `db.namespace` is the database of the login, or the last that `COM_INIT_DB` chose; `USE` by
 //! `COM_QUERY` counts too. Whether the server is MariaDB is known from its greeting; without one it is `mysql`.
 

@@ -1,6 +1,7 @@
 //! PostgreSQL's protocol 3 ("Frontend/Backend Protocol", chapter 55 of PostgreSQL's manual).
 //!
-//! One exchange for each simple query, each `Execute` and each function call; for a `Parse` alone only if it failed.
+//! One exchange for each simple query, each `Execute` and each function call; for a `Parse` alone and
+//! for the start of the connection (`CONNECT`) only if it failed.
 //! Statements that the server skips after an error are exchanges with `error.type` `pipeline_aborted`. What a
 //! prepared statement says is known if its `Parse` was seen. `db.namespace` is the database of the start-up message.
 

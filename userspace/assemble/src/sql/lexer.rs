@@ -204,7 +204,14 @@ impl<'a> Lexer<'a> {
     /// A string, from its quote on.
     fn string(&mut self, backslash: Backslash) -> Kind {
         let quote = self.peek(0).unwrap_or(b'\'');
-        match self.closing(self.at + 1, quote, backslash) {
+        let begin = self.at;
+        match self.closing(begin + 1, quote, backslash) {
+            // A server of a lower version sees no code there, and the comment's end inside of the string.
+            End::At(end)
+                if self.in_code_comment && self.text.get(begin..end).is_none_or(|it| it.contains("*/")) =>
+            {
+                self.give_up();
+            }
             End::At(end) => self.at = end,
             End::Nowhere => self.give_up(),
         }
@@ -272,9 +279,11 @@ impl<'a> Lexer<'a> {
     fn number(&mut self) -> Kind {
         while let Some(byte) = self.peek(0) {
             let exponent = matches!(byte, b'e' | b'E') && matches!(self.peek(1), Some(b'+' | b'-'));
+            // `1e'..'` and `1$$..$$`: older servers see a number and a string.
+            let string = matches!(self.peek(1), Some(b'\'' | b'&')) || byte == b'$' && !self.is_mysql();
             if exponent {
                 self.at += 2;
-            } else if self.is_in_name(byte) || byte == b'.' {
+            } else if (self.is_in_name(byte) && !string) || byte == b'.' || byte.is_ascii_digit() {
                 self.at += 1;
             } else {
                 break;
@@ -297,9 +306,14 @@ impl<'a> Lexer<'a> {
         while self.peek(0).is_some_and(is_tag) {
             self.at += 1;
         }
-        if self.peek(0) != Some(b'$') {
-            self.at = begin + 1;
-            return Kind::Sign('$');
+        match self.peek(0) {
+            Some(b'$') => {}
+            // Of a text that is cut off, this may be the beginning of a tag.
+            None => return Kind::Sign('$'),
+            Some(_) => {
+                self.at = begin + 1;
+                return Kind::Sign('$');
+            }
         }
         self.at += 1;
         let tag = self.text.get(begin..self.at).unwrap_or_default();

@@ -262,8 +262,11 @@ impl Summarizer {
         });
     }
 
-    pub fn finish(mut self) -> Summary {
-        self.commit();
+    /// What was found. `whole`: nothing is missing at the end, where a name may go on with a point.
+    pub fn finish(mut self, whole: bool) -> Summary {
+        if whole {
+            self.commit();
+        }
         let one = |found: &[Box<str>]| match found {
             [one] => Some(Arc::from(&**one)),
             _ => None,

@@ -108,6 +108,7 @@ fn literals_of_both_dialects() {
     check(PG, "select true, null, date '2020-01-01'", "select", "select ?, null, date ?");
     check(PG, "select E'a'\n'b\\'c' from t", "select t", "select ? from t");
     check(PG, "select 'C:\\', 'secret' from t", "select t", "select ?, ? from t");
+    check(PG, "select 1e'a\\'b', 1$$secret$$, 2$1", "select", "select ??, ??, ?$1");
     check(PG, "select a->>'secret', b::int from t", "select t", "select a->>?, b::int from t");
     check(
         MY,
@@ -143,7 +144,8 @@ fn comments_are_dropped() {
         "select t",
         "select SQL_NO_CACHE a from t where b = ?",
     );
-    check(MY, "/*!50000 set x = '*/'; */ select 'secret'", "set select", "set x = ?; select ?");
+    check(MY, "/*!50000 set x = '*/'; */ select 'secret'", "set", "set x = ?…");
+    check(MY, "/*!99999 it's */ select 'secret'", "", "it?…");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The loaded kernel side. What each kind of measurement loads and attaches is in a file of its own.
 
 mod sampling;
+mod syscalls;
 
 use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::{ProgramError, RawTracePoint};
@@ -16,6 +17,8 @@ use crate::memory::give_memory_back;
 use crate::{ProbeError, Tables, doctor, offsets, possible_cpus};
 
 pub use sampling::{Sampler, Sampling};
+use syscalls::SyscallMaps;
+pub use syscalls::{SyscallCount, Syscalls};
 
 /// The kernel side, built for this architecture.
 static OBJECT: &[u8] = include_bytes_aligned!(env!("DESCRY_EBPF_OBJECT"));
@@ -46,6 +49,8 @@ pub struct Options {
     pub pid_namespace: Option<u32>,
     /// Samples of stacks; none: no sampling.
     pub sampling: Option<Sampling>,
+    /// System calls; none: they are not measured.
+    pub syscalls: Option<Syscalls>,
     /// Whether kernel frames are wanted.
     pub kernel_stacks: bool,
     /// Bytes of the event ring: a power of two.
@@ -66,6 +71,7 @@ pub struct Session {
     _scope_executables: HashMap<MapData, Executable, u32>,
     logger: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
     sampling: Option<Sampling>,
+    syscalls: Option<SyscallMaps>,
     has_loop: bool,
 }
 
@@ -111,6 +117,7 @@ impl Session {
         let events = take(&mut ebpf, "EVENTS")?;
         let processes = take(&mut ebpf, "PROCESSES")?;
         let scope_tgids = take(&mut ebpf, "SCOPE_TGIDS")?;
+        let syscalls = options.syscalls.as_ref().map(|syscalls| SyscallMaps::new(&mut ebpf, syscalls));
         let mut session = Self {
             events: events.try_into().map_err(ProbeError::map("EVENTS"))?,
             counts: counts.try_into().map_err(ProbeError::map("COUNTS"))?,
@@ -120,6 +127,7 @@ impl Session {
             _scope_executables: scope_executables(&mut ebpf, options)?,
             logger: None,
             sampling: options.sampling,
+            syscalls: syscalls.transpose()?,
             has_loop: doctor::has_loop(),
             ebpf,
         };
@@ -137,6 +145,9 @@ impl Session {
     fn load_programs(&mut self) -> Result<(), ProbeError> {
         if self.sampling.is_some() {
             self.load_sampling()?;
+        }
+        if self.syscalls.is_some() {
+            self.load_syscalls()?;
         }
         for (name, _) in LIFECYCLE {
             raw_program(&mut self.ebpf, name)?.load().map_err(|error| ProbeError::program(name, &error))?;
@@ -210,6 +221,8 @@ fn load_object(options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebp
     let kernel_stacks = u32::from(options.kernel_stacks);
     let cpus = possible_cpus()?.iter().max().map_or(1, |last| last + 1);
 
+    let slow_call = options.syscalls.as_ref().and_then(|syscalls| syscalls.slower_than).unwrap_or_default();
+
     let mut loader = EbpfLoader::new();
     // The offsets are looked up by descry itself.
     loader.btf(None);
@@ -222,9 +235,13 @@ fn load_object(options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebp
         .override_global("PID_NAMESPACE", &pid_namespace, true)
         .override_global("SAMPLE_WEIGHT", &weight, true)
         .override_global("KERNEL_STACKS", &kernel_stacks, true)
+        .override_global("SLOW_CALL", &slow_call, true)
         .map_max_entries("EVENTS", options.ring_bytes)
         .map_max_entries("TABLES", options.table_chunks)
         .map_max_entries("MEMOS", cpus);
+    if options.syscalls.is_some() {
+        syscalls::set_sizes(&mut loader, cpus);
+    }
     for (name, value) in offsets {
         loader.override_global(name, value, true);
     }

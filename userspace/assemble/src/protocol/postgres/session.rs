@@ -25,7 +25,7 @@ const QUERY_CANCELED: &[u8; 5] = b"57014";
 #[derive(Debug)]
 enum Waiting {
     /// The start of the connection, which ends with `ReadyForQuery` like a query.
-    Startup,
+    Startup { start: BootNanos },
     /// `Parse`: the statement, and which one had that name before.
     Parse { start: BootNanos, name: Box<[u8]>, statement: Arc<Statement>, before: Option<Arc<Statement>> },
     /// A simple query or a function call, up to `ReadyForQuery`.
@@ -134,7 +134,7 @@ impl State {
                 self.namespace = name.map(|name| String::from_utf8_lossy(name).into());
                 // PostgreSQL's default since 9.1; the server tells if it is not so.
                 self.backslash = Backslash::Plain;
-                self.waiting.push_back(Waiting::Startup);
+                self.waiting.push_back(Waiting::Startup { start: message.start });
             }
         }
     }
@@ -267,6 +267,10 @@ impl State {
                 if matches!(self.waiting.front(), Some(Waiting::Parse { .. })) {
                     self.waiting.pop_front();
                 }
+                if self.waiting.is_empty() {
+                    // The client waited for this, and what it executes next is not of the same unit.
+                    (self.unit, self.bound) = (None, None);
+                }
             }
             b'C' | b'I' | b's' => {
                 while matches!(self.waiting.front(), Some(Waiting::Parse { .. } | Waiting::CopyEnd)) {
@@ -311,7 +315,11 @@ impl State {
         }
         match self.waiting.front_mut() {
             Some(Waiting::Query { failure: told, .. }) => *told = Some(failure),
-            Some(Waiting::Startup) => drop(self.waiting.pop_front()),
+            Some(Waiting::Startup { start }) => {
+                let (start, asked) = (*start, Asked::Command("CONNECT"));
+                self.waiting.pop_front();
+                self.emit(Waiting::Execute { start, asked }, failure.outcome(end), exchanges);
+            }
             Some(Waiting::Parse { .. } | Waiting::Execute { .. }) => {
                 self.unit_failed(failure, end, exchanges)
             }
@@ -361,7 +369,7 @@ impl State {
                 Some(Waiting::Parse { .. } | Waiting::CopyEnd | Waiting::Execute { .. }) => {
                     self.finish_front(Outcome::plain(end, true), exchanges);
                 }
-                Some(Waiting::Query { .. } | Waiting::Startup | Waiting::Sync) => {
+                Some(Waiting::Query { .. } | Waiting::Startup { .. } | Waiting::Sync) => {
                     self.finish_front(Outcome::plain(end, true), exchanges);
                     return;
                 }
@@ -396,7 +404,7 @@ fn start(waiting: &Waiting) -> Option<BootNanos> {
         Waiting::Query { start, .. } | Waiting::Execute { start, .. } | Waiting::Parse { start, .. } => {
             Some(*start)
         }
-        Waiting::Startup | Waiting::CopyEnd | Waiting::Sync => None,
+        Waiting::Startup { .. } | Waiting::CopyEnd | Waiting::Sync => None,
     }
 }
 
