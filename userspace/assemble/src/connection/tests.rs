@@ -100,7 +100,9 @@ fn requests_without_answers_say_why() {
         origin(Role::Server),
         &chunks,
         Some(End::Closed(Direction::ToClient)),
-        &[&format!("{known} error {route} error.type=connection_closed {SERVER}")],
+        &[&format!(
+            "{known} error {route} descry.unanswered=closed_by_server error.type=connection_closed {SERVER}"
+        )],
     );
     check(
         origin(Role::Server),
