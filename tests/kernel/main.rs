@@ -17,6 +17,7 @@ mod readers;
 mod real;
 mod split;
 mod stacks;
+mod syscalls;
 mod targets;
 
 use anyhow::{Result, ensure};

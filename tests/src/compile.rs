@@ -49,6 +49,7 @@ const FLAGS: &[&str] = &["-O2", "-g", "-fomit-frame-pointer", "-Wall", "-Wextra"
 /// Compiler, name of the output, and the rest of the command line; relative to the sources.
 const NATIVE: &[(&str, &str, &[&str])] = &[
     ("cc", "alloca", &["c/alloca.c"]),
+    ("cc", "calls", &["c/calls.c", "-pthread"]),
     ("cc", "comm", &["c/comm.c"]),
     ("cc", "deep", &["c/deep.c"]),
     ("cc", "dlopen", &["c/dlopen.c", "-ldl"]),

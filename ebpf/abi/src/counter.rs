@@ -70,6 +70,20 @@ counters! {
     UnwindNoProgress = "unwind_no_progress",
     /// Stacks of a process without a mapping table; shipped for a walk in userspace.
     UnwindNoProcess = "unwind_no_process",
+    /// System calls that had begun before the measurement; they are in no row.
+    SyscallBegunBefore = "syscall_begun_before",
+    /// System calls that are in the row of others, because the rows were full.
+    SyscallOthers = "syscall_others",
+    /// System calls of threads for which there was no room; they are in no row.
+    SyscallThreadsFull = "syscall_threads_full",
+    /// Errors of system calls that are not told apart, because their table was full; the calls are in their rows.
+    SyscallErrorsFull = "syscall_errors_full",
+    /// Calls that did not return, lost because their table was full.
+    SyscallUnreturnedFull = "syscall_unreturned_full",
+    /// Slow system calls written to the ring.
+    SyscallSlow = "syscall_slow",
+    /// Slow system calls lost because the ring was full; they are in their rows.
+    RingFullSyscall = "ring_full_syscall",
 }
 
 /// Entries of the counter array.

@@ -16,6 +16,8 @@ pub enum EventKind {
     Exit = 5,
     /// [`Lifecycle`].
     Comm = 6,
+    /// As a sample, then a [`SlowCall`](crate::syscall::SlowCall) and its path; `weight` is the call's duration.
+    SlowCall = 7,
 }
 
 impl EventKind {
@@ -28,6 +30,7 @@ impl EventKind {
             4 => Self::Fork,
             5 => Self::Exit,
             6 => Self::Comm,
+            7 => Self::SlowCall,
             _ => return None,
         })
     }

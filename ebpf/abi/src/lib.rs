@@ -11,4 +11,5 @@ pub mod event;
 pub mod histogram;
 pub mod limits;
 pub mod scope;
+pub mod syscall;
 pub mod unwind;

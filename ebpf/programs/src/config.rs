@@ -29,6 +29,8 @@ globals! {
     SAMPLE_WEIGHT: u64 = 0;
     /// 1: kernel frames are wanted.
     KERNEL_STACKS: u32 = 1;
+    /// System calls that take at least this long (ns) are sent; 0: none is.
+    SLOW_CALL: u64 = 0;
     /// 1: lifecycle events of watched processes are sent.
     LIFECYCLE: u32 = 1;
 
@@ -60,6 +62,8 @@ globals! {
     UPID_NS: u32 = 0;
     /// `pid_namespace.ns.inum`.
     PID_NAMESPACE_INUM: u32 = 0;
+    /// `task_struct.thread_info.status` on x86_64, `.flags` on aarch64.
+    TASK_INTERFACE: u32 = 0;
     /// `mm_struct.exe_file`.
     MM_EXE_FILE: u32 = 0;
     /// `file.f_inode`.

@@ -4,6 +4,7 @@ use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use descry_abi::counter::Counter;
 use descry_abi::event::{Lifecycle, SampleHeader, StackCopyHeader};
 use descry_abi::limits::{MAX_KERNEL_FRAMES, MAX_USER_FRAMES, STACK_COPY_BYTES};
+use descry_abi::syscall::{PATH_BYTES, SlowCall};
 
 use crate::maps::{COUNTS, CopyState, EVENTS, State};
 
@@ -16,10 +17,12 @@ pub fn count(counter: Counter) {
     }
 }
 
-/// Sends the state's header with `frames` addresses. Userspace drains the ring by the clock: waking it costs the
-/// watched program 50 times as much as the record.
+/// Sends the state's header with its frames. Userspace drains the ring by the clock: waking it costs the watched program
+/// 50 times as much as the record.
 #[inline(always)]
-pub fn sample(state: *const State, frames: u64) {
+pub fn stack(state: *const State) {
+    // SAFETY: `state` is a per-CPU entry that was checked by its lookup.
+    let frames = unsafe { u64::from((*state).header.kernel_frames) + u64::from((*state).header.user_frames) };
     if frames > (MAX_KERNEL_FRAMES + MAX_USER_FRAMES) as u64 {
         return;
     }
@@ -29,6 +32,25 @@ pub fn sample(state: *const State, frames: u64) {
     match EVENTS.output_untyped::<[u64]>(record, BPF_RB_NO_WAKEUP.into()) {
         Ok(()) => count(Counter::Samples),
         Err(_) => count(Counter::RingFullSample),
+    }
+}
+
+/// Sends the state's header with its frames and `more` bytes that follow them: a slow system call.
+#[inline(always)]
+pub fn slow_call(state: *const State, more: u64) {
+    // SAFETY: as in `stack`.
+    let frames = unsafe { u64::from((*state).header.kernel_frames) + u64::from((*state).header.user_frames) };
+    if frames > (MAX_KERNEL_FRAMES + MAX_USER_FRAMES) as u64
+        || more > (size_of::<SlowCall>() + PATH_BYTES) as u64
+    {
+        return;
+    }
+    let words = (size_of::<SampleHeader>() + more as usize) / 8 + frames as usize;
+    // SAFETY: as in `stack`; the frames have FRAME_SLOTS words, enough for both.
+    let record = unsafe { core::slice::from_raw_parts((&raw const (*state).header).cast::<u64>(), words) };
+    match EVENTS.output_untyped::<[u64]>(record, BPF_RB_NO_WAKEUP.into()) {
+        Ok(()) => count(Counter::SyscallSlow),
+        Err(_) => count(Counter::RingFullSyscall),
     }
 }
 

@@ -9,6 +9,8 @@ mod maps;
 mod registers;
 mod sample;
 mod scope;
+mod stack;
+mod syscall;
 mod task;
 mod unwind;
 
@@ -56,6 +58,41 @@ pub fn process_exit(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint]
 pub fn task_rename(ctx: RawTracePointContext) -> i32 {
     lifecycle::rename(ctx.arg(0), ctx.arg(1));
+    0
+}
+
+/// `sys_enter(regs, id)`.
+#[raw_tracepoint]
+pub fn syscall_enter(ctx: RawTracePointContext) -> i32 {
+    syscall::enter(ctx.arg::<u64>(1) as u32);
+    0
+}
+
+/// `sys_exit(regs, ret)`. Kernel 5.17 and later (`bpf_loop`), or where no slow calls are wanted.
+#[raw_tracepoint]
+pub fn syscall_exit(ctx: RawTracePointContext) -> i32 {
+    syscall::exit(&ctx, unwind::walk_by_loop);
+    0
+}
+
+/// `sys_exit(regs, ret)` on kernels without `bpf_loop`: 5.15 and later.
+#[raw_tracepoint]
+pub fn syscall_exit_without_loop(ctx: RawTracePointContext) -> i32 {
+    syscall::exit(&ctx, unwind::walk_by_calls);
+    0
+}
+
+/// `sched_process_exec(task, old_pid, bprm)`, where system calls are measured.
+#[raw_tracepoint]
+pub fn syscall_exec(ctx: RawTracePointContext) -> i32 {
+    syscall::exec(ctx.arg::<u64>(1) as u32);
+    0
+}
+
+/// `sched_process_exit(task)`, where system calls are measured.
+#[raw_tracepoint]
+pub fn syscall_thread_exit(_ctx: RawTracePointContext) -> i32 {
+    syscall::thread_exit();
     0
 }
 

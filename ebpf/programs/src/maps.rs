@@ -1,19 +1,27 @@
 //! Every map: key, value, size, and who writes it. Sizes marked "set at load" are overridden by userspace.
 
-use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, RingBuf};
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, PerCpuHashMap, RingBuf};
 use aya_ebpf::macros::btf_map;
 use descry_abi::counter::{COUNTERS, Counter};
 use descry_abi::event::{SampleHeader, StackCopyHeader};
+use descry_abi::histogram::Histogram;
 use descry_abi::limits::{
     CHUNK_SLOTS, FRAME_SLOTS, MAX_PROCESSES, MAX_SCOPE, MEMO_SLOTS, STACK_COPY_BYTES, WINDOW_WORDS,
 };
 use descry_abi::scope::ExecutableKey;
+use descry_abi::syscall::{
+    CallKey, ErrorKey, OTHER_ROWS, SyscallTraits, TRAIT_SLOTS, ThreadCall, Unreturned,
+};
 use descry_abi::unwind::Process;
 
 use crate::registers::Registers;
 
 /// `BPF_F_MMAPABLE` (linux/bpf.h): userspace fills the map through memory instead of a system call an entry.
 const MMAPABLE: usize = 1 << 10;
+
+/// Memory of a hash map follows its use.
+const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 
 /// One chunk of the pool of unwind tables.
 pub type Chunk = [u64; CHUNK_SLOTS];
@@ -28,6 +36,19 @@ pub struct MemoEntry {
 
 /// The remembered rows of one CPU.
 pub type Memo = [MemoEntry; MEMO_SLOTS];
+
+/// Kinds of programs that take stacks. Each has a state of its own, because one can interrupt another.
+#[derive(Clone, Copy)]
+#[repr(u32)]
+pub enum ProgramKind {
+    /// Perf events: they come in interrupts, and do not nest.
+    Sample = 0,
+    /// Ends of system calls: a task has one at a time, and preemption is off while the program runs.
+    Syscall = 1,
+}
+
+/// How many.
+pub const PROGRAM_KINDS: usize = 2;
 
 /// The state of one walk: registers, the window onto the stack, and the record as it will be sent.
 #[repr(C)]
@@ -49,6 +70,9 @@ pub struct State {
     pub mapping: u32,
     /// An `UnwindEnd`; 0 while walking.
     pub end: u32,
+    /// The [`ProgramKind`] that this state is of.
+    pub program: u32,
+    pub reserved: u32,
     /// Where the registers of a task in the kernel are put.
     pub saved: Registers,
     pub window: [u64; WINDOW_WORDS],
@@ -99,13 +123,47 @@ pub static TABLES: ArrayOfMaps<Array<Chunk, 1, MMAPABLE>, 64> = ArrayOfMaps::new
 #[btf_map]
 pub static MEMOS: Array<Memo, 1> = Array::new();
 
-/// State of the sampling programs' walks (12 KiB a CPU). Only perf interrupts use it, and they do not nest.
+/// States of walks, by [`ProgramKind`] (12 KiB each and CPU).
 #[btf_map]
-pub static SAMPLE_STATE: PerCpuArray<State, 1> = PerCpuArray::new();
+pub static WALK_STATES: PerCpuArray<State, PROGRAM_KINDS> = PerCpuArray::new();
 
-/// Buffer of the sampling programs' stack copies (24 KiB a CPU).
+/// Buffers for stack copies, by [`ProgramKind`] (24 KiB each and CPU).
 #[btf_map]
-pub static COPY_STATE: PerCpuArray<CopyState, 1> = PerCpuArray::new();
+pub static COPY_STATES: PerCpuArray<CopyState, PROGRAM_KINDS> = PerCpuArray::new();
+
+/// What userspace tells of system calls, by number. Written by userspace.
+#[btf_map]
+pub static SYSCALL_TRAITS: Array<SyscallTraits, TRAIT_SLOTS> = Array::new();
+
+/// The call that each thread is in, by the kernel's own thread id. 64 entries; set at load where system calls are
+/// measured, as are those of the next four. Written by `syscall`.
+#[btf_map]
+pub static SYSCALL_THREADS: HashMap<u32, ThreadCall, 64, NO_PREALLOC> = HashMap::new();
+
+/// Durations of calls that returned, by process and call. Written by `syscall`; userspace removes rows of processes that
+/// ended.
+#[btf_map]
+pub static SYSCALL_ROWS: PerCpuHashMap<CallKey, Histogram, 64, NO_PREALLOC> = PerCpuHashMap::new();
+
+/// The same, allocated beforehand: for rows that could not be made in `SYSCALL_ROWS`. A row may be in both; they add up.
+#[btf_map]
+pub static SYSCALL_SPARE_ROWS: PerCpuHashMap<CallKey, Histogram, 1> = PerCpuHashMap::new();
+
+/// Calls for which neither had room: work, then blocking waits. Written by `syscall`.
+#[btf_map]
+pub static SYSCALL_OTHERS: PerCpuArray<Histogram, OTHER_ROWS> = PerCpuArray::new();
+
+/// Errors, by process, call and number. Written by `syscall`; userspace removes those of processes that ended.
+#[btf_map]
+pub static SYSCALL_ERRORS: PerCpuHashMap<ErrorKey, u64, 64, NO_PREALLOC> = PerCpuHashMap::new();
+
+/// Calls that did not return. Written by `syscall`; userspace removes those of processes that ended.
+#[btf_map]
+pub static SYSCALL_UNRETURNED: PerCpuHashMap<CallKey, Unreturned, 64, NO_PREALLOC> = PerCpuHashMap::new();
+
+/// What a new row begins with: a histogram is too large for the stack of a program. Never written.
+#[btf_map]
+pub static SYSCALL_EMPTY: Array<Histogram, 1> = Array::new();
 
 const _: () = assert!(size_of::<State>() <= 32 * 1024 && size_of::<CopyState>() <= 32 * 1024);
 const _: () = assert!(Counter::ALL.len() == COUNTERS as usize);

@@ -45,6 +45,20 @@ mod arch {
         Start { pc: r.rip, sp: r.rsp, fp: r.rbp, lr: 0 }
     }
 
+    /// `TS_COMPAT` (arch/x86/include/asm/thread_info.h): the call came by the 32-bit interface.
+    pub const COMPAT_CALL: u32 = 2;
+
+    /// Arguments of a system call (syscall_get_arguments in arch/x86/include/asm/syscall.h).
+    #[inline(always)]
+    pub fn arguments(r: &Registers, _first: u64) -> [u64; 6] {
+        [r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9]
+    }
+
+    /// Where the number of the call lies in `struct pt_regs`: orig_ax.
+    pub const CALL_NUMBER: usize = core::mem::offset_of!(Registers, orig_rax);
+    /// Where the first argument lies.
+    pub const FIRST_ARGUMENT: usize = core::mem::offset_of!(Registers, rdi);
+
     /// In DWARF's order.
     #[inline(always)]
     pub fn copy(r: &Registers, to: &mut [u64; MAX_REGISTERS]) {
@@ -80,6 +94,22 @@ mod arch {
         Start { pc: r.pc, sp: r.sp, fp: r.regs[29], lr: r.regs[30] }
     }
 
+    /// `_TIF_32BIT` (arch/arm64/include/asm/thread_info.h): the task runs 32-bit code.
+    pub const COMPAT_CALL: u32 = 1 << 22;
+
+    /// Arguments of a system call (syscall_get_arguments in arch/arm64/include/asm/syscall.h). The result has taken the
+    /// place of the first.
+    #[inline(always)]
+    pub fn arguments(r: &Registers, first: u64) -> [u64; 6] {
+        [first, r.regs[1], r.regs[2], r.regs[3], r.regs[4], r.regs[5]]
+    }
+
+    /// Where the number of the call lies in `struct pt_regs` (arch/arm64/include/asm/ptrace.h): after user_pt_regs come
+    /// orig_x0 (8 B) and syscallno (4 B).
+    pub const CALL_NUMBER: usize = size_of::<Registers>() + 8;
+    /// Where the first argument lies: orig_x0.
+    pub const FIRST_ARGUMENT: usize = size_of::<Registers>();
+
     #[inline(always)]
     pub fn copy(r: &Registers, to: &mut [u64; MAX_REGISTERS]) {
         for (to, from) in to.iter_mut().zip(&r.regs) {
@@ -90,7 +120,7 @@ mod arch {
     }
 }
 
-pub use arch::{COPIED, Registers, SIGNAL_FRAME, copy};
+pub use arch::{COMPAT_CALL, COPIED, Registers, SIGNAL_FRAME, copy};
 
 /// Where the sample hit.
 pub enum Hit {
@@ -131,4 +161,20 @@ pub fn stack_pointer(registers: &Registers) -> u64 {
 pub fn saved_start(scratch: *mut Registers) -> Option<Start> {
     // SAFETY: as in `saved`.
     saved(scratch).then(|| arch::start(unsafe { &*scratch }))
+}
+
+/// The number of the system call whose `struct pt_regs` lies at this kernel address.
+#[inline(always)]
+pub fn call_number(registers: u64) -> Option<u32> {
+    // SAFETY: bpf_probe_read_kernel checks the address and fails on a bad one.
+    unsafe { aya_ebpf::helpers::bpf_probe_read_kernel((registers + arch::CALL_NUMBER as u64) as *const u32) }
+        .ok()
+}
+
+/// The arguments of that call, with `scratch` as filled by [`saved_start`].
+#[inline(always)]
+pub fn call_arguments(registers: u64, scratch: *const Registers) -> [u64; 6] {
+    let first = (registers + arch::FIRST_ARGUMENT as u64) as *const u64;
+    // SAFETY: as above; `scratch` is a per-CPU entry that was checked by its lookup.
+    unsafe { arch::arguments(&*scratch, aya_ebpf::helpers::bpf_probe_read_kernel(first).unwrap_or_default()) }
 }

@@ -4,11 +4,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use descry_assemble::route::Pattern;
 use descry_export::format::Format;
+use descry_export::syscall::SyscallFormat;
 use descry_telemetry::{Counters, LogFormat, Logging, OwnTelemetry};
 
+use crate::counted;
 use crate::failure::Failure;
-use crate::profile::counted;
 
 /// Shows where a program's time goes, with no change to the program.
 #[derive(Debug, Parser)]
@@ -44,6 +46,10 @@ pub struct Own {
 pub enum Command {
     /// Where does a program spend its time: stacks by sampling
     Profile(Box<ProfileArgs>),
+    /// Requests from a capture file (pcap, pcapng): HTTP, gRPC and more, as spans
+    Decode(DecodeArgs),
+    /// Which system calls does a program make: how often, how long, with which errors
+    Syscalls(Box<SyscallsArgs>),
     /// What this kernel and these rights allow, hook by hook
     Doctor(DoctorArgs),
 }
@@ -103,12 +109,42 @@ pub enum StatsFormat {
     Json,
 }
 
-/// `descry profile`.
+/// What every measuring command takes.
 #[derive(Debug, Args)]
-pub struct ProfileArgs {
+pub struct MeasureArgs {
     /// Whom to measure.
     #[command(flatten)]
     pub target: TargetArgs,
+    /// How long to measure (like 500ms, 10s, 2m); with a program to start: until it ends
+    #[arg(short, long, value_parser = humantime::parse_duration)]
+    pub duration: Option<Duration>,
+    /// Where to write; without: stdout
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// How to print the last line's figures
+    #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
+    pub stats: StatsFormat,
+    /// Send what is measured to this OTLP endpoint; with -o or --format it is also written. The OTEL_EXPORTER_OTLP_*
+    /// variables are obeyed
+    #[arg(long, value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
+    /// Kernel memory for unwind tables at most (MiB)
+    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=512))]
+    pub unwind_memory: u32,
+    /// End with the exit code of the started program
+    #[arg(long, requires = "command")]
+    pub exit_code: bool,
+    /// Send the arguments of measured processes with their Resource (they may hold secrets)
+    #[arg(long)]
+    pub command_args: bool,
+}
+
+/// `descry profile`.
+#[derive(Debug, Args)]
+pub struct ProfileArgs {
+    /// Whom to measure, how long, and where it goes.
+    #[command(flatten)]
+    pub measure: MeasureArgs,
     /// What to measure
     #[arg(long, value_enum, default_value = "cpu")]
     pub mode: Mode,
@@ -116,12 +152,6 @@ pub struct ProfileArgs {
     #[arg(short = 'F', long, value_name = "HZ", default_value_t = 99,
           value_parser = clap::value_parser!(u64).range(1..=4999))]
     pub frequency: u64,
-    /// How long to measure (like 500ms, 10s, 2m); with a program to start: until it ends
-    #[arg(short, long, value_parser = humantime::parse_duration)]
-    pub duration: Option<Duration>,
-    /// Where to write; without: stdout
-    #[arg(short, long, value_name = "FILE")]
-    pub output: Option<PathBuf>,
     /// text, folded, flamegraph, pprof, otlp, otlp-json, firefox or speedscope; without: by the ending of FILE (.svg,
     /// .pb.gz, .otlp, .otlp.json, .firefox.json, .speedscope.json, .folded), else text
     #[arg(long, value_name = "FORMAT")]
@@ -135,22 +165,41 @@ pub struct ProfileArgs {
     /// Whether to show inlined functions
     #[arg(long, value_enum, default_value = "yes")]
     pub inlines: YesNo,
-    /// How to print the last line's figures
-    #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
-    pub stats: StatsFormat,
-    /// Send the profile to this OTLP endpoint; with -o or --format it is also written. The OTEL_EXPORTER_OTLP_*
-    /// variables are obeyed
-    #[arg(long, value_name = "URL")]
-    pub otlp_endpoint: Option<String>,
-    /// Kernel memory for unwind tables at most (MiB)
-    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=512))]
-    pub unwind_memory: u32,
-    /// End with the exit code of the started program
-    #[arg(long, requires = "command")]
-    pub exit_code: bool,
-    /// Send the arguments of measured processes with their Resource (they may hold secrets)
-    #[arg(long)]
-    pub command_args: bool,
+}
+
+/// `descry decode`.
+#[derive(Debug, Args)]
+pub struct DecodeArgs {
+    /// The capture; -: stdin
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// text: a line a request, a row a kind of request at the end; json: a line a span, and one with the sums
+    #[arg(long, value_enum, default_value = "text")]
+    pub format: StatsFormat,
+    /// Where to write; without: stdout
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Only this protocol; may be given several times
+    #[arg(long = "protocol", value_name = "NAME")]
+    pub protocols: Vec<String>,
+    /// Name HTTP requests by this route, like /users/{name}/* ; may be given several times, the first that fits counts.
+    /// Paths that none fits are named by themselves, with what looks like an id as {id}
+    #[arg(long = "route", value_name = "PATTERN")]
+    pub routes: Vec<Pattern>,
+}
+
+/// `descry syscalls`.
+#[derive(Debug, Args)]
+pub struct SyscallsArgs {
+    /// Whom to measure, how long, and where it goes.
+    #[command(flatten)]
+    pub measure: MeasureArgs,
+    /// Also list each call that takes at least this long (like 500us, 10ms, 1s), with arguments, result and stack
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub slower_than: Option<Duration>,
+    /// text or json; without: json if FILE ends in .json, else text
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<SyscallFormat>,
 }
 
 /// `descry doctor`.

@@ -10,6 +10,7 @@ mod code;
 mod finish;
 pub mod histogram;
 pub mod profile;
+pub mod syscalls;
 
 pub use aggregator::{Aggregator, Counters, Dimensions, Limits, OTHERS, Observation};
 pub use code::CodeRef;

@@ -1,6 +1,8 @@
 //! What the kernel side tells, decoded: the one closed set of events between the ring and the rest.
 
-use crate::ids::{BootNanos, CgroupId, Comm, Cpu, RequestId, RuntimeAddress, Tgid, Tid, UnitId};
+use crate::ids::{
+    BootNanos, CgroupId, Comm, Cpu, RequestId, RuntimeAddress, SyscallNumber, Tgid, Tid, UnitId,
+};
 pub use descry_abi::event::UnwindEnd;
 
 /// One record of the ring.
@@ -18,6 +20,8 @@ pub enum Event {
     Exit(Lifecycle),
     /// A thread took another name.
     Comm(Lifecycle),
+    /// A system call took long.
+    SlowCall(Box<SlowCall>),
 }
 
 impl Event {
@@ -26,6 +30,7 @@ impl Event {
         match self {
             Self::Sample(sample) => sample.time,
             Self::StackCopy(copy) => copy.time,
+            Self::SlowCall(call) => call.sample.time,
             Self::Exec(event) | Self::Fork(event) | Self::Exit(event) | Self::Comm(event) => event.time,
         }
     }
@@ -64,6 +69,23 @@ pub struct Sample {
     pub user: Vec<RuntimeAddress>,
     /// Why the kernel's walk ended.
     pub end: UnwindEnd,
+}
+
+/// A system call that took long, and has returned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlowCall {
+    /// Who made it, and from where. Its time is the end of the call, its weight the duration (ns).
+    pub sample: Sample,
+    /// When it began.
+    pub start: BootNanos,
+    /// Which call.
+    pub number: SyscallNumber,
+    /// What it was given; none: the registers were those of other code when it returned (execve, rt_sigreturn).
+    pub arguments: Option<[u64; 6]>,
+    /// What it returned; from -4095 to -1 an error number.
+    pub result: i64,
+    /// The path that it was given, perhaps cut.
+    pub path: Option<Vec<u8>>,
 }
 
 /// What is needed to walk a user stack in userspace.

@@ -49,6 +49,10 @@ newtype!(
     RequestId(u64), "{}"
 );
 newtype!(
+    /// A system call of an interface of the kernel, as `descry_abi::syscall` writes it.
+    SyscallNumber(u32), "{}"
+);
+newtype!(
     /// An address in the memory of a running process or of the kernel.
     RuntimeAddress(u64), "{:#x}"
 );

@@ -7,6 +7,7 @@
 mod event;
 pub mod ids;
 mod parse;
+pub mod syscall;
 
-pub use event::{Event, Lifecycle, Sample, StackCopy, UnwindEnd};
+pub use event::{Event, Lifecycle, Sample, SlowCall, StackCopy, UnwindEnd};
 pub use parse::{DecodeError, decode};

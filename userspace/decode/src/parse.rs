@@ -5,9 +5,12 @@ use descry_abi::event::{
     SAMPLE_KERNEL_THREAD, SampleHeader, StackCopyHeader, UnwindEnd,
 };
 use descry_abi::limits::{MAX_KERNEL_FRAMES, MAX_USER_FRAMES, STACK_COPY_BYTES};
+use descry_abi::syscall::{PATH_BYTES, SlowCall as RawSlowCall};
 
-use crate::event::{Event, Lifecycle, Sample, StackCopy};
-use crate::ids::{BootNanos, CgroupId, Comm, Cpu, RequestId, RuntimeAddress, Tgid, Tid, UnitId};
+use crate::event::{Event, Lifecycle, Sample, SlowCall, StackCopy};
+use crate::ids::{
+    BootNanos, CgroupId, Comm, Cpu, RequestId, RuntimeAddress, SyscallNumber, Tgid, Tid, UnitId,
+};
 
 /// Why a record is not an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -95,7 +98,8 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
     let number = fields.u16()?;
     fields.kind = number;
     match EventKind::from_u16(number).ok_or(DecodeError::UnknownKind { kind: number })? {
-        EventKind::Sample => sample(fields).map(Event::Sample),
+        EventKind::Sample => sample(&mut fields).map(Event::Sample),
+        EventKind::SlowCall => slow_call(fields).map(|call| Event::SlowCall(Box::new(call))),
         EventKind::StackCopy => stack_copy(fields).map(Event::StackCopy),
         EventKind::Exec => lifecycle(fields).map(Event::Exec),
         EventKind::Fork => lifecycle(fields).map(Event::Fork),
@@ -104,7 +108,7 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
     }
 }
 
-fn sample(mut fields: Fields<'_>) -> Result<Sample, DecodeError> {
+fn sample(fields: &mut Fields<'_>) -> Result<Sample, DecodeError> {
     let flags = fields.u16()?;
     let kernel_frames = fields.u16()?;
     let kernel_frames = fields.bounded("kernel_frames", kernel_frames.into(), MAX_KERNEL_FRAMES)?;
@@ -116,7 +120,7 @@ fn sample(mut fields: Fields<'_>) -> Result<Sample, DecodeError> {
     let cpu = Cpu(fields.u32()?);
     let end = fields.u16()?;
     let end = UnwindEnd::from_u16(end).ok_or(DecodeError::OutOfRange {
-        kind: EventKind::Sample as u16,
+        kind: fields.kind,
         field: "end",
         value: end.into(),
     })?;
@@ -142,6 +146,24 @@ fn sample(mut fields: Fields<'_>) -> Result<Sample, DecodeError> {
     let kernel = fields.addresses(kernel_frames)?;
     let user = fields.addresses(user_frames)?;
     Ok(Sample { kernel, user, ..sample })
+}
+
+fn slow_call(mut fields: Fields<'_>) -> Result<SlowCall, DecodeError> {
+    let sample = sample(&mut fields)?;
+    let from = fields.at;
+    let start = BootNanos(fields.u64()?);
+    let result = fields.u64()? as i64;
+    let mut arguments = [0; 6];
+    for argument in &mut arguments {
+        *argument = fields.u64()?;
+    }
+    let number = SyscallNumber(fields.u32()?);
+    let path_len = fields.u16()?;
+    let path_len = fields.bounded("path_len", path_len.into(), PATH_BYTES)?;
+    let has_arguments = fields.u16()? != 0;
+    debug_assert_eq!(fields.at - from, size_of::<RawSlowCall>());
+    let path = (path_len > 0).then(|| fields.slice(path_len).map(<[u8]>::to_vec)).transpose()?;
+    Ok(SlowCall { sample, start, result, arguments: has_arguments.then_some(arguments), number, path })
 }
 
 fn stack_copy(mut fields: Fields<'_>) -> Result<StackCopy, DecodeError> {

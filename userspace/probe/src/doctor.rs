@@ -39,6 +39,11 @@ pub struct Right {
     pub held: bool,
 }
 
+/// Whether the kernel has `bpf_loop` (5.17).
+pub(crate) fn has_loop() -> bool {
+    is_helper_supported(ProgramType::PerfEvent, bpf_func_id::BPF_FUNC_loop).unwrap_or(false)
+}
+
 /// The kernel's release, as `uname -r` says.
 pub fn release() -> String {
     std::fs::read_to_string("/proc/sys/kernel/osrelease")
@@ -99,7 +104,6 @@ fn effective_capabilities() -> Option<u64> {
 /// Tries every hook. Needs the rights for most: without them they are said to be missing.
 pub fn hooks() -> Vec<Hook> {
     let program = |kind| is_program_supported(kind).unwrap_or(false);
-    let helper = |kind, helper| is_helper_supported(kind, helper).unwrap_or(false);
     let rights = "run as root, or with CAP_BPF and CAP_PERFMON";
     let newer = "use a newer kernel";
     let mut hooks = vec![
@@ -140,14 +144,15 @@ pub fn hooks() -> Vec<Hook> {
         },
         Hook {
             name: "bpf_loop",
-            available: helper(ProgramType::PerfEvent, bpf_func_id::BPF_FUNC_loop),
+            available: has_loop(),
             needed_for: "unwinding in one loop (Linux 5.17)",
             without_it: "unwinding in calls of 8 frames: 10 to 40 per cent slower",
             remedy: newer,
         },
         Hook {
             name: "bpf_task_pt_regs",
-            available: helper(ProgramType::PerfEvent, bpf_func_id::BPF_FUNC_task_pt_regs),
+            available: is_helper_supported(ProgramType::PerfEvent, bpf_func_id::BPF_FUNC_task_pt_regs)
+                .unwrap_or(false),
             needed_for: "user stacks of samples in the kernel (Linux 5.15)",
             without_it: "nothing works",
             remedy: newer,

@@ -23,7 +23,14 @@ const MEMBERS: &[(&str, &str)] = &[
     ("INODE_INO", "inode.i_ino"),
     ("INODE_SB", "inode.i_sb"),
     ("SB_DEV", "super_block.s_dev"),
+    ("TASK_INTERFACE", INTERFACE),
 ];
+
+/// Says whether a task is in a system call of the 32-bit interface.
+#[cfg(target_arch = "x86_64")]
+const INTERFACE: &str = "task_struct.thread_info.status";
+#[cfg(target_arch = "aarch64")]
+const INTERFACE: &str = "task_struct.thread_info.flags";
 
 /// The globals with their values on the running kernel.
 pub(crate) fn of_kernel(release: &str) -> Result<Vec<(&'static str, u32)>, ProbeError> {

@@ -7,7 +7,7 @@ use descry_abi::event::EventKind;
 use descry_abi::limits::STACK_COPY_BYTES;
 
 use crate::emit::{self, count};
-use crate::maps::{COPY_STATE, State};
+use crate::maps::{COPY_STATES, ProgramKind, State};
 use crate::registers;
 
 const PAGE: u64 = 4096;
@@ -15,8 +15,8 @@ const PAGE: u64 = 4096;
 /// Sends the registers of the leaf frame and the stack from its stack pointer up, page by page to the first that
 /// cannot be read; false: nothing was sent.
 #[inline(always)]
-pub fn ship_stack(state: *const State) -> bool {
-    let Some(copy) = COPY_STATE.get_ptr_mut(0) else {
+pub fn ship_stack(program: ProgramKind, state: *const State) -> bool {
+    let Some(copy) = COPY_STATES.get_ptr_mut(program as u32) else {
         count(Counter::NoState);
         return false;
     };

@@ -20,7 +20,7 @@ use descry_abi::unwind::Process;
 pub use copy::ship_stack;
 pub use table::Tables;
 
-use crate::maps::{MEMOS, Memo, PROCESSES, SAMPLE_STATE, State};
+use crate::maps::{MEMOS, Memo, PROCESSES, State, WALK_STATES};
 use crate::registers::Start;
 use step::step;
 
@@ -114,20 +114,20 @@ const FRAMES_A_CALL: usize = 8;
 #[inline(always)]
 pub fn walk_by_calls(state: *mut State, _tables: &Tables) {
     // SAFETY: `state` is a per-CPU entry that was checked by its lookup.
-    let tgid = unsafe { (*state).header.tgid };
+    let (tgid, program) = unsafe { ((*state).header.tgid, (*state).program) };
     for _ in 0..=MAX_USER_FRAMES / FRAMES_A_CALL {
-        if walk_some(tgid) != 0 {
+        if walk_some(tgid, program) != 0 {
             break;
         }
     }
 }
 
-/// Walks some frames of the running sample; 1: the walk ended. A global function takes no pointers to maps, so it looks
+/// Walks some frames of the walk of this kind of program; 1: the walk ended. A global function takes no pointers to maps, so it looks
 /// everything up again.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn walk_some(tgid: u32) -> u64 {
-    let Some(state) = SAMPLE_STATE.get_ptr_mut(0) else { return 1 };
+pub extern "C" fn walk_some(tgid: u32, program: u32) -> u64 {
+    let Some(state) = WALK_STATES.get_ptr_mut(program) else { return 1 };
     let Some(process) = PROCESSES.get_ptr(tgid) else { return 1 };
     let Some(memo) = memo() else { return 1 };
     // SAFETY: the pointer was checked by the lookup.

@@ -8,8 +8,7 @@ use descry_aggregate::profile::Profile;
 use descry_telemetry::ProcessUsage;
 use serde_json::json;
 
-use super::recorder::RecorderCounters;
-use super::tables::TableCounters;
+use crate::measure::{TableCounters, TrackerCounters};
 
 /// The figures.
 #[derive(Debug)]
@@ -41,8 +40,8 @@ const LOST: [Counter; 8] = [
 pub struct Counted<'a> {
     /// The kernel side.
     pub kernel: &'a [(Counter, u64)],
-    /// The recorder.
-    pub recorder: RecorderCounters,
+    /// Processes and stacks.
+    pub tracker: TrackerCounters,
     /// The unwind tables.
     pub tables: TableCounters,
     /// The aggregator.
@@ -67,26 +66,26 @@ impl Stats {
                 note(counter.name(), *count);
             }
         }
-        let recorder = counted.recorder;
-        note("malformed_record", recorder.malformed);
-        note("stack_copy_without_sample", recorder.copies_dropped);
-        note("mapping_event_dropped", recorder.mappings_dropped + counted.side_band_lost);
+        let tracker = counted.tracker;
+        note("malformed_record", tracker.malformed);
+        note("stack_copy_without_sample", tracker.copies_dropped);
+        note("mapping_event_dropped", tracker.mappings_dropped + counted.side_band_lost);
         note("mapping_event_malformed", counted.side_band_malformed);
-        note("binary_not_held", recorder.not_held);
+        note("binary_not_held", tracker.not_held);
         note("unwind_table_full", counted.tables.full);
         note("process_table_full", counted.tables.processes_full);
         note("stack_over_limit", counted.aggregator.stacks_over_limit);
         note("process_over_limit", counted.aggregator.processes_over_limit);
         note("timestamp_over_limit", counted.aggregator.timestamps_over_limit);
-        let with_user_stack = recorder.rooted + recorder.truncated;
+        let with_user_stack = tracker.rooted + tracker.truncated;
         let (frames, unnamed) = frames(profile);
         Self {
-            samples: recorder.samples,
+            samples: tracker.samples,
             lost,
-            rooted: share(recorder.rooted, with_user_stack, 1.0),
-            truncated: recorder.truncated,
+            rooted: share(tracker.rooted, with_user_stack, 1.0),
+            truncated: tracker.truncated,
             unsymbolized: share(unnamed, frames, 0.0),
-            frames: recorder.frames,
+            frames: tracker.frames,
             usage: ProcessUsage::now().inspect_err(|error| tracing::warn!(%error, "own usage")).ok(),
         }
     }

@@ -17,6 +17,7 @@ use super::database::{Outcome, finished, text};
 use super::frame::{Frame, Framed, Message, Session};
 use super::turns::Turns;
 use super::{Chunk, Direction, Exchange, Lost, Parser};
+use crate::infer::{Opening, Protocol, Transport, Verdict};
 use crate::span::Value;
 use message::{Packet, Question};
 
@@ -28,6 +29,50 @@ const TIMEOUT: u64 = 30_000_000_000;
 const KEEP: usize = 4096;
 /// The length before each message on TCP (RFC 1035, section 4.2.2).
 const LENGTH: usize = 2;
+
+/// DNS.
+pub static PROTOCOL: Protocol = Protocol {
+    name: "dns",
+    transports: &[Transport::Datagram, Transport::Stream],
+    recognize,
+    parser: |transport, _| match transport {
+        Transport::Datagram => Box::new(DnsDatagrams::default()),
+        Transport::Stream => Box::new(DnsStream::default()),
+    },
+};
+
+/// A question from the client, or an answer from the server.
+fn recognize(transport: Transport, opening: Opening<'_>) -> Verdict {
+    let sides = [(false, opening.to_server), (true, opening.to_client)];
+    let verdicts = sides.map(|(answers, bytes)| recognize_message(transport, answers, bytes));
+    if verdicts.contains(&Verdict::No) {
+        Verdict::No
+    } else if verdicts.contains(&Verdict::Yes) {
+        Verdict::Yes
+    } else {
+        Verdict::NotYet
+    }
+}
+
+fn recognize_message(transport: Transport, answers: bool, bytes: &[u8]) -> Verdict {
+    let (message, is_whole) = match (transport, bytes) {
+        (_, []) | (Transport::Stream, [_]) => return Verdict::NotYet,
+        (Transport::Datagram, message) => (message, true),
+        (Transport::Stream, [high, low, rest @ ..]) => {
+            let length = usize::from(u16::from_be_bytes([*high, *low]));
+            if length < message::HEADER {
+                return Verdict::No;
+            }
+            rest.get(..length).map_or((rest, false), |message| (message, true))
+        }
+    };
+    match Packet::read(message, is_whole) {
+        Some(packet) if packet.is_answer == answers && packet.question.is_some() && is_whole => Verdict::Yes,
+        Some(packet) if packet.is_answer == answers && !is_whole => Verdict::NotYet,
+        None if !is_whole && message.len() < message::HEADER => Verdict::NotYet,
+        _ => Verdict::No,
+    }
+}
 
 /// The parser of one UDP socket's packets with one server: each chunk is a datagram.
 #[derive(Debug, Default)]

@@ -10,9 +10,37 @@ mod session;
 
 use descry_decode::ids::BootNanos;
 
-use super::frame::Framed;
-use super::{Chunk, Exchange, Lost, Parser};
+use super::frame::{Frame, Framed};
+use super::{Chunk, Direction, Exchange, Lost, Parser};
+use crate::infer::{Opening, Protocol, Transport, Verdict};
 use session::State;
+
+/// PostgreSQL.
+pub static PROTOCOL: Protocol = Protocol {
+    name: "postgresql",
+    transports: &[Transport::Stream],
+    recognize,
+    parser: |_, _| Box::new(Postgres::default()),
+};
+
+/// A start-up message; of a connection that is older, a `Query`, a `Sync`, or `ReadyForQuery` behind other messages.
+fn recognize(_: Transport, opening: Opening<'_>) -> Verdict {
+    let Opening { to_server, to_client, from_start } = opening;
+    if from_start {
+        let is_startup = to_server.first().is_none_or(|first| *first == 0);
+        return match message::frame(Direction::ToServer, to_server, false) {
+            Frame::Partial if is_startup => Verdict::NotYet,
+            Frame::Message { .. } if is_startup => Verdict::Yes,
+            _ => Verdict::No,
+        };
+    }
+    let chains = |direction, bytes: &[u8]| bytes.is_empty() || message::is_chain(direction, bytes);
+    if !chains(Direction::ToServer, to_server) || !chains(Direction::ToClient, to_client) {
+        return Verdict::No;
+    }
+    let asks = matches!(to_server, [b'Q', 0, _, _, _, .., 0]) || to_server.ends_with(&[b'S', 0, 0, 0, 4]);
+    if asks || message::ends_ready(to_client) { Verdict::Yes } else { Verdict::NotYet }
+}
 
 /// The parser of one connection.
 #[derive(Debug, Default)]

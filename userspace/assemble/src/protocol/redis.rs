@@ -11,8 +11,39 @@ mod session;
 use descry_decode::ids::BootNanos;
 
 use super::{Chunk, Direction, Exchange, Lost, Parser};
+use crate::infer::{Opening, Protocol, Transport, Verdict};
 use reader::Reader;
 use session::State;
+
+/// Redis, and what speaks its protocol.
+pub static PROTOCOL: Protocol = Protocol {
+    name: "redis",
+    transports: &[Transport::Stream],
+    recognize,
+    parser: |_, _| Box::new(Redis::default()),
+};
+
+/// A command as clients send it: `*COUNT`, `$LENGTH`. Inline commands look like anything.
+fn recognize(_: Transport, opening: Opening<'_>) -> Verdict {
+    match number(b'*', opening.to_server) {
+        Err(verdict) => verdict,
+        Ok(rest) => number(b'$', rest).map_or_else(|verdict| verdict, |_| Verdict::Yes),
+    }
+}
+
+/// What is behind a line of a character and a number.
+fn number(kind: u8, bytes: &[u8]) -> Result<&[u8], Verdict> {
+    let Some((first, rest)) = bytes.split_first() else { return Err(Verdict::NotYet) };
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    if *first != kind || digits > 10 {
+        return Err(Verdict::No);
+    }
+    match rest.get(digits..).unwrap_or_default() {
+        [b'\r', b'\n', rest @ ..] if digits > 0 => Ok(rest),
+        [] | [b'\r'] => Err(Verdict::NotYet),
+        _ => Err(Verdict::No),
+    }
+}
 
 /// The parser of one connection.
 #[derive(Debug)]

@@ -7,6 +7,7 @@ mod escape;
 mod firefox;
 mod flamegraph;
 mod folded;
+mod json_line;
 mod pprof;
 mod speedscope;
 mod summary;
@@ -23,6 +24,9 @@ use prost::Message;
 use thiserror::Error;
 
 pub use escape::{printable, printable_frame};
+pub(crate) use json_line::line;
+pub(crate) use summary::{duration, grouped};
+pub(crate) use text::{columns, padded};
 
 use crate::otlp::{self, OtlpOptions, json::Json};
 

@@ -1,20 +1,24 @@
-//! The loaded kernel side.
+//! The loaded kernel side. What each kind of measurement loads and attaches is in a file of its own.
+
+mod sampling;
+mod syscalls;
 
 use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
-use aya::programs::perf_event::{
-    HardwareEvent, PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent,
-};
-use aya::programs::{PerfEvent, ProgramError, RawTracePoint};
+use aya::programs::{ProgramError, RawTracePoint};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use descry_abi::counter::Counter;
 use descry_abi::scope::{ExecutableKey, ScopeKind};
 use descry_abi::unwind::Process;
-use descry_decode::ids::{CgroupId, Tgid, Tid};
-use tracing::{debug, info};
+use descry_decode::ids::{CgroupId, Tgid};
+use tracing::debug;
 
 use crate::error::chain;
 use crate::memory::give_memory_back;
-use crate::{ProbeError, Tables, doctor, offsets, online_cpus, possible_cpus};
+use crate::{ProbeError, Tables, doctor, offsets, possible_cpus};
+
+pub use sampling::{Sampler, Sampling};
+use syscalls::SyscallMaps;
+pub use syscalls::{SyscallCount, Syscalls};
 
 /// The kernel side, built for this architecture.
 static OBJECT: &[u8] = include_bytes_aligned!(env!("DESCRY_EBPF_OBJECT"));
@@ -43,23 +47,16 @@ pub struct Options {
     pub executables: Vec<ExecutableKey>,
     /// Inode number of the pid namespace that descry runs in; none: the initial one.
     pub pid_namespace: Option<u32>,
-    /// Samples a second and CPU (Hz).
-    pub frequency: u64,
+    /// Samples of stacks; none: no sampling.
+    pub sampling: Option<Sampling>,
+    /// System calls; none: they are not measured.
+    pub syscalls: Option<Syscalls>,
     /// Whether kernel frames are wanted.
     pub kernel_stacks: bool,
     /// Bytes of the event ring: a power of two.
     pub ring_bytes: u32,
     /// Chunks of unwind tables at most (1 MiB each).
     pub table_chunks: u32,
-}
-
-/// What samples.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sampler {
-    /// Hardware cycles.
-    Cycles,
-    /// The `cpu-clock` software event, where the machine counts no cycles.
-    CpuClock,
 }
 
 /// The loaded kernel side. Dropping it detaches everything.
@@ -73,8 +70,9 @@ pub struct Session {
     _scope_cgroups: HashMap<MapData, u64, u32>,
     _scope_executables: HashMap<MapData, Executable, u32>,
     logger: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
-    frequency: u64,
-    sampling: Option<&'static str>,
+    sampling: Option<Sampling>,
+    syscalls: Option<SyscallMaps>,
+    has_loop: bool,
 }
 
 /// A [`Process`] as aya wants it.
@@ -93,8 +91,6 @@ struct Executable(ExecutableKey);
 // SAFETY: repr(C), u64 + u32 + u32 without padding.
 unsafe impl aya::Pod for Executable {}
 
-const SAMPLE: &str = "sample";
-const SAMPLE_WITHOUT_LOOP: &str = "sample_without_loop";
 const LIFECYCLE: [(&str, &str); 4] = [
     ("process_fork", "sched_process_fork"),
     ("process_exec", "sched_process_exec"),
@@ -107,7 +103,9 @@ impl Session {
     pub fn load(options: &Options) -> Result<Self, ProbeError> {
         doctor::require_kernel()?;
         doctor::require_rights("load programs into the kernel")?;
-        doctor::require_frequency(options.frequency)?;
+        if let Some(sampling) = &options.sampling {
+            doctor::require_frequency(sampling.frequency)?;
+        }
         raise_memlock();
         let release = doctor::release();
         let offsets = offsets::of_kernel(&release)?;
@@ -119,6 +117,7 @@ impl Session {
         let events = take(&mut ebpf, "EVENTS")?;
         let processes = take(&mut ebpf, "PROCESSES")?;
         let scope_tgids = take(&mut ebpf, "SCOPE_TGIDS")?;
+        let syscalls = options.syscalls.as_ref().map(|syscalls| SyscallMaps::new(&mut ebpf, syscalls));
         let mut session = Self {
             events: events.try_into().map_err(ProbeError::map("EVENTS"))?,
             counts: counts.try_into().map_err(ProbeError::map("COUNTS"))?,
@@ -127,8 +126,9 @@ impl Session {
             _scope_cgroups: scope_cgroups(&mut ebpf, options)?,
             _scope_executables: scope_executables(&mut ebpf, options)?,
             logger: None,
-            frequency: options.frequency,
-            sampling: None,
+            sampling: options.sampling,
+            syscalls: syscalls.transpose()?,
+            has_loop: doctor::has_loop(),
             ebpf,
         };
         if let Scope::Processes(tgids) = &options.scope {
@@ -143,16 +143,12 @@ impl Session {
     }
 
     fn load_programs(&mut self) -> Result<(), ProbeError> {
-        let loop_result = perf_program(&mut self.ebpf, SAMPLE)?.load();
-        self.sampling = Some(match loop_result {
-            Ok(()) => SAMPLE,
-            Err(error) => {
-                debug!(error = %chain(&error), "no bpf_loop here; loading the program without it");
-                let program = perf_program(&mut self.ebpf, SAMPLE_WITHOUT_LOOP)?;
-                program.load().map_err(|error| ProbeError::program(SAMPLE_WITHOUT_LOOP, &error))?;
-                SAMPLE_WITHOUT_LOOP
-            }
-        });
+        if self.sampling.is_some() {
+            self.load_sampling()?;
+        }
+        if self.syscalls.is_some() {
+            self.load_syscalls()?;
+        }
         for (name, _) in LIFECYCLE {
             raw_program(&mut self.ebpf, name)?.load().map_err(|error| ProbeError::program(name, &error))?;
         }
@@ -174,44 +170,6 @@ impl Session {
             })?;
         }
         Ok(())
-    }
-
-    /// Samples every CPU.
-    pub fn sample_cpus(&mut self) -> Result<Sampler, ProbeError> {
-        let cpus = online_cpus()?;
-        let scopes = cpus.into_iter().map(|cpu| PerfEventScope::AllProcessesOneCpu { cpu });
-        self.sample(scopes.collect(), false)
-    }
-
-    /// Samples these threads, and those that they make from now on. One that has ended meanwhile is passed over.
-    pub fn sample_threads(&mut self, tids: &[Tid]) -> Result<Sampler, ProbeError> {
-        let scopes = tids.iter().map(|tid| PerfEventScope::OneProcess { pid: tid.0, cpu: None });
-        self.sample(scopes.collect(), true)
-    }
-
-    fn sample(&mut self, scopes: Vec<PerfEventScope>, inherit: bool) -> Result<Sampler, ProbeError> {
-        let name = self.sampling.ok_or(ProbeError::Missing { name: SAMPLE })?;
-        let frequency = SamplePolicy::Frequency(self.frequency);
-        let program = perf_program(&mut self.ebpf, name)?;
-        let mut sampler = Sampler::Cycles;
-        for scope in scopes {
-            let mut attach = |sampler| program.attach(event(sampler), scope, frequency, inherit);
-            let mut result = attach(sampler);
-            if sampler == Sampler::Cycles && matches!(errno(&result), Some(libc::ENOENT | libc::EOPNOTSUPP)) {
-                info!("no hardware cycles here: sampling by cpu-clock");
-                sampler = Sampler::CpuClock;
-                result = attach(sampler);
-            }
-            if inherit && errno(&result) == Some(libc::ESRCH) {
-                continue;
-            }
-            result.map_err(|error| ProbeError::Attach {
-                program: name,
-                target: format!("{scope:?}"),
-                reason: chain(&error),
-            })?;
-        }
-        Ok(sampler)
     }
 
     /// Puts a process in scope.
@@ -249,21 +207,6 @@ impl Session {
     }
 }
 
-fn event(sampler: Sampler) -> PerfEventConfig {
-    match sampler {
-        Sampler::Cycles => PerfEventConfig::Hardware(HardwareEvent::CpuCycles),
-        Sampler::CpuClock => PerfEventConfig::Software(SoftwareEvent::CpuClock),
-    }
-}
-
-/// The error number behind a failed attachment.
-fn errno<T>(result: &Result<T, ProgramError>) -> Option<i32> {
-    match result {
-        Err(ProgramError::SyscallError(error)) => error.io_error.raw_os_error(),
-        _ => None,
-    }
-}
-
 fn load_object(options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebpf, ProbeError> {
     let kind = match options.scope {
         Scope::All => ScopeKind::All,
@@ -274,9 +217,11 @@ fn load_object(options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebp
     let by_executable = u32::from(!options.executables.is_empty());
     let comm = options.comm.unwrap_or_default();
     let pid_namespace = options.pid_namespace.unwrap_or_default();
-    let weight = 1_000_000_000 / options.frequency.max(1);
+    let weight = options.sampling.map_or(0, |sampling| sampling.weight());
     let kernel_stacks = u32::from(options.kernel_stacks);
     let cpus = possible_cpus()?.iter().max().map_or(1, |last| last + 1);
+
+    let slow_call = options.syscalls.as_ref().and_then(|syscalls| syscalls.slower_than).unwrap_or_default();
 
     let mut loader = EbpfLoader::new();
     // The offsets are looked up by descry itself.
@@ -290,9 +235,13 @@ fn load_object(options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebp
         .override_global("PID_NAMESPACE", &pid_namespace, true)
         .override_global("SAMPLE_WEIGHT", &weight, true)
         .override_global("KERNEL_STACKS", &kernel_stacks, true)
+        .override_global("SLOW_CALL", &slow_call, true)
         .map_max_entries("EVENTS", options.ring_bytes)
         .map_max_entries("TABLES", options.table_chunks)
         .map_max_entries("MEMOS", cpus);
+    if options.syscalls.is_some() {
+        syscalls::set_sizes(&mut loader, cpus);
+    }
     for (name, value) in offsets {
         loader.override_global(name, value, true);
     }
@@ -328,11 +277,6 @@ fn scope_executables(
 /// A map, taken out of the object.
 fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, ProbeError> {
     ebpf.take_map(name).ok_or(ProbeError::Missing { name })
-}
-
-fn perf_program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut PerfEvent, ProbeError> {
-    let program = ebpf.program_mut(name).ok_or(ProbeError::Missing { name })?;
-    program.try_into().map_err(|error: ProgramError| ProbeError::program(name, &error))
 }
 
 fn raw_program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut RawTracePoint, ProbeError> {

@@ -6,8 +6,9 @@ use descry_abi::counter::Counter;
 use descry_process::counter::{ObjectCounters, TableCounters as ProcessCounters};
 use descry_telemetry::Counters;
 
-use super::recorder::RecorderCounters;
-use super::tables::TableCounters;
+use crate::decode::DecodeCounters;
+use crate::measure::{TableCounters, TrackerCounters};
+use crate::syscalls::RecorderCounters as SyscallCounters;
 
 /// (name, help, value).
 pub type Reading = (&'static str, &'static str, u64);
@@ -16,11 +17,13 @@ pub type Reading = (&'static str, &'static str, u64);
 pub fn register(counters: &Counters) {
     let kernel: Vec<(Counter, u64)> = Counter::ALL.iter().map(|counter| (*counter, 0)).collect();
     publish(counters, of_kernel(&kernel));
-    publish(counters, RecorderCounters::default().entries());
+    publish(counters, TrackerCounters::default().entries());
     publish(counters, TableCounters::default().entries());
+    publish(counters, SyscallCounters::default().entries());
     publish(counters, ProcessCounters::default().entries());
     publish(counters, ObjectCounters::default().entries());
     publish(counters, descry_symbol::Counters::default().entries());
+    publish(counters, DecodeCounters::default().entries());
 }
 
 /// The kernel side's.
@@ -47,10 +50,10 @@ macro_rules! counters {
 
         impl $type {
             /// (name as a metric, help, value) of every counter.
-            pub fn entries(&self) -> impl Iterator<Item = crate::profile::counted::Reading> + use<> {
+            pub fn entries(&self) -> impl Iterator<Item = crate::counted::Reading> + use<> {
                 [$((concat!($prefix, stringify!($field)), concat!($($help,)+), self.$field),)+].into_iter()
             }
         }
     };
 }
-pub(super) use counters;
+pub(crate) use counters;

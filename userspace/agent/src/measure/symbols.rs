@@ -17,7 +17,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use rustc_hash::FxHashMap;
 use tracing::debug;
 
-use super::recorder::HeldObject;
+use super::tracker::HeldObject;
 
 /// Bytes of an image that is in no file at most.
 const MAX_IN_MEMORY: u64 = 1 << 20;

@@ -21,8 +21,8 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use tracing::debug;
 
 use super::builder::{Builder, Built};
-use super::counted::counters;
 use super::image;
+use crate::counted::counters;
 
 /// What the kernel has of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
