@@ -49,11 +49,13 @@ const FLAGS: &[&str] = &["-O2", "-g", "-fomit-frame-pointer", "-Wall", "-Wextra"
 /// Compiler, name of the output, and the rest of the command line; relative to the sources.
 const NATIVE: &[(&str, &str, &[&str])] = &[
     ("cc", "alloca", &["c/alloca.c"]),
+    ("cc", "calls", &["c/calls.c", "-pthread"]),
     ("cc", "comm", &["c/comm.c"]),
     ("cc", "deep", &["c/deep.c"]),
     ("cc", "dlopen", &["c/dlopen.c", "-ldl"]),
     ("cc", "exec", &["c/exec.c"]),
     ("cc", "fork", &["c/fork.c"]),
+    ("cc", "mixed", &["c/mixed.c", "-pthread"]),
     ("cc", "pool", &["c/pool.c", "-pthread"]),
     ("cc", "realign", &["c/realign.c"]),
     ("cc", "rules", &["c/rules.c", "c/rules.S"]),
@@ -65,6 +67,7 @@ const NATIVE: &[(&str, &str, &[&str])] = &[
     ("cc", "syscalls", &["c/syscalls.c"]),
     ("cc", "vdso", &["c/vdso.c"]),
     ("cc", "very_deep", &["c/very_deep.c"]),
+    ("cc", "waits", &["c/waits.c", "-pthread"]),
     ("cc", "alpha.so", &["-shared", "-fPIC", "-DPLUGIN=alpha", "-DPADDING=0", "c/plugin.c"]),
     ("cc", "beta.so", &["-shared", "-fPIC", "-DPLUGIN=beta", "-DPADDING=512", "c/plugin.c"]),
     ("cc", "libpltlib.so", &["-shared", "-fPIC", "c/pltlib.c"]),

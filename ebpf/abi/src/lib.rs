@@ -10,5 +10,7 @@ pub mod counter;
 pub mod event;
 pub mod histogram;
 pub mod limits;
+pub mod offcpu;
 pub mod scope;
+pub mod syscall;
 pub mod unwind;

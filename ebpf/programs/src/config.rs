@@ -29,8 +29,13 @@ globals! {
     SAMPLE_WEIGHT: u64 = 0;
     /// 1: kernel frames are wanted.
     KERNEL_STACKS: u32 = 1;
+    /// System calls that take at least this long (ns) are sent; 0: none is.
+    SLOW_CALL: u64 = 0;
     /// 1: lifecycle events of watched processes are sent.
     LIFECYCLE: u32 = 1;
+
+    /// 1: `sched_switch` hands over the state of the task that leaves. Kernel 5.18 and later.
+    SWITCH_HAS_STATE: u32 = 0;
 
     /// `task_struct.pid`.
     TASK_PID: u32 = 0;
@@ -48,6 +53,22 @@ globals! {
     TASK_SIGNAL: u32 = 0;
     /// `task_struct.exit_code`.
     TASK_EXIT_CODE: u32 = 0;
+    /// `task_struct.__state`.
+    TASK_STATE: u32 = 0;
+    /// `task_struct.on_cpu`.
+    TASK_ON_CPU: u32 = 0;
+    /// `task_struct.flags`.
+    TASK_FLAGS: u32 = 0;
+    /// `task_struct.cgroups`.
+    TASK_CGROUPS: u32 = 0;
+    /// `css_set.dfl_cgrp`.
+    CSS_SET_CGROUP: u32 = 0;
+    /// `cgroup.kn`.
+    CGROUP_NODE: u32 = 0;
+    /// `cgroup.self.parent`.
+    CGROUP_PARENT: u32 = 0;
+    /// `kernfs_node.id`.
+    NODE_ID: u32 = 0;
     /// `signal_struct.live`.
     SIGNAL_LIVE: u32 = 0;
     /// `pid.level`.
@@ -60,6 +81,8 @@ globals! {
     UPID_NS: u32 = 0;
     /// `pid_namespace.ns.inum`.
     PID_NAMESPACE_INUM: u32 = 0;
+    /// `task_struct.thread_info.status` on x86_64, `.flags` on aarch64.
+    TASK_INTERFACE: u32 = 0;
     /// `mm_struct.exe_file`.
     MM_EXE_FILE: u32 = 0;
     /// `file.f_inode`.

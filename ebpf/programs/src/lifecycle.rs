@@ -76,6 +76,12 @@ pub fn rename(task: *const c_void, comm: *const c_void) {
     }
 }
 
+/// Tells userspace the name of a thread that it does not know yet.
+#[inline(always)]
+pub fn name(ids: Ids, task: Task) {
+    send(EventKind::Comm, ids, 0, task.comm());
+}
+
 #[inline(always)]
 fn send(kind: EventKind, ids: Ids, other: u32, comm: [u8; 16]) {
     if LIFECYCLE.load() == 0 {

@@ -29,6 +29,8 @@ pub struct Taking {
     pub weight: u64,
     /// How user stacks are walked.
     pub walk: Walk,
+    /// Whether a stack that only userspace can walk is shipped.
+    pub copies: bool,
 }
 
 /// Takes the stack of the running task into the state of this kind of program: header and frames are ready to be sent.
@@ -76,11 +78,8 @@ pub fn take(taking: &Taking, ctx: *mut c_void, ids: Ids, hit: Hit) -> Option<*mu
             comm: task.comm(),
         };
     }
-    let end = if flags & SAMPLE_KERNEL_THREAD != 0 {
-        UnwindEnd::NoUserStack
-    } else {
-        user(taking.program, state, start, taking.walk)
-    };
+    let end =
+        if flags & SAMPLE_KERNEL_THREAD != 0 { UnwindEnd::NoUserStack } else { user(taking, state, start) };
     // SAFETY: as above.
     unsafe { (*state).header.end = end as u16 };
     Some(state)
@@ -101,7 +100,7 @@ fn kernel(ctx: *mut c_void, state: *mut State) -> u16 {
 
 /// Walks the user stack from `start`, ships a copy where userspace must finish it, and says how the walk ended.
 #[inline(always)]
-fn user(program: ProgramKind, state: *mut State, start: Option<Start>, walk: Walk) -> UnwindEnd {
+fn user(taking: &Taking, state: *mut State, start: Option<Start>) -> UnwindEnd {
     let Some(start) = start else {
         count(Counter::UserRegistersFailed);
         return UnwindEnd::NoRegisters;
@@ -114,12 +113,12 @@ fn user(program: ProgramKind, state: *mut State, start: Option<Start>, walk: Wal
             // SAFETY: the pointer was checked by the lookup.
             let process = unsafe { *process };
             unwind::begin(state, &start);
-            walk(state, &unwind::Tables::of(process));
+            (taking.walk)(state, &unwind::Tables::of(process));
             unwind::ended(state)
         }
     };
     count(unwind::counter(end));
-    if unwind::needs_userspace(end) && unwind::ship_stack(program, state) {
+    if taking.copies && unwind::needs_userspace(end) && unwind::ship_stack(taking.program, state) {
         // SAFETY: as above.
         unsafe { (*state).header.flags |= SAMPLE_HAS_COPY };
     }

@@ -6,7 +6,10 @@ use descry_abi::counter::Counter;
 use descry_process::counter::{ObjectCounters, TableCounters as ProcessCounters};
 use descry_telemetry::Counters;
 
+use crate::decode::DecodeCounters;
 use crate::measure::{TableCounters, TrackerCounters};
+use crate::profile::WaitCounters;
+use crate::syscalls::RecorderCounters as SyscallCounters;
 
 /// (name, help, value).
 pub type Reading = (&'static str, &'static str, u64);
@@ -17,9 +20,12 @@ pub fn register(counters: &Counters) {
     publish(counters, of_kernel(&kernel));
     publish(counters, TrackerCounters::default().entries());
     publish(counters, TableCounters::default().entries());
+    publish(counters, SyscallCounters::default().entries());
+    publish(counters, WaitCounters::default().entries());
     publish(counters, ProcessCounters::default().entries());
     publish(counters, ObjectCounters::default().entries());
     publish(counters, descry_symbol::Counters::default().entries());
+    publish(counters, DecodeCounters::default().entries());
 }
 
 /// The kernel side's.

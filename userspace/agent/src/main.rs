@@ -3,12 +3,14 @@
 
 mod cli;
 mod counted;
+mod decode;
 mod doctor;
 mod failure;
 mod measure;
 mod output;
 mod profile;
 mod stop;
+mod syscalls;
 mod target;
 
 use std::process::ExitCode;
@@ -35,6 +37,8 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let telemetry = cli.own.start()?;
     let result = match &cli.command {
         Command::Profile(arguments) => profile::run(arguments, telemetry.counters()),
+        Command::Decode(arguments) => decode::run(arguments, telemetry.counters()),
+        Command::Syscalls(arguments) => syscalls::run(arguments, telemetry.counters()),
         Command::Doctor(arguments) => doctor::run(arguments),
     };
     telemetry.end();

@@ -5,5 +5,11 @@
 //! whatever bytes come, and what cannot be known it leaves out.
 #![forbid(unsafe_code)]
 
+pub mod capture;
+pub mod connection;
+pub mod infer;
 pub mod protocol;
+pub mod route;
 pub mod span;
+pub mod sql;
+pub mod trace_context;

@@ -7,6 +7,9 @@
 mod event;
 pub mod ids;
 mod parse;
+pub mod syscall;
 
-pub use event::{Event, Lifecycle, Sample, StackCopy, UnwindEnd};
-pub use parse::{DecodeError, decode};
+pub use event::{
+    Event, Lifecycle, Sample, SlowCall, StackCopy, UnwindEnd, Wait, WaitKind, WaitOf, WaitState,
+};
+pub use parse::{DecodeError, decode, wait_of};

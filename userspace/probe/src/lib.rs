@@ -20,7 +20,7 @@ mod tables;
 pub use cpu::{online_cpus, possible_cpus};
 pub use error::ProbeError;
 pub use memory::{give_memory_back, keep_large_blocks_apart, map_file};
-pub use session::{Options, Sampler, Sampling, Scope, Session};
+pub use session::{OffCpu, Options, Sampler, Sampling, Scope, Session, SyscallCount, Syscalls};
 pub use sideband::{ExecEvent, MmapEvent, SideBand, SideBandEvent};
 pub use spawn::HeldChild;
 pub use tables::Tables;

@@ -201,12 +201,12 @@ fn frames(folded: &str) -> Option<(f64, f64)> {
 }
 
 /// The kernel keeps run times of BPF programs while this lives; afterwards it does as before.
-struct Statistics {
+pub(super) struct Statistics {
     before: String,
 }
 
 impl Statistics {
-    fn enable() -> Result<Self> {
+    pub(super) fn enable() -> Result<Self> {
         let before = fs::read_to_string(SWITCH).map_err(|error| NotAllowed(format!("{SWITCH}: {error}")))?;
         fs::write(SWITCH, "1").map_err(|error| NotAllowed(format!("{SWITCH}: {error}")))?;
         Ok(Self { before: before.trim().to_owned() })

@@ -2,6 +2,7 @@
 //!
 //! A command says what it wants of the kernel side, and gets the events as a [`Consumer`].
 
+mod blocked;
 mod builder;
 mod image;
 mod process_code;
@@ -59,6 +60,14 @@ pub trait Consumer {
     /// # Errors
     /// What ends the measurement.
     fn drained(&mut self, _session: &mut Session, _tracker: &mut Tracker) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// The time is up; the ring is drained once more after this.
+    ///
+    /// # Errors
+    /// What makes the measurement fail.
+    fn time_is_up(&mut self, _session: &mut Session) -> Result<(), Failure> {
         Ok(())
     }
 
@@ -122,6 +131,8 @@ impl<'a> Prepared<'a> {
             executables: self.target.executables.clone(),
             pid_namespace: (!namespace.is_initial()).then_some(namespace.inode as u32),
             sampling: None,
+            syscalls: None,
+            off_cpu: None,
             kernel_stacks: true,
             ring_bytes: MIN_RING,
             table_chunks: self.args.unwind_memory,
@@ -155,6 +166,8 @@ impl<'a> Prepared<'a> {
         let (began_unix, boot_to_unix) = clocks()?;
         let ring_bytes = options.ring_bytes.into();
         let began = Instant::now();
+        // While the program that was started is still held, and others are still blocked where they were found.
+        tracker.tick(&mut session, &mut side_band, &mut |tracker, event| consumer.event(tracker, event))?;
         if let Some(child) = &mut child {
             child.release()?;
         }
@@ -217,6 +230,7 @@ impl Measurement<'_> {
     pub fn run(mut self, consumer: &mut dyn Consumer, counters: &Counters) -> Result<Finished, Failure> {
         let exit = self.until_the_end(consumer)?;
         let duration = self.began.elapsed();
+        consumer.time_is_up(&mut self.session)?;
         self.drain(consumer)?;
         consumer.ending(&mut self.session, &mut self.tracker)?;
         let kernel = self.session.counters()?;

@@ -18,6 +18,7 @@ use descry_unwind::walk::{Stack, Walker};
 use lru::LruCache;
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::blocked;
 use super::process_code::{ProcessCode, apply};
 use super::tables::{TableCounters, UnwindTables};
 use crate::counted::counters;
@@ -39,15 +40,15 @@ const SETTLE_TICK: Duration = Duration::from_millis(5);
 counters! {
     /// Counters of this stage.
     TrackerCounters = "descry.recorder." {
-        /// Samples that arrived.
-        samples,
-        /// Of those, samples with a user stack that reached its root.
+        /// Stacks that arrived: of samples one each, of waits each once.
+        stacks,
+        /// Of those, stacks of a program that reached their root.
         rooted,
-        /// Samples with a user stack that did not.
+        /// Stacks of a program that did not.
         truncated,
-        /// Samples without a user stack: kernel threads.
+        /// Stacks without frames of a program: kernel threads.
         without_user_stack,
-        /// Frames of all samples.
+        /// Frames of all stacks.
         frames,
         /// Stacks that were walked in userspace.
         walked,
@@ -287,7 +288,7 @@ impl Tracker {
 
     fn follow(&mut self, event: Event, handle: &mut dyn FnMut(&mut Self, Event)) {
         match event {
-            Event::Sample(_) => handle(self, event),
+            Event::Sample(_) | Event::SlowCall(_) | Event::Stack(..) | Event::Wait(_) => handle(self, event),
             Event::StackCopy(copy) => {
                 if self.copies.len() >= MAX_COPIES {
                     self.counters.copies_dropped += self.copies.len() as u64;
@@ -310,17 +311,19 @@ impl Tracker {
                 self.tables.forget(exit.tgid);
                 self.pending.pop(&exit.tgid);
                 self.processes.exit(exit.tgid, exit.time);
+                handle(self, event);
             }
             Event::Comm(rename) => {
                 if rename.tgid.0 == rename.tid.0 && self.processes.get(rename.tgid).is_some() {
                     self.processes.rename(rename.tgid, rename.comm);
                 }
+                handle(self, event);
             }
         }
     }
 
     /// Makes sure that what can be known of a process is.
-    fn learn(&mut self, tgid: Tgid) {
+    pub fn learn(&mut self, tgid: Tgid) {
         if self.processes.get(tgid).is_some_and(|process| process.loaded.is_some()) {
             return;
         }
@@ -333,9 +336,9 @@ impl Tracker {
         }
     }
 
-    /// Where each frame of an event's stack lies. Counts it among the samples.
+    /// Where each frame of an event's stack lies. Counts it.
     pub fn locate(&mut self, sample: &Sample) -> Located<'_> {
-        self.counters.samples += 1;
+        self.counters.stacks += 1;
         let copy = self.copies.remove(&(sample.tid, sample.time));
         let mut end = sample.end;
         let mut walked = None;
@@ -344,7 +347,7 @@ impl Tracker {
         } else {
             self.learn(sample.tgid);
             self.tables.track(sample.tgid);
-            if let Some(copy) = copy.filter(|_| sample.has_copy) {
+            if let Some(copy) = copy.filter(|_| sample.has_copy).and_then(blocked::with_memory) {
                 let walk = self.walk(&copy);
                 // The kernel's walk may have come further: it is not bound to the length of the copy.
                 if walk.1 == UnwindEnd::Root || walk.0.len() >= sample.user.len() {
