@@ -38,15 +38,21 @@ fn exists(kind: &str, id: &str) -> Result<bool> {
 }
 
 /// Ends descry in some way while it measures, and checks that what it held is gone.
-fn check(end: impl FnOnce(&Running) -> Result<()>) -> Result<()> {
+fn check(end: impl Fn(&Running) -> Result<()>) -> Result<()> {
     let workload = Workload::native("split", &[])?;
-    let mut descry = Descry::profile(HZ, 100)?.pid(workload.pid()).spawn()?;
+    check_one(Descry::profile(HZ, 100)?.pid(workload.pid()), &end)?;
+    let trace = Descry::new("trace")?.pid(workload.pid()).args(["-f", "libc.so*:*", "-d", "100s"]);
+    check_one(trace, &end)
+}
+
+fn check_one(descry: Descry, end: &dyn Fn(&Running) -> Result<()>) -> Result<()> {
+    let mut descry = descry.spawn()?;
     descry.measuring()?;
-    let held = held(descry.pid())?;
-    ensure!(
-        held.iter().any(|(kind, _)| *kind == "prog"),
-        "descry holds no program while it measures: {held:?}"
-    );
+    let held = eventually("programs that are attached", || {
+        let held = held(descry.pid())?;
+        let has = |wanted: &str| held.iter().any(|(kind, _)| *kind == wanted);
+        Ok((has("prog") && has("link")).then_some(held))
+    })?;
     for (kind, id) in &held {
         ensure!(exists(kind, id)?, "bpftool does not see {kind} {id}");
     }

@@ -18,6 +18,7 @@ mod real;
 mod split;
 mod stacks;
 mod targets;
+mod trace;
 
 use anyhow::{Result, ensure};
 use descry_tests::descry::{Descry, Stats};
