@@ -38,15 +38,14 @@ fn exists(kind: &str, id: &str) -> Result<bool> {
 }
 
 /// Ends descry in some way while it measures, and checks that what it held is gone.
-fn check(end: impl Fn(&Running) -> Result<()>) -> Result<()> {
-    let workload = Workload::native("split", &[])?;
-    check_one(Descry::profile(HZ, 100)?.pid(workload.pid()), &end)?;
-    let trace = Descry::new("trace")?.pid(workload.pid()).args(["-f", "libc.so*:*", "-d", "100s"]);
-    check_one(trace, &end)
+fn check(options: &[&str], end: impl FnOnce(&Running) -> Result<()>) -> Result<()> {
+    check_held(Descry::profile(HZ, 100)?.args(options), end)
 }
 
-fn check_one(descry: Descry, end: &dyn Fn(&Running) -> Result<()>) -> Result<()> {
-    let mut descry = descry.spawn()?;
+/// The same of any command, which measures a process of its own.
+fn check_held(descry: Descry, end: impl FnOnce(&Running) -> Result<()>) -> Result<()> {
+    let workload = Workload::native("split", &[])?;
+    let mut descry = descry.pid(workload.pid()).spawn()?;
     descry.measuring()?;
     let held = eventually("programs that are attached", || {
         let held = held(descry.pid())?;
@@ -74,11 +73,24 @@ fn pinned() -> Result<usize> {
 #[test]
 fn after_an_interrupt() -> Result<()> {
     let Some(_machine) = machine::alone()? else { return Ok(()) };
-    check(|descry| descry.signal(Signal::SIGINT))
+    check(&[], |descry| descry.signal(Signal::SIGINT))
 }
 
 #[test]
 fn after_kill() -> Result<()> {
     let Some(_machine) = machine::alone()? else { return Ok(()) };
-    check(|descry| descry.signal(Signal::SIGKILL))
+    check(&[], |descry| descry.signal(Signal::SIGKILL))
+}
+
+#[test]
+fn after_kill_with_time_off_the_cpu() -> Result<()> {
+    let Some(_machine) = machine::alone()? else { return Ok(()) };
+    check(&["--mode", "wall", "--wakers"], |descry| descry.signal(Signal::SIGKILL))
+}
+
+#[test]
+fn after_kill_with_traced_functions() -> Result<()> {
+    let Some(_machine) = machine::alone()? else { return Ok(()) };
+    let trace = Descry::new("trace")?.args(["-f", "libc.so*:*", "-d", "100s"]);
+    check_held(trace, |descry| descry.signal(Signal::SIGKILL))
 }

@@ -3,12 +3,16 @@
 
 mod cli;
 mod counted;
+mod decode;
 mod doctor;
 mod failure;
+mod last_line;
 mod measure;
 mod output;
 mod profile;
+mod requests;
 mod stop;
+mod syscalls;
 mod target;
 mod trace;
 
@@ -20,6 +24,7 @@ use cli::{Cli, Command};
 use failure::Failure;
 
 fn main() -> ExitCode {
+    descry_probe::keep_large_blocks_apart();
     // Wrong usage ends here, with status 2 and clap's message.
     let cli = Cli::parse();
     match run(cli) {
@@ -35,6 +40,9 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let telemetry = cli.own.start()?;
     let result = match &cli.command {
         Command::Profile(arguments) => profile::run(arguments, telemetry.counters()),
+        Command::Decode(arguments) => decode::run(arguments, telemetry.counters()),
+        Command::Syscalls(arguments) => syscalls::run(arguments, telemetry.counters()),
+        Command::Requests(arguments) => requests::run(arguments, telemetry.counters()),
         Command::Trace(arguments) => trace::run(arguments, telemetry.counters()),
         Command::Doctor(arguments) => doctor::run(arguments),
     };

@@ -1,6 +1,7 @@
-//! Profiles, spans and metrics to files and to OTLP endpoints.
+//! Profiles, spans, system calls and metrics to files and to OTLP endpoints.
 #![forbid(unsafe_code)]
 pub mod format;
 pub mod otlp;
 pub mod send;
 pub mod span;
+pub mod syscall;

@@ -2,6 +2,7 @@
 //!
 //! A command says what it wants of the kernel side, and gets the events as a [`Consumer`].
 
+mod blocked;
 mod builder;
 mod image;
 mod process_code;
@@ -70,6 +71,14 @@ pub trait Consumer {
         Ok(())
     }
 
+    /// The time is up; the ring is drained once more after this.
+    ///
+    /// # Errors
+    /// What makes the measurement fail.
+    fn time_is_up(&mut self, _session: &mut Session) -> Result<(), Failure> {
+        Ok(())
+    }
+
     /// The measurement ends: everything is still loaded and attached, and the ring was drained.
     ///
     /// # Errors
@@ -130,6 +139,9 @@ impl<'a> Prepared<'a> {
             executables: self.target.executables.clone(),
             pid_namespace: (!namespace.is_initial()).then_some(namespace.inode as u32),
             sampling: None,
+            syscalls: None,
+            off_cpu: None,
+            net: false,
             functions: None,
             kernel_stacks: true,
             ring_bytes: MIN_RING,
@@ -165,6 +177,8 @@ impl<'a> Prepared<'a> {
         let (began_unix, boot_to_unix) = clocks()?;
         let ring_bytes = options.ring_bytes.into();
         let began = Instant::now();
+        // While the program that was started is still held, and others are still blocked where they were found.
+        tracker.tick(&mut session, &mut side_band, &mut |tracker, event| consumer.event(tracker, event))?;
         if let Some(child) = &mut child {
             child.release()?;
         }
@@ -227,6 +241,7 @@ impl Measurement<'_> {
     pub fn run(mut self, consumer: &mut dyn Consumer, counters: &Counters) -> Result<Finished, Failure> {
         let exit = self.until_the_end(consumer)?;
         let duration = self.began.elapsed();
+        consumer.time_is_up(&mut self.session)?;
         self.drain(consumer)?;
         consumer.ending(&mut self.session, &mut self.tracker)?;
         let kernel = self.session.counters()?;
@@ -325,6 +340,11 @@ impl Measurement<'_> {
         std::thread::sleep(LEAST_TICK);
         Ok(self.side_band.wait(tick - LEAST_TICK)?)
     }
+}
+
+/// Unix time minus boot time (ns).
+pub fn boot_to_unix() -> anyhow::Result<i64> {
+    clocks().map(|(_, difference)| difference)
 }
 
 /// Unix time now, and Unix time minus boot time (ns).

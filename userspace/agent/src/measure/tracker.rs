@@ -18,6 +18,7 @@ use descry_unwind::walk::{Stack, Walker};
 use lru::LruCache;
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::blocked;
 use super::process_code::{ProcessCode, apply};
 use super::tables::{TableCounters, UnwindTables};
 use crate::counted::counters;
@@ -41,15 +42,15 @@ const SETTLE_TICK: Duration = Duration::from_millis(5);
 counters! {
     /// Counters of this stage.
     TrackerCounters = "descry.recorder." {
-        /// Samples that arrived.
-        samples,
-        /// Of those, samples with a user stack that reached its root.
+        /// Stacks that arrived: of samples one each, of waits each once.
+        stacks,
+        /// Of those, stacks of a program that reached their root.
         rooted,
-        /// Samples with a user stack that did not.
+        /// Stacks of a program that did not.
         truncated,
-        /// Samples without a user stack: kernel threads.
+        /// Stacks without frames of a program: kernel threads.
         without_user_stack,
-        /// Frames of all samples.
+        /// Frames of all stacks.
         frames,
         /// Stacks that were walked in userspace.
         walked,
@@ -316,7 +317,9 @@ impl Tracker {
 
     fn follow(&mut self, event: Event, handle: &mut dyn FnMut(&mut Self, Event)) {
         match event {
-            Event::Sample(_) | Event::Call(_) | Event::Arguments(_) => handle(self, event),
+            Event::Sample(_) | Event::SlowCall(_) | Event::Stack(..) | Event::Wait(_) => handle(self, event),
+            Event::Call(_) | Event::Arguments(_) => handle(self, event),
+            Event::Opened(_) | Event::Message(_) | Event::Closed(_) => handle(self, event),
             Event::StackCopy(copy) => {
                 if self.copies.len() >= MAX_COPIES {
                     self.counters.copies_dropped += self.copies.len() as u64;
@@ -328,6 +331,7 @@ impl Tracker {
             Event::Exec(exec) => {
                 self.tables.forget(exec.tgid);
                 self.change(exec.tgid);
+                handle(self, event);
             }
             Event::Fork(fork) => {
                 let parent = Tgid(fork.other);
@@ -342,17 +346,19 @@ impl Tracker {
                 self.tables.forget(exit.tgid);
                 self.pending.pop(&exit.tgid);
                 self.processes.exit(exit.tgid, exit.time);
+                handle(self, event);
             }
             Event::Comm(rename) => {
                 if rename.tgid.0 == rename.tid.0 && self.processes.get(rename.tgid).is_some() {
                     self.processes.rename(rename.tgid, rename.comm);
                 }
+                handle(self, event);
             }
         }
     }
 
     /// Makes sure that what can be known of a process is.
-    fn learn(&mut self, tgid: Tgid) {
+    pub fn learn(&mut self, tgid: Tgid) {
         if self.processes.get(tgid).is_some_and(|process| process.loaded.is_some()) {
             return;
         }
@@ -365,9 +371,9 @@ impl Tracker {
         }
     }
 
-    /// Where each frame of an event's stack lies. Counts it among the samples.
+    /// Where each frame of an event's stack lies. Counts it.
     pub fn locate(&mut self, sample: &Sample) -> Located<'_> {
-        self.counters.samples += 1;
+        self.counters.stacks += 1;
         let copy = self.copies.remove(&(sample.tid, sample.time));
         let mut end = sample.end;
         let mut walked = None;
@@ -376,7 +382,7 @@ impl Tracker {
         } else {
             self.learn(sample.tgid);
             self.tables.track(sample.tgid);
-            if let Some(copy) = copy.filter(|_| sample.has_copy) {
+            if let Some(copy) = copy.filter(|_| sample.has_copy).and_then(blocked::with_memory) {
                 let walk = self.walk(&copy);
                 // The kernel's walk may have come further: it is not bound to the length of the copy.
                 if walk.1 == UnwindEnd::Root || walk.0.len() >= sample.user.len() {
@@ -445,6 +451,22 @@ impl Tracker {
             }
             _ => self.counters.not_held += 1,
         }
+    }
+
+    /// The processes that were named.
+    pub fn expected(&self) -> impl Iterator<Item = Tgid> {
+        self.expected.iter().copied()
+    }
+
+    /// The program that a process runs, if it was made by Go's linker.
+    pub fn go_program(&mut self, tgid: Tgid) -> Option<Arc<Object>> {
+        self.learn(tgid);
+        let mapped: Vec<MappingTarget> =
+            self.processes.get(tgid)?.mappings().iter().map(|it| it.target).collect();
+        mapped.into_iter().find_map(|target| {
+            let MappingTarget::Object { id, .. } = target else { return None };
+            self.processes.objects().get(id).filter(|object| object.is_go).cloned()
+        })
     }
 
     /// The name that the stacks of a process begin with; `comm` where nothing is known of it. Also notes its Resource.

@@ -9,7 +9,7 @@ use descry_aggregate::histogram::quantile;
 use descry_assemble::span::Span;
 
 use super::TableStyle;
-use super::json::line;
+use crate::format::line;
 use crate::format::{columns, duration, grouped, padded, printable};
 
 /// Levels of nesting that a line is indented for at most.
