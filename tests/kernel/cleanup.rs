@@ -38,9 +38,9 @@ fn exists(kind: &str, id: &str) -> Result<bool> {
 }
 
 /// Ends descry in some way while it measures, and checks that what it held is gone.
-fn check(end: impl FnOnce(&Running) -> Result<()>) -> Result<()> {
+fn check(options: &[&str], end: impl FnOnce(&Running) -> Result<()>) -> Result<()> {
     let workload = Workload::native("split", &[])?;
-    let mut descry = Descry::profile(HZ, 100)?.pid(workload.pid()).spawn()?;
+    let mut descry = Descry::profile(HZ, 100)?.args(options).pid(workload.pid()).spawn()?;
     descry.measuring()?;
     let held = held(descry.pid())?;
     ensure!(
@@ -68,11 +68,17 @@ fn pinned() -> Result<usize> {
 #[test]
 fn after_an_interrupt() -> Result<()> {
     let Some(_machine) = machine::alone()? else { return Ok(()) };
-    check(|descry| descry.signal(Signal::SIGINT))
+    check(&[], |descry| descry.signal(Signal::SIGINT))
 }
 
 #[test]
 fn after_kill() -> Result<()> {
     let Some(_machine) = machine::alone()? else { return Ok(()) };
-    check(|descry| descry.signal(Signal::SIGKILL))
+    check(&[], |descry| descry.signal(Signal::SIGKILL))
+}
+
+#[test]
+fn after_kill_with_time_off_the_cpu() -> Result<()> {
+    let Some(_machine) = machine::alone()? else { return Ok(()) };
+    check(&["--mode", "wall", "--wakers"], |descry| descry.signal(Signal::SIGKILL))
 }

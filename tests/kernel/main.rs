@@ -10,6 +10,7 @@ mod formats;
 mod hostile;
 mod lifecycle;
 mod namespaces;
+mod offcpu;
 mod options;
 mod oracle;
 mod otlp;

@@ -31,6 +31,9 @@ pub struct Origin {
     pub transport: Transport,
     /// Whose spans are made.
     pub role: Role,
+    /// Whether they are the other's once it turns out that client and server are the other way round: of a connection
+    /// that is watched at one end.
+    pub role_turns: bool,
     /// The client's address; none of a socket of the Unix domain.
     pub client: Option<SocketAddr>,
     /// The server's address.
@@ -48,6 +51,17 @@ pub enum Role {
     Server,
     /// Who called.
     Client,
+}
+
+impl Role {
+    /// The other.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Server => Self::Client,
+            Self::Client => Self::Server,
+        }
+    }
 }
 
 /// Why nothing comes any more.
@@ -172,6 +186,9 @@ impl Connection {
                 turned = is_turned;
                 if turned {
                     std::mem::swap(&mut self.origin.client, &mut self.origin.server);
+                    if self.origin.role_turns {
+                        self.origin.role = self.origin.role.other();
+                    }
                 }
                 match known {
                     Inference::NotYet => return false,
@@ -189,8 +206,9 @@ impl Connection {
                 }
             }
         }
-        for exchange in exchanges {
-            spans.push(self.span(exchange, LOST, settings));
+        for mut exchange in exchanges {
+            explain(&mut exchange, LOST);
+            spans.push(self.span(exchange, settings));
         }
         turned
     }
@@ -201,11 +219,13 @@ impl Connection {
         let mut exchanges = Vec::new();
         parser.end(time, &mut exchanges);
         for mut exchange in exchanges {
-            let explained =
-                exchange.attributes.iter().any(|(name, _)| name == UNANSWERED || name == "error.type");
-            if let End::Closed(by) = end
-                && !exchange.answered
-                && !explained
+            let why = match end {
+                End::Closed(Direction::ToServer) => "closed_by_client",
+                End::Closed(Direction::ToClient) => "closed_by_server",
+                End::Unknown => "unknown",
+            };
+            if explain(&mut exchange, why)
+                && let End::Closed(by) = end
             {
                 exchange.attributes.push(("error.type".into(), Value::Static("connection_closed")));
                 exchange.client_status = Status::Error("".into());
@@ -214,17 +234,11 @@ impl Connection {
                     exchange.server_status = Status::Error("".into());
                 }
             }
-            let why = match end {
-                End::Closed(Direction::ToServer) => "closed_by_client",
-                End::Closed(Direction::ToClient) => "closed_by_server",
-                End::Unknown => "unknown",
-            };
-            spans.push(self.span(exchange, why, settings));
+            spans.push(self.span(exchange, settings));
         }
     }
 
-    /// The span of an exchange; `unanswered` says why it has no answer, if the exchange does not.
-    fn span(&mut self, exchange: Exchange, unanswered: &'static str, settings: &Settings) -> Span {
+    fn span(&mut self, exchange: Exchange, settings: &Settings) -> Span {
         let unix = |time: BootNanos| UnixNanos(time.0.saturating_add_signed(settings.unix_offset));
         let Origin { id, role, client, server, .. } = self.origin;
         let (trace, span) = ids(id, self.spans);
@@ -249,15 +263,11 @@ impl Connection {
         {
             *name = Cow::Borrowed("url.template");
         }
-        let explained = attributes.iter().any(|(name, _)| name == UNANSWERED || name == "error.type");
         let mut add = |name: &'static str, value: Value| {
             if attributes.iter().all(|(other, _)| other != name) {
                 attributes.push((Cow::Borrowed(name), value));
             }
         };
-        if !exchange.answered && !explained {
-            add(UNANSWERED, Value::Static(unanswered));
-        }
         let mut address = |[host, port]: [&'static str; 2], address: Option<SocketAddr>| {
             if let Some(address) = address {
                 add(host, Value::Text(address.ip().to_string().into()));
@@ -286,6 +296,16 @@ impl Connection {
             links: Vec::new(),
         }
     }
+}
+
+/// Says why an exchange has no answer, if it has none and does not say it itself. Says whether it did.
+fn explain(exchange: &mut Exchange, why: &'static str) -> bool {
+    let is_explained = exchange.attributes.iter().any(|(name, _)| name == UNANSWERED || name == "error.type");
+    let explains = !exchange.answered && !is_explained;
+    if explains {
+        exchange.attributes.push((Cow::Borrowed(UNANSWERED), Value::Static(why)));
+    }
+    explains
 }
 
 /// What the other side of a span is.

@@ -28,6 +28,8 @@ use crate::span::{Attribute, SpanKind, Status};
 pub const UNANSWERED: &str = "descry.unanswered";
 /// Value of [`UNANSWERED`]: the answer may have gone by in a gap.
 pub const LOST: &str = "lost";
+/// Value of [`UNANSWERED`]: one side gave it up while the connection went on.
+pub const RESET: &str = "reset";
 
 /// Which way bytes went. A parser knows no sockets: who opened the connection is the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

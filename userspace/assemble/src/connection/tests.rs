@@ -14,6 +14,7 @@ fn origin(role: Role) -> Origin {
         id: 7,
         transport: Transport::Stream,
         role,
+        role_turns: false,
         client: "10.0.0.1:50000".parse().ok(),
         server: "10.0.0.2:80".parse().ok(),
         is_oriented: true,
@@ -99,7 +100,9 @@ fn requests_without_answers_say_why() {
         origin(Role::Server),
         &chunks,
         Some(End::Closed(Direction::ToClient)),
-        &[&format!("{known} error {route} error.type=connection_closed {SERVER}")],
+        &[&format!(
+            "{known} error {route} descry.unanswered=closed_by_server error.type=connection_closed {SERVER}"
+        )],
     );
     check(
         origin(Role::Server),

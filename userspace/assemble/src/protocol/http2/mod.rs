@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use descry_decode::ids::BootNanos;
 
 use super::http::{Field, Request, Response, add, exchange};
-use super::{Chunk, Direction, Exchange, LOST, Lost, Options, Parser, UNANSWERED};
+use super::{Chunk, Direction, Exchange, LOST, Lost, Options, Parser, RESET, UNANSWERED};
 use crate::infer::{Opening, Protocol, Transport, Verdict};
 use crate::span::{Status, Value};
 use frame::{Block, Event, PREFACE, Side};
@@ -241,6 +241,9 @@ impl Http2 {
         let doubt = stream.doubt.filter(|_| matches!(ending, Ending::Unanswered));
         let times = (stream.start, doubt.unwrap_or(time));
         let mut exchange = exchange(&self.options, stream.request, stream.response.as_ref(), times, answered);
+        if matches!(ending, Ending::Reset(..)) {
+            add(&mut exchange.attributes, UNANSWERED, Value::Static(RESET));
+        }
         if let Ending::Reset(by, code) = ending
             && code != 0
         {

@@ -123,11 +123,13 @@ fn streams_are_given_up() {
     let request = frame(HEADERS, BOTH, 1, &get());
     check_whole(
         &[client(1, &preface()), client(2, &request), client(3, &frame(RST_STREAM, 0, 1, &[0, 0, 0, 8]))],
-        &[&format!("2..3 GET /a {KNOWN} error.type=CANCEL unanswered client:error")],
+        &[&format!("2..3 GET /a {KNOWN} descry.unanswered=reset error.type=CANCEL unanswered client:error")],
     );
     check_whole(
         &[client(1, &preface()), client(2, &request), server(3, &frame(RST_STREAM, 0, 1, &[0, 0, 0, 2]))],
-        &[&format!("2..3 GET /a {KNOWN} error.type=INTERNAL_ERROR unanswered client:error server:error")],
+        &[&format!(
+            "2..3 GET /a {KNOWN} descry.unanswered=reset error.type=INTERNAL_ERROR unanswered client:error server:error"
+        )],
     );
     let away = frame(GOAWAY, 0, 0, &[0, 0, 0, 1, 0, 0, 0, 0]);
     check_whole(
@@ -139,7 +141,9 @@ fn streams_are_given_up() {
             server(5, &frame(HEADERS, BOTH, 1, &OK)),
         ],
         &[
-            &format!("3..4 GET /a {KNOWN} error.type=REFUSED_STREAM unanswered client:error server:error"),
+            &format!(
+                "3..4 GET /a {KNOWN} descry.unanswered=reset error.type=REFUSED_STREAM unanswered client:error server:error"
+            ),
             &format!("2..5 GET /a {KNOWN} http.response.status_code=200"),
         ],
     );
