@@ -20,6 +20,7 @@ mod split;
 mod stacks;
 mod syscalls;
 mod targets;
+mod trace;
 
 use anyhow::{Result, ensure};
 use descry_tests::descry::{Descry, Stats};

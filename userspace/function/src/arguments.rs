@@ -196,7 +196,7 @@ impl Current {
             name.map(|name| String::from_utf8_lossy(name.slice()).chars().take(MAX_NAME).collect::<String>());
         let is_text = u8::from(kind == Kind::Text);
         Some(Parameter {
-            name: name.map_or_else(|| format!("arg{}", used + 1), |name| name).into(),
+            name: name.unwrap_or_else(|| format!("arg{}", used + 1)).into(),
             kind,
             place: ArgumentPlace {
                 source: ARGUMENT_IN_REGISTER,

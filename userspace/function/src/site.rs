@@ -203,3 +203,94 @@ impl<'a> Parts<'a> {
         if exits.len() > MAX_EXITS { Err(Unprobeable::NoExits) } else { Ok(exits) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts<'a>(parts: &[(u64, &'a [u8])]) -> Parts<'a> {
+        Parts { parts: parts.to_vec(), is_whole: true }
+    }
+
+    /// The entry's offset in the function, of C and of Go.
+    fn check_entry(code: &[u8], expected: u64, expected_go: u64) {
+        let parts = parts(&[(0x1000, code)]);
+        let entry = |is_go| parts.entry(is_go, false).expect("an entry").ip() - 0x1000;
+        assert_eq!((entry(false), entry(true)), (expected, expected_go), "{code:02x?}");
+    }
+
+    const PUSH_RBP: u8 = 0x55;
+    const RET: u8 = 0xc3;
+    const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
+
+    #[test]
+    fn the_first_instruction_that_is_cheap() {
+        check_entry(&[PUSH_RBP, RET], 0, 0);
+        // endbr64; push %rbp
+        check_entry(&[&ENDBR64[..], &[PUSH_RBP, RET]].concat(), 4, 4);
+        // mov %edi,%eax; test %edi,%edi; je +0
+        check_entry(&[0x89, 0xf8, 0x85, 0xff, 0x74, 0x00, RET], 4, 4);
+        // sub $8,%rsp moves what the probe looks at, so it is where the probe must be.
+        check_entry(&[0x48, 0x83, 0xec, 0x08, PUSH_RBP, RET], 0, 0);
+        // lea -16(%rsp),%rsp; push %rbp
+        check_entry(&[0x48, 0x8d, 0x64, 0x24, 0xf0, PUSH_RBP, RET], 0, 0);
+        // mov %edi,%eax; ret: nothing cheap before the end.
+        check_entry(&[0x89, 0xf8, RET], 0, 0);
+    }
+
+    #[test]
+    fn not_where_a_loop_begins() {
+        // endbr64; push %rbp; jne back to the push
+        check_entry(&[&ENDBR64[..], &[PUSH_RBP, 0x75, 0xfd, RET]].concat(), 0, 0);
+        // endbr64; push %rbp; jne back to the function's start, which is another call
+        check_entry(&[&ENDBR64[..], &[PUSH_RBP, 0x75, 0xf9, RET]].concat(), 4, 4);
+    }
+
+    #[test]
+    fn behind_the_stack_check_of_go() {
+        // cmp 16(%r14),%rsp; jbe +5; push %rbp; ret; (call morestack); jmp to the start
+        let code = [0x49, 0x3b, 0x66, 0x10, 0x76, 0x02, PUSH_RBP, RET, 0xe8, 0, 0, 0, 0, 0xeb, 0xf1];
+        check_entry(&code, 4, 6);
+        // The same with sub $8,%rsp behind the check: it runs once a call, though it is single-stepped.
+        let code =
+            [0x49, 0x3b, 0x66, 0x10, 0x76, 0x05, 0x48, 0x83, 0xec, 0x08, RET, 0xe8, 0, 0, 0, 0, 0xeb, 0xee];
+        check_entry(&code, 4, 6);
+    }
+
+    #[test]
+    fn arguments_are_kept() {
+        // mov %rsi,%rdi; push %rbp
+        let code = [0x48, 0x89, 0xf7, PUSH_RBP, RET];
+        let entry = |keep| parts(&[(0, &code)]).entry(false, keep).expect("an entry").ip();
+        assert_eq!((entry(false), entry(true)), (3, 0));
+    }
+
+    #[test]
+    fn exits_are_returns_and_jumps_elsewhere() {
+        let check = |code: &[(u64, &[u8])], expected: Result<&[u64], Unprobeable>| {
+            let exits = parts(code).exits();
+            let exits = exits.map(|exits| exits.iter().map(Instruction::ip).collect::<Vec<_>>());
+            assert_eq!(exits, expected.map(<[u64]>::to_vec), "{code:02x?}");
+        };
+        // je over ret; ret; jmp far away
+        check(&[(0, &[0x74, 0x01, RET, RET, 0xe9, 0, 1, 0, 0])], Ok(&[2, 3, 4]));
+        // jmp to the cold part, which jumps back
+        check(&[(0, &[0xeb, 0x0e, RET]), (0x10, &[0xeb, 0xf0])], Ok(&[2]));
+        // jmp *%rax may be a table of the function's own
+        check(&[(0, &[0xff, 0xe0])], Ok(&[]));
+        // No instruction.
+        check(&[(0, &[PUSH_RBP, 0x06])], Err(Unprobeable::NoExits));
+    }
+
+    #[test]
+    fn what_the_kernel_refuses() {
+        let is_refused = |code: &[u8]| {
+            let instruction = instructions(code, 0).next().expect("an instruction");
+            code::is_refused(&instruction)
+        };
+        // lock incl (%rdi); vzeroupper; cs nopw; endbr64; mov %fs:0,%rax
+        assert!(is_refused(&[0xf0, 0xff, 0x07]) && is_refused(&[0xc5, 0xf8, 0x77]));
+        assert!(is_refused(&[0x2e, 0x66, 0x0f, 0x1f, 0x00]));
+        assert!(!is_refused(&ENDBR64) && !is_refused(&[0x64, 0x48, 0x8b, 0x04, 0x25, 0, 0, 0, 0]));
+    }
+}

@@ -146,6 +146,11 @@ impl Catalog {
         self.traced.get(number.0 as usize)
     }
 
+    /// Whether nothing was found.
+    pub fn is_empty(&self) -> bool {
+        self.traced.is_empty()
+    }
+
     /// Counters so far.
     pub fn counters(&mut self) -> &mut CatalogCounters {
         &mut self.counters
@@ -290,17 +295,22 @@ impl Catalog {
         if self.usdt.is_empty() {
             return;
         }
-        for probe in usdt_probes(binary, bytes).unwrap_or_default() {
-            let mut is_meant = false;
-            for search in &mut self.usdt {
-                if search.pattern.is_of(&probe) {
-                    is_meant = true;
-                    search.is_found = true;
-                }
+        let probes = usdt_probes(binary, bytes).unwrap_or_default();
+        let name = |probe: &UsdtProbe| format!("{}:{}", probe.provider, probe.name);
+        for search in &mut self.usdt {
+            if probes.iter().any(|probe| search.pattern.is_of(probe)) {
+                search.is_found = true;
+                continue;
             }
-            if is_meant {
-                let name = format!("{}:{}", probe.provider, probe.name).into();
-                self.add(work, name, path, probe.address, How::Usdt(probe));
+            search.files.push(path.to_string());
+            let names: FxHashSet<String> = probes.iter().map(name).collect();
+            let nearest = nearest(&search.pattern.text, names.iter().map(String::as_str), OFFERED);
+            search.offered.extend(nearest.into_iter().map(str::to_owned));
+            search.offered.truncate(OFFERED);
+        }
+        for probe in probes {
+            if self.usdt.iter().any(|search| search.pattern.is_of(&probe)) {
+                self.add(work, name(&probe).into(), path, probe.address, How::Usdt(probe));
             }
         }
     }

@@ -54,9 +54,10 @@ pub fn run(args: &TraceArgs, counters: &Counters) -> Result<ExitCode, Failure> {
     let Recorder { mut catalog, output, figures, spans, .. } = recorder;
     counted::publish(counters, catalog.counters().entries());
     let missing = catalog.missing();
-    if !missing.is_empty() {
+    if catalog.is_empty() && !missing.is_empty() {
         return Err(Failure::Failed(anyhow::anyhow!("{}", missing.join("\n"))));
     }
+    missing.iter().for_each(|text| tracing::warn!("{text}"));
     let (rows, seen) = rows(&catalog, &figures);
     let mut lost = lost(&figures);
     for (counter, count) in
