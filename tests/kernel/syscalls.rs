@@ -44,7 +44,7 @@ impl Report {
 
     /// Calls of a name by all processes.
     fn calls(&self, name: &str) -> u64 {
-        self.rows(name).map(|row| row["system_calls"].as_u64().unwrap_or_default()).sum()
+        self.rows(name).map(|row| row["calls"].as_u64().unwrap_or_default()).sum()
     }
 
     fn rows<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Value> {
@@ -107,7 +107,7 @@ fn counts_are_those_of_strace() -> Result<()> {
         let errors = row["errors"].as_object().context("a row without errors")?;
         let errors: u64 = errors.values().filter_map(Value::as_u64).sum();
         let sums = counted.entry(name).or_default();
-        sums.0 += row["system_calls"].as_u64().context("a row without calls")?;
+        sums.0 += row["calls"].as_u64().context("a row without calls")?;
         sums.1 += errors;
     }
     // strace does not count what never returns.
@@ -126,10 +126,10 @@ fn errors_waits_and_what_never_returns() -> Result<()> {
     let failed: u64 = report.rows("read").filter_map(|row| row["errors"]["EBADF"].as_u64()).sum();
     ensure!(failed == 5, "{failed} times EBADF");
     ensure!(report.row("execve")?["errors"]["ENOENT"] == 1, "{:#}", report.row("execve")?);
-    ensure!(report.row("rt_sigreturn")?["system_calls"] == 3, "{:#}", report.row("rt_sigreturn")?);
+    ensure!(report.row("rt_sigreturn")?["calls"] == 3, "{:#}", report.row("rt_sigreturn")?);
 
     let sleeps = report.row("clock_nanosleep")?;
-    ensure!(sleeps["system_calls"] == 20 && sleeps["blocking"] == true, "{sleeps:#}");
+    ensure!(sleeps["calls"] == 20 && sleeps["blocking"] == true, "{sleeps:#}");
     ensure!(sleeps["total_ns"].as_u64() >= Some(20_000_000), "{sleeps:#}");
     ensure!(report.row("write")?["blocking"] == false, "{:#}", report.row("write")?);
 
@@ -148,7 +148,7 @@ fn quantiles_are_within_a_bucket_of_the_programs_own() -> Result<()> {
     let own: Vec<u64> = said.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect();
     ensure!(own.len() == 3, "the program said {said:?}");
     let row = report.row("nanosleep")?;
-    ensure!(row["system_calls"] == 2000, "{row:#}");
+    ensure!(row["calls"] == 2000, "{row:#}");
     for (name, own) in ["p50_ns", "p95_ns", "p99_ns"].into_iter().zip(own) {
         let measured = row[name].as_u64().context("no quantile")?;
         let apart = bucket(measured).abs_diff(bucket(own));
@@ -244,7 +244,7 @@ fn a_child_that_is_killed_in_a_call() -> Result<()> {
     report.lost_nothing()?;
     // The signal ends the wait, which returns to nobody.
     let pause = report.row("pause")?;
-    ensure!(pause["system_calls"] == 1 && pause["errors"]["ERESTARTNOHAND"] == 1, "{pause:#}");
+    ensure!(pause["calls"] == 1 && pause["errors"]["ERESTARTNOHAND"] == 1, "{pause:#}");
     let elapsed = pause["total_ns"].as_u64();
     ensure!((Some(80_000_000)..Some(2_000_000_000)).contains(&elapsed), "{pause:#}");
     ensure!(report.list("in_flight").is_empty(), "{:#}", report.json);

@@ -2,7 +2,8 @@
 
 use descry_abi::event::{MAX_REGISTERS, SAMPLE_HAS_COPY, SAMPLE_IN_KERNEL};
 use descry_decode::ids::{
-    BootNanos, CgroupId, Cpu, FunctionNumber, RequestId, RuntimeAddress, StackId, Tgid, Tid, UnitId,
+    BootNanos, CgroupId, Cpu, FunctionNumber, RequestId, RuntimeAddress, StackId, SyscallNumber, Tgid, Tid,
+    UnitId,
 };
 use descry_decode::{DecodeError, Event, UnwindEnd, Wait, WaitKind, WaitOf, WaitState, decode};
 
@@ -78,6 +79,32 @@ fn a_stack_copy() {
     assert_eq!(copy.registers.len(), 17);
     assert_eq!(copy.registers[16], 160);
     assert_eq!(copy.stack, b"sixteen bytes...");
+}
+
+fn slow_call(path_len: u16, has_arguments: u16) -> Record {
+    let mut sample = sample(0, 1, 1).u64(0x1000);
+    // The kind is the first field.
+    sample.0[..2].copy_from_slice(&7u16.to_ne_bytes());
+    let record = sample.u64(100).u64(-2i64 as u64);
+    let record = (1..=6).fold(record, |record, argument| record.u64(argument * 0x10));
+    record.u32(257).u16(path_len).u16(has_arguments)
+}
+
+#[test]
+fn a_slow_call() {
+    let record = slow_call(4, 1).bytes(b"/etc\0\0\0\0");
+    let Ok(Event::SlowCall(call)) = decode(&record.0) else { panic!("not a slow call") };
+    assert_eq!(
+        (call.start, call.sample.time, call.sample.weight),
+        (BootNanos(100), BootNanos(123), 1_000_000)
+    );
+    assert_eq!((call.number, call.result), (SyscallNumber(257), -2));
+    assert_eq!(call.arguments, Some([0x10, 0x20, 0x30, 0x40, 0x50, 0x60]));
+    assert_eq!(call.path.as_deref(), Some(b"/etc".as_slice()));
+    assert_eq!(call.sample.user, [RuntimeAddress(0x1000)]);
+
+    let Ok(Event::SlowCall(call)) = decode(&slow_call(0, 0).0) else { panic!("not a slow call") };
+    assert_eq!((call.arguments, call.path), (None, None));
 }
 
 #[test]

@@ -7,9 +7,10 @@ mod stats;
 
 use std::process::ExitCode;
 
-use descry_aggregate::syscalls::SyscallReport;
+use descry_aggregate::syscalls::{ProcessName, SyscallReport};
 use descry_decode::syscall;
 use descry_probe::{Options, Syscalls};
+use descry_process::{AttributeValue, Attributes};
 use descry_telemetry::Counters;
 
 use crate::cli::{StatsFormat, SyscallsArgs};
@@ -62,7 +63,7 @@ fn finish(
 ) -> (SyscallReport, Stats) {
     let Recorder { calls, slow, open, counters: recorded, .. } = recorder;
     let over_limit = calls.over_limit();
-    let Tracked { resources, held, mut processes, counters: tracker, tables } = finished.tracked;
+    let Tracked { mut resources, held, mut processes, counters: tracker, tables } = finished.tracked;
     let objects = processes.objects().counters();
     let code = slow.code();
     let bar = progress_of_symbols(code.len());
@@ -77,10 +78,18 @@ fn finish(
     stats.note("slow_call_over_limit", recorded.slow_over_limit);
     stats.note("mapping_event_dropped", tracker.mappings_dropped + finished.side_band_lost);
     stats.note("mapping_event_malformed", finished.side_band_malformed);
+    let rows = calls.finish();
+    for row in &rows {
+        // A process that was gone before anything could be read of it.
+        let resource = resources.entry(row.process.clone()).or_default();
+        if resource.is_empty() {
+            *resource = least_resource(&row.process);
+        }
+    }
     let report = SyscallReport {
         start: finished.began,
         duration: finished.duration,
-        rows: calls.finish(),
+        rows,
         slow: args.slower_than.is_some().then(|| slow.finish(&code, finished.boot_to_unix)),
         open,
         begun_before: stats.begun_before(),
@@ -89,4 +98,12 @@ fn finish(
     };
     stats.set_calls(report.rows.iter().map(|row| row.durations.count).sum());
     (report, stats)
+}
+
+/// What is known of a process that is known by its id and name alone.
+fn least_resource((tgid, name): &ProcessName) -> Attributes {
+    vec![
+        ("service.name".into(), AttributeValue::Text(name.to_string())),
+        ("process.pid".into(), AttributeValue::Int(tgid.0.into())),
+    ]
 }

@@ -270,4 +270,16 @@ mod tests {
         assert_eq!(container_cgroup("/docker/abc", "abc"), Some("/docker/abc"));
         assert_eq!(container_cgroup("/", "abc"), None);
     }
+
+    #[test]
+    fn the_call_that_a_thread_is_in() {
+        for (text, expected) in [
+            ("202 0x7f00 0x80 0x0 0x0 0x0 0x0 0x7ffe 0x7f01\n", Some(202)),
+            ("-1 0x7ffe 0x7f01\n", None),
+            ("running\n", None),
+            ("", None),
+        ] {
+            assert_eq!(call_number(text.as_bytes()), expected, "{text:?}");
+        }
+    }
 }
