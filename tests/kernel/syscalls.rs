@@ -19,7 +19,7 @@ struct Report {
 impl Report {
     /// Of a workload that descry starts with these arguments.
     fn of_started(arguments: &[&str], options: &[&str]) -> Result<Self> {
-        let program = compile::native("calls")?;
+        let program = compile::native("system_calls")?;
         let program = program.to_string_lossy();
         let words = [&["--", &*program, "0"], arguments].concat();
         Self::run(options, &words)
@@ -44,7 +44,7 @@ impl Report {
 
     /// Calls of a name by all processes.
     fn calls(&self, name: &str) -> u64 {
-        self.rows(name).map(|row| row["calls"].as_u64().unwrap_or_default()).sum()
+        self.rows(name).map(|row| row["system_calls"].as_u64().unwrap_or_default()).sum()
     }
 
     fn rows<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Value> {
@@ -95,7 +95,7 @@ fn counts_are_those_of_strace() -> Result<()> {
     report.lost_nothing()?;
     ensure!(report.calls("getppid") == 1013 && report.calls("getuid") == 50, "{:#}", report.json);
 
-    let program = compile::native("calls")?;
+    let program = compile::native("system_calls")?;
     let mut expected = strace(&[&program.to_string_lossy(), "0", "count"])?;
     // descry starts to measure when the program's own execve is done.
     expected.get_mut("execve").context("no execve in strace's table")?.0 -= 1;
@@ -107,7 +107,7 @@ fn counts_are_those_of_strace() -> Result<()> {
         let errors = row["errors"].as_object().context("a row without errors")?;
         let errors: u64 = errors.values().filter_map(Value::as_u64).sum();
         let sums = counted.entry(name).or_default();
-        sums.0 += row["calls"].as_u64().context("a row without calls")?;
+        sums.0 += row["system_calls"].as_u64().context("a row without calls")?;
         sums.1 += errors;
     }
     // strace does not count what never returns.
@@ -126,10 +126,10 @@ fn errors_waits_and_what_never_returns() -> Result<()> {
     let failed: u64 = report.rows("read").filter_map(|row| row["errors"]["EBADF"].as_u64()).sum();
     ensure!(failed == 5, "{failed} times EBADF");
     ensure!(report.row("execve")?["errors"]["ENOENT"] == 1, "{:#}", report.row("execve")?);
-    ensure!(report.row("rt_sigreturn")?["calls"] == 3, "{:#}", report.row("rt_sigreturn")?);
+    ensure!(report.row("rt_sigreturn")?["system_calls"] == 3, "{:#}", report.row("rt_sigreturn")?);
 
     let sleeps = report.row("clock_nanosleep")?;
-    ensure!(sleeps["calls"] == 20 && sleeps["blocking"] == true, "{sleeps:#}");
+    ensure!(sleeps["system_calls"] == 20 && sleeps["blocking"] == true, "{sleeps:#}");
     ensure!(sleeps["total_ns"].as_u64() >= Some(20_000_000), "{sleeps:#}");
     ensure!(report.row("write")?["blocking"] == false, "{:#}", report.row("write")?);
 
@@ -148,7 +148,7 @@ fn quantiles_are_within_a_bucket_of_the_programs_own() -> Result<()> {
     let own: Vec<u64> = said.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect();
     ensure!(own.len() == 3, "the program said {said:?}");
     let row = report.row("nanosleep")?;
-    ensure!(row["calls"] == 2000, "{row:#}");
+    ensure!(row["system_calls"] == 2000, "{row:#}");
     for (name, own) in ["p50_ns", "p95_ns", "p99_ns"].into_iter().zip(own) {
         let measured = row[name].as_u64().context("no quantile")?;
         let apart = bucket(measured).abs_diff(bucket(own));
@@ -222,7 +222,7 @@ fn slow_calls_with_arguments_and_stacks() -> Result<()> {
 #[test]
 fn calls_that_began_before_and_calls_in_flight() -> Result<()> {
     let Some(_machine) = machine::alone()? else { return Ok(()) };
-    let workload = Workload::native("calls", &["0", "blocked"])?;
+    let workload = Workload::native("system_calls", &["0", "blocked"])?;
     let pid = workload.pid().to_string();
     let report = Report::run(&["-d", "1s"], &["-p", &pid])?;
     let open = report.list("in_flight");
@@ -244,7 +244,7 @@ fn a_child_that_is_killed_in_a_call() -> Result<()> {
     report.lost_nothing()?;
     // The signal ends the wait, which returns to nobody.
     let pause = report.row("pause")?;
-    ensure!(pause["calls"] == 1 && pause["errors"]["ERESTARTNOHAND"] == 1, "{pause:#}");
+    ensure!(pause["system_calls"] == 1 && pause["errors"]["ERESTARTNOHAND"] == 1, "{pause:#}");
     let elapsed = pause["total_ns"].as_u64();
     ensure!((Some(80_000_000)..Some(2_000_000_000)).contains(&elapsed), "{pause:#}");
     ensure!(report.list("in_flight").is_empty(), "{:#}", report.json);
@@ -254,18 +254,18 @@ fn a_child_that_is_killed_in_a_call() -> Result<()> {
 #[test]
 fn the_whole_machine_and_a_process_that_dies() -> Result<()> {
     let Some(_machine) = machine::alone()? else { return Ok(()) };
-    let workload = Workload::native("calls", &["2", "loop"])?;
+    let workload = Workload::native("system_calls", &["2", "loop"])?;
     let pid = u64::from(workload.pid());
     let report = Report::run(&["-d", "4s"], &["-a"])?;
     let own = report.rows("getppid").find(|row| row["pid"] == pid).context("its calls are not there")?;
-    ensure!(own["process"] == "calls" && own["calls"].as_u64() > Some(10_000), "{own:#}");
+    ensure!(own["process"] == "system_calls" && own["calls"].as_u64() > Some(10_000), "{own:#}");
     Ok(())
 }
 
 #[test]
 fn text_for_people() -> Result<()> {
     let Some(_machine) = machine::alone()? else { return Ok(()) };
-    let program = compile::native("calls")?;
+    let program = compile::native("system_calls")?;
     let outcome = Descry::new("syscalls")?
         .args(["--slower-than", "1ms", "--", &program.to_string_lossy(), "0", "count"])
         .succeed()?;

@@ -196,8 +196,13 @@ struct Returned {
 /// Sends a slow call with the stack that made it.
 #[inline(always)]
 fn slow(ctx: &RawTracePointContext, call: &Returned, walk: Walk) {
-    let taking =
-        Taking { program: ProgramKind::Syscall, record: EventKind::SlowCall, weight: call.duration, walk };
+    let taking = Taking {
+        program: ProgramKind::Syscall,
+        record: EventKind::SlowCall,
+        weight: call.duration,
+        copies: true,
+        walk,
+    };
     let ids = Ids { tgid: call.key.tgid, tid: call.tid };
     let Some(state) = stack::take(&taking, ctx.as_ptr(), ids, Hit::Kernel) else { return };
     // SAFETY: `state` is a per-CPU entry that was checked by its lookup.

@@ -6,12 +6,15 @@ mod counted;
 mod decode;
 mod doctor;
 mod failure;
+mod last_line;
 mod measure;
 mod output;
 mod profile;
+mod requests;
 mod stop;
 mod syscalls;
 mod target;
+mod trace;
 
 use std::process::ExitCode;
 
@@ -21,6 +24,7 @@ use cli::{Cli, Command};
 use failure::Failure;
 
 fn main() -> ExitCode {
+    descry_probe::keep_large_blocks_apart();
     // Wrong usage ends here, with status 2 and clap's message.
     let cli = Cli::parse();
     match run(cli) {
@@ -38,6 +42,8 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Profile(arguments) => profile::run(arguments, telemetry.counters()),
         Command::Decode(arguments) => decode::run(arguments, telemetry.counters()),
         Command::Syscalls(arguments) => syscalls::run(arguments, telemetry.counters()),
+        Command::Requests(arguments) => requests::run(arguments, telemetry.counters()),
+        Command::Trace(arguments) => trace::run(arguments, telemetry.counters()),
         Command::Doctor(arguments) => doctor::run(arguments),
     };
     telemetry.end();

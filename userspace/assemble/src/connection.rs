@@ -31,6 +31,9 @@ pub struct Origin {
     pub transport: Transport,
     /// Whose spans are made.
     pub role: Role,
+    /// Whether they are the other's once it turns out that client and server are the other way round: of a connection
+    /// that is watched at one end.
+    pub role_turns: bool,
     /// The client's address; none of a socket of the Unix domain.
     pub client: Option<SocketAddr>,
     /// The server's address.
@@ -48,6 +51,17 @@ pub enum Role {
     Server,
     /// Who called.
     Client,
+}
+
+impl Role {
+    /// The other.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Server => Self::Client,
+            Self::Client => Self::Server,
+        }
+    }
 }
 
 /// Why nothing comes any more.
@@ -172,6 +186,9 @@ impl Connection {
                 turned = is_turned;
                 if turned {
                     std::mem::swap(&mut self.origin.client, &mut self.origin.server);
+                    if self.origin.role_turns {
+                        self.origin.role = self.origin.role.other();
+                    }
                 }
                 match known {
                     Inference::NotYet => return false,

@@ -8,6 +8,7 @@
 pub mod capture;
 pub mod connection;
 pub mod infer;
+pub mod join;
 pub mod protocol;
 pub mod route;
 pub mod span;

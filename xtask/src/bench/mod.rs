@@ -1,6 +1,7 @@
 //! Measurements of what descry costs, beside other tools where there are any.
 
 mod export;
+mod offcpu;
 mod proc;
 mod profile;
 mod profiler;
@@ -20,6 +21,9 @@ pub enum Bench {
     Syscalls(syscalls::Args),
     /// The kernel's own account of descry's programs, a sample and a frame.
     Unwind(unwind::Args),
+    /// What it costs a program that does little else than switch to have its time off the CPU measured, in pairs.
+    #[command(name = "offcpu")]
+    OffCpu(offcpu::Args),
     /// How fast spans become the bytes of OTLP requests.
     Export(export::Args),
 }
@@ -30,6 +34,7 @@ pub fn run(bench: &Bench) -> Result<()> {
         Bench::Profile(args) => profile::run(args),
         Bench::Syscalls(args) => syscalls::run(args),
         Bench::Unwind(args) => unwind::run(args),
+        Bench::OffCpu(args) => offcpu::run(args),
         Bench::Export(args) => export::run(args),
     }
 }

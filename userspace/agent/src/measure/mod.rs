@@ -2,6 +2,7 @@
 //!
 //! A command says what it wants of the kernel side, and gets the events as a [`Consumer`].
 
+mod blocked;
 mod builder;
 mod image;
 mod process_code;
@@ -54,11 +55,27 @@ pub trait Consumer {
     /// An event of the ring, in the order of their times. The tracker knows already what it says of processes.
     fn event(&mut self, tracker: &mut Tracker, event: Event);
 
+    /// Everything is loaded and the processes are known, and a started program has not run an instruction yet.
+    ///
+    /// # Errors
+    /// What makes the measurement fail before it begins.
+    fn ready(&mut self, _session: &mut Session, _tracker: &mut Tracker) -> Result<(), Failure> {
+        Ok(())
+    }
+
     /// The ring was drained.
     ///
     /// # Errors
     /// What ends the measurement.
     fn drained(&mut self, _session: &mut Session, _tracker: &mut Tracker) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// The time is up; the ring is drained once more after this.
+    ///
+    /// # Errors
+    /// What makes the measurement fail.
+    fn time_is_up(&mut self, _session: &mut Session) -> Result<(), Failure> {
         Ok(())
     }
 
@@ -123,6 +140,9 @@ impl<'a> Prepared<'a> {
             pid_namespace: (!namespace.is_initial()).then_some(namespace.inode as u32),
             sampling: None,
             syscalls: None,
+            off_cpu: None,
+            net: false,
+            functions: None,
             kernel_stacks: true,
             ring_bytes: MIN_RING,
             table_chunks: self.args.unwind_memory,
@@ -153,9 +173,12 @@ impl<'a> Prepared<'a> {
         }
         tracker.settle(&mut session, &mut side_band, &mut |tracker, event| consumer.event(tracker, event))?;
         attach(&mut session, &target)?;
+        consumer.ready(&mut session, &mut tracker)?;
         let (began_unix, boot_to_unix) = clocks()?;
         let ring_bytes = options.ring_bytes.into();
         let began = Instant::now();
+        // While the program that was started is still held, and others are still blocked where they were found.
+        tracker.tick(&mut session, &mut side_band, &mut |tracker, event| consumer.event(tracker, event))?;
         if let Some(child) = &mut child {
             child.release()?;
         }
@@ -218,6 +241,7 @@ impl Measurement<'_> {
     pub fn run(mut self, consumer: &mut dyn Consumer, counters: &Counters) -> Result<Finished, Failure> {
         let exit = self.until_the_end(consumer)?;
         let duration = self.began.elapsed();
+        consumer.time_is_up(&mut self.session)?;
         self.drain(consumer)?;
         consumer.ending(&mut self.session, &mut self.tracker)?;
         let kernel = self.session.counters()?;
@@ -318,8 +342,13 @@ impl Measurement<'_> {
     }
 }
 
+/// Unix time minus boot time (ns).
+pub fn boot_to_unix() -> anyhow::Result<i64> {
+    clocks().map(|(_, difference)| difference)
+}
+
 /// Unix time now, and Unix time minus boot time (ns).
-fn clocks() -> anyhow::Result<(UnixNanos, i64)> {
+pub fn clocks() -> anyhow::Result<(UnixNanos, i64)> {
     let read = |clock| -> anyhow::Result<i64> {
         let time = clock_gettime(clock).context("cannot read the clock")?;
         Ok(time.tv_sec() * 1_000_000_000 + time.tv_nsec())

@@ -150,9 +150,8 @@ impl Consumer for Recorder {
     fn event(&mut self, tracker: &mut Tracker, event: Event) {
         match event {
             Event::SlowCall(call) => {
-                if !self.slow.add(tracker, &call) {
-                    self.counters.slow_over_limit += 1;
-                }
+                let is_kept = self.slow.add(tracker, &call);
+                self.counters.slow_over_limit += u64::from(!is_kept);
             }
             Event::Exit(exit) => {
                 self.ended.insert(exit.tgid, exit.comm);

@@ -71,6 +71,7 @@ impl Flow {
             id,
             transport: if segment.tcp.is_some() { Transport::Stream } else { Transport::Datagram },
             role: Role::Server,
+            role_turns: false,
             client: Some(client),
             server: Some(server),
             is_oriented: opens,

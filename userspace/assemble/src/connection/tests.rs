@@ -14,6 +14,7 @@ fn origin(role: Role) -> Origin {
         id: 7,
         transport: Transport::Stream,
         role,
+        role_turns: false,
         client: "10.0.0.1:50000".parse().ok(),
         server: "10.0.0.2:80".parse().ok(),
         is_oriented: true,

@@ -144,6 +144,11 @@ def postgres_server():
         run("setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", f"{bin}/initdb", "-A", "trust", "-D", data)
         server = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", f"{bin}/postgres", "-D", data]
         with running(*server, "-p", str(port), "-c", "listen_addresses=127.0.0.1", "-k", data, port=port):
+            for _ in range(100):
+                # It listens before it takes connections.
+                if subprocess.run([f"{bin}/pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]).returncode == 0:
+                    break
+                time.sleep(0.1)
             run(f"{bin}/createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "postgres", "shop")
             yield ("127.0.0.1", port)
 

@@ -9,6 +9,7 @@ mod flamegraph;
 mod folded;
 mod json_line;
 mod pprof;
+mod reasons;
 mod speedscope;
 mod summary;
 mod text;

@@ -38,14 +38,14 @@ pub fn metrics(report: &SyscallReport) -> Vec<ProcessMetrics<'_>> {
 
 fn of_process(rows: &[&SyscallRow]) -> Vec<Metric> {
     let durations = rows.iter().filter(|row| row.durations.count > 0).map(|row| DurationsPoint {
-        attributes: attributes(&row.name, row.interface, row.blocking),
+        attributes: attributes(row.name.clone(), row.interface, row.blocking),
         histogram: row.durations,
         exemplars: Vec::new(),
     });
     let errors = rows.iter().flat_map(|row| {
         row.errors.iter().map(|(error, count)| {
-            let mut attributes = attributes(&row.name, row.interface, row.blocking);
-            attributes.push((Cow::Borrowed("error.type"), text(error)));
+            let mut attributes = attributes(row.name.clone(), row.interface, row.blocking);
+            attributes.push((Cow::Borrowed("error.type"), text(error.clone())));
             NumberPoint { attributes, value: Number::Int(i64::try_from(*count).unwrap_or(i64::MAX)) }
         })
     });
@@ -71,14 +71,14 @@ fn of_process(rows: &[&SyscallRow]) -> Vec<Metric> {
     [durations, errors].into_iter().filter(is_there).collect()
 }
 
-fn text(text: &Cow<'static, str>) -> Value {
+fn text(text: Cow<'static, str>) -> Value {
     match text {
         Cow::Borrowed(text) => Value::Static(text),
-        Cow::Owned(text) => Value::Text(text.as_str().into()),
+        Cow::Owned(text) => Value::Text(text.into()),
     }
 }
 
-fn attributes(name: &Cow<'static, str>, interface: Interface, blocking: bool) -> Vec<Attribute> {
+fn attributes(name: Cow<'static, str>, interface: Interface, blocking: bool) -> Vec<Attribute> {
     let mut attributes = vec![
         (Cow::Borrowed("descry.syscall.name"), text(name)),
         (Cow::Borrowed("descry.syscall.blocking"), Value::Bool(blocking)),
@@ -91,7 +91,7 @@ fn attributes(name: &Cow<'static, str>, interface: Interface, blocking: bool) ->
 
 /// The span of a slow call, a trace of its own under these ids.
 pub fn slow_span(call: &SlowSyscall, trace: TraceId, span: SpanId) -> Span {
-    let mut attributes = attributes(&call.name, call.interface, call.blocking);
+    let mut attributes = attributes(call.name.clone(), call.interface, call.blocking);
     let mut add = |name: &'static str, value: Value| attributes.push((Cow::Borrowed(name), value));
     if let Some(arguments) = &call.arguments {
         let shown = arguments.iter().map(|(name, value)| format!("{name}={value}").into_boxed_str());
@@ -104,7 +104,7 @@ pub fn slow_span(call: &SlowSyscall, trace: TraceId, span: SpanId) -> Span {
         add("code.stacktrace", Value::Text(call.stack.join("\n").into()));
     }
     if let Some(error) = &call.error {
-        add("error.type", text(error));
+        add("error.type", text(error.clone()));
     }
     Span {
         trace,
