@@ -46,6 +46,8 @@ pub enum Command {
     Profile(Box<ProfileArgs>),
     /// What this kernel and these rights allow, hook by hook
     Doctor(DoctorArgs),
+    /// The agent's configuration file
+    Config(ConfigArgs),
 }
 
 /// Whom to measure.
@@ -167,6 +169,28 @@ pub struct DoctorArgs {
     /// text or json
     #[arg(long, value_enum, default_value = "text")]
     pub format: StatsFormat,
+}
+
+/// `descry config`.
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    /// What to do with it.
+    #[command(subcommand)]
+    pub action: ConfigAction,
+}
+
+/// What `descry config` does.
+#[derive(Debug, Subcommand)]
+pub enum ConfigAction {
+    /// Print a file with every setting, its meaning and its default
+    Default,
+    /// Print the JSON Schema of the file
+    Schema,
+    /// Say what is wrong with a file: line, column, setting, reason
+    Check {
+        /// The file
+        file: PathBuf,
+    },
 }
 
 /// descry's own telemetry while a command runs.

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod cli;
+mod config;
 mod counted;
 mod doctor;
 mod failure;
@@ -34,6 +35,7 @@ fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let result = match &cli.command {
         Command::Profile(arguments) => profile::run(arguments, telemetry.counters()),
         Command::Doctor(arguments) => doctor::run(arguments),
+        Command::Config(arguments) => config::run(arguments),
     };
     telemetry.end();
     result
