@@ -1,135 +1,60 @@
-//! A real OpenTelemetry Collector takes what descry sends, and what it forwards holds the same stacks and counts.
+//! A real OpenTelemetry Collector takes what descry sends, and what it forwards says the same.
 //!
 //! `DESCRY_OTELCOL=FILE` names a collector; else one is built, once. `DESCRY_SKIP_COLLECTOR_TESTS=1` skips these tests.
 #![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
-use std::collections::BTreeMap;
+mod metrics;
+mod profiles;
+mod traces;
+
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use descry_aggregate::profile::{
-    AttributeValue, FrameKind, Function, Line, Location, Profile, ProfileKind, ProfileMapping,
-    ProfileProcess, ProfileSample, Stack,
-};
-use descry_decode::ids::{Tgid, UnixNanos};
-use descry_export::otlp::{MAX_REQUEST_BYTES, OtlpOptions, requests};
-use descry_export::send::{Sender, Settings, Signal};
-use descry_tests::collector::{Collector, binary, stacks};
+use descry_export::send::{Sender, Settings, SignalRequest};
+use descry_tests::collector::{Collector, binary};
 
 const PATIENCE: Duration = Duration::from_secs(30);
-const FUNCTIONS: u32 = 40;
 
-/// Function names from the leaf to the root, and what was counted of them.
-type Counts = BTreeMap<String, i64>;
-
-/// A profile of as many stacks as functions, the n-th `n` deep, in two processes.
-fn profile() -> Profile {
-    let name = |number: u32| Arc::<str>::from(format!("function_{number}"));
-    let function = |number| Function { name: name(number), system_name: name(number), file: None };
-    let location = |number: u32| Location {
-        mapping: Some(0),
-        address: 0x1000 + u64::from(number) * 16,
-        kind: FrameKind::Native,
-        lines: vec![Line { function: number, line: number + 1, column: 0 }],
-    };
-    let sample = |number: u32| ProfileSample {
-        process: number % 2,
-        thread: None,
-        cpu: None,
-        stack: number,
-        count: u64::from(number) + 1,
-        weight: (u64::from(number) + 1) * 10_000_000,
-        timestamps: Vec::new(),
-    };
-    let process = |tgid: u32| ProfileProcess {
-        tgid: Tgid(tgid),
-        name: "worker".into(),
-        resource: vec![("process.pid".into(), AttributeValue::Int(i64::from(tgid)))],
-    };
-    Profile {
-        kind: ProfileKind::Cpu,
-        start: UnixNanos(1_700_000_000_000_000_000),
-        duration: Duration::from_secs(10),
-        period: 10_000_000,
-        processes: vec![process(100), process(101)],
-        mappings: vec![ProfileMapping {
-            path: "/usr/bin/worker".into(),
-            start: 0,
-            end: 0,
-            offset: 0,
-            gnu_build_id: Some("0123456789abcdef".into()),
-            go_build_id: None,
-            htlhash: None,
-            has_functions: true,
-            has_filenames: false,
-            has_lines: true,
-            has_inlines: false,
-        }],
-        functions: (0..FUNCTIONS).map(function).collect(),
-        locations: (0..FUNCTIONS).map(location).collect(),
-        stacks: (0..FUNCTIONS)
-            .map(|leaf| Stack { locations: (0..=leaf).rev().collect(), truncated: false })
-            .collect(),
-        samples: (0..FUNCTIONS).map(sample).collect(),
-    }
-}
-
-fn expected(value: impl Fn(&ProfileSample) -> u64) -> Counts {
-    let profile = profile();
-    let stack = |sample: &ProfileSample| {
-        let frames = profile.named_frames(sample.stack).map(|frame| frame.name.into_owned());
-        let mut names: Vec<_> = frames.collect();
-        names.reverse();
-        names.join(";")
-    };
-    profile.samples.iter().map(|sample| (stack(sample), i64::try_from(value(sample)).unwrap())).collect()
-}
-
-/// Sends the profile in requests of at most `max_bytes` and compares what comes out.
-fn check(collector: &Collector, url: &str, protocol: &str, compression: &str, max_bytes: usize) {
-    let case = format!("{protocol} {compression} {max_bytes}");
+/// Sends the requests, which must all be taken, and says how many they were.
+fn send<R: SignalRequest>(
+    collector: &Collector,
+    url: &str,
+    protocol: &str,
+    compression: &str,
+    requests: impl IntoIterator<Item = R>,
+) -> u64 {
+    let case = format!("{} {protocol} {compression}", R::SIGNAL.name);
     let env = |name: &str| match name {
         "OTEL_EXPORTER_OTLP_PROTOCOL" => Some(protocol.to_owned()),
         "OTEL_EXPORTER_OTLP_COMPRESSION" => Some(compression.to_owned()),
         _ => None,
     };
-    let settings = Settings::with_endpoint(Signal::PROFILES, "--otlp-endpoint", url, env).unwrap();
-    let profile = profile();
-    let outcome = Sender::new(settings)
-        .unwrap()
-        .send_blocking(requests(&profile, &OtlpOptions::default(), max_bytes))
-        .unwrap();
+    let settings = Settings::with_endpoint(R::SIGNAL, "--otlp-endpoint", url, env).unwrap();
+    let outcome = Sender::new(settings).unwrap().send_blocking(requests).unwrap();
     assert!(outcome.is_complete(), "{case}: {outcome:?}\n{}", collector.log());
     assert_eq!(outcome.unconfirmed_requests, 0, "{case}");
     assert!(outcome.sent_requests >= 1, "{case}");
-
-    let (mut counts, mut times) = (Counts::new(), Counts::new());
-    for _ in 0..outcome.sent_requests {
-        let forwarded = collector.next_forwarded(PATIENCE).unwrap();
-        for (all, kind) in [(&mut counts, "samples"), (&mut times, "cpu")] {
-            for (stack, value) in stacks(&forwarded, kind).unwrap() {
-                *all.entry(stack).or_default() += value;
-            }
-        }
-    }
-    assert_eq!(counts, expected(|sample| sample.count), "{case}");
-    assert_eq!(times, expected(|sample| sample.weight), "{case}");
+    outcome.sent_requests
 }
 
+/// Calls `check` with a URL, a protocol and a compression for each that there is.
+fn by_every_transport(collector: &Collector, check: impl Fn(&str, &str, &str)) {
+    for compression in ["none", "gzip", "zstd"] {
+        check(&collector.grpc_url(), "grpc", compression);
+        check(&collector.http_url(), "http/protobuf", compression);
+        check(&collector.http_url(), "http/json", compression);
+    }
+}
+
+/// One test, because all share the one collector and what it forwards.
 #[test]
-fn the_same_stacks_and_counts_come_out() {
+fn the_same_comes_out() {
     if std::env::var_os("DESCRY_SKIP_COLLECTOR_TESTS").is_some_and(|value| value == "1") {
         return;
     }
     let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("otelcol");
     let collector = Collector::start(&binary(&cache).unwrap()).unwrap();
-    for compression in ["none", "gzip", "zstd"] {
-        check(&collector, &collector.grpc_url(), "grpc", compression, MAX_REQUEST_BYTES);
-        check(&collector, &collector.http_url(), "http/protobuf", compression, MAX_REQUEST_BYTES);
-        check(&collector, &collector.http_url(), "http/json", compression, MAX_REQUEST_BYTES);
-    }
-    // In several requests, each with a dictionary of its own.
-    check(&collector, &collector.grpc_url(), "grpc", "gzip", 3000);
-    check(&collector, &collector.http_url(), "http/protobuf", "gzip", 3000);
+    profiles::same_stacks_and_counts_come_out(&collector);
+    traces::same_spans_come_out(&collector);
+    metrics::same_points_come_out(&collector);
 }

@@ -35,6 +35,13 @@ pub fn burner(frame_pointers: bool) -> Result<PathBuf> {
     Ok(target_dir.join("release/burner"))
 }
 
+/// Builds an example of a package as descry is built, and returns its path.
+pub fn example(package: &str, name: &str) -> Result<PathBuf> {
+    step(format!("building {name}"));
+    build(repo::cargo().args(["build", "--release", "--package", package, "--example", name]))?;
+    Ok(repo::target().join("release/examples").join(name))
+}
+
 /// Cargo shows its progress to a person, and only its warnings and errors to a log.
 fn build(cargo: &mut Command) -> Result<()> {
     if !std::io::stderr().is_terminal() {

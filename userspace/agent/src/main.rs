@@ -7,6 +7,7 @@ mod counted;
 mod doctor;
 mod failure;
 mod measure;
+mod output;
 mod profile;
 mod stop;
 mod target;

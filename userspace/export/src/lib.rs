@@ -1,6 +1,7 @@
-//! Profiles to files and to OTLP endpoints.
+//! Profiles, spans and metrics to files and to OTLP endpoints.
 #![forbid(unsafe_code)]
 pub mod format;
 pub mod otlp;
 pub mod queue;
 pub mod send;
+pub mod span;

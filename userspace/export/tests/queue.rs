@@ -28,13 +28,19 @@ fn request(profiles: usize) -> Request {
     Request { signal: Signal::PROFILES, items: profiles as u64, body }
 }
 
-fn settings(url: &str) -> Settings {
-    send_support::settings(url, &[("TIMEOUT", "500")])
+/// Settings of any signal.
+fn settings(signal: Signal, url: &str, variables: &[(&str, &str)]) -> Settings {
+    Settings::with_endpoint(signal, "url", url, |name| {
+        let found = variables.iter().find(|(short, _)| name == format!("OTEL_EXPORTER_OTLP_{short}"));
+        found.map(|(_, value)| (*value).to_owned())
+    })
+    .unwrap()
 }
 
 fn to(url: &str) -> Delivery {
-    let settings = settings(url);
-    Delivery::Otlp(Box::new(Otlp::new(move || Ok(settings.clone()), Vec::new()).unwrap()))
+    let url = url.to_owned();
+    let make = move |signal| Ok(settings(signal, &url, &[("TIMEOUT", "500")]));
+    Delivery::Otlp(Box::new(Otlp::new(make, Vec::new()).unwrap()))
 }
 
 fn start(url: &str, spool: Option<&Path>) -> Queue {
@@ -175,8 +181,9 @@ async fn the_end_leaves_the_rest_on_disk() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn the_end_is_bounded() {
     let receiver = HttpReceiver::start(|_| None).await;
-    let settings = send_support::settings(&receiver.url(), &[("TIMEOUT", "60000")]);
-    let delivery = Otlp::new(move || Ok(settings.clone()), Vec::new()).unwrap();
+    let url = receiver.url();
+    let make = move |signal| Ok(settings(signal, &url, &[("TIMEOUT", "60000")]));
+    let delivery = Otlp::new(make, Vec::new()).unwrap();
     let queue =
         Queue::start("test", Delivery::Otlp(Box::new(delivery)), LIMITS, None, Account::default()).unwrap();
     queue.offer(request(1));
@@ -194,9 +201,9 @@ async fn changed_files_are_taken_over() {
     std::fs::write(&path, "first").unwrap();
     let receiver = HttpReceiver::start(|_| ok()).await;
     let (url, file) = (receiver.url(), path.clone());
-    let make = move || {
+    let make = move |signal| {
         let list = format!("authorization={}", std::fs::read_to_string(&file).unwrap());
-        Ok(send_support::settings(&url, &[("HEADERS", &list)]))
+        Ok(settings(signal, &url, &[("HEADERS", &list)]))
     };
     let delivery = Delivery::Otlp(Box::new(Otlp::new(make, vec![path.clone()]).unwrap()));
     let queue = Queue::start("test", delivery, LIMITS, None, Account::default()).unwrap();
@@ -217,7 +224,7 @@ fn files_hold_whole_lines_and_stay_bounded() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("profiles.jsonl");
     std::fs::write(&path, "{\"resourceProfiles\":[]}\n{\"resourcePro").unwrap();
-    let limit = 100_000;
+    let limit = 200_000;
     let files = Files::open(directory.path(), limit).unwrap();
     let queue = Queue::start("files", Delivery::Files(files), LIMITS, None, Account::default()).unwrap();
     for sent in 1..=30 {

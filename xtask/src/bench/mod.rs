@@ -1,5 +1,6 @@
 //! Measurements of what descry costs, beside other tools where there are any.
 
+mod export;
 mod proc;
 mod profile;
 mod profiler;
@@ -16,6 +17,8 @@ pub enum Bench {
     Profile(profile::Args),
     /// The kernel's own account of descry's programs, a sample and a frame.
     Unwind(unwind::Args),
+    /// How fast spans become the bytes of OTLP requests.
+    Export(export::Args),
 }
 
 /// Runs a measurement.
@@ -23,5 +26,6 @@ pub fn run(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Profile(args) => profile::run(args),
         Bench::Unwind(args) => unwind::run(args),
+        Bench::Export(args) => export::run(args),
     }
 }

@@ -6,7 +6,7 @@ use std::fmt::Write;
 /// Whether a character could drive a terminal, break a line, or change the order in which text is read: control
 /// characters (C0, DEL, C1), line and paragraph separators, and Unicode's directional formatting characters (UAX 9),
 /// invisible characters and the byte order mark.
-fn is_unsafe(character: char) -> bool {
+pub fn is_unsafe(character: char) -> bool {
     character.is_control()
         || matches!(character,
             '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')

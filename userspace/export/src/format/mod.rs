@@ -22,7 +22,10 @@ use descry_aggregate::profile::Profile;
 use prost::Message;
 use thiserror::Error;
 
+pub(crate) use escape::is_unsafe;
 pub use escape::{printable, printable_frame};
+pub(crate) use summary::{duration, grouped};
+pub(crate) use text::{columns, padded};
 
 use crate::otlp::{self, OtlpOptions, json::Json};
 

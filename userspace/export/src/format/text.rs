@@ -165,12 +165,12 @@ fn percent(part: u64, total: u64) -> String {
 }
 
 /// Columns on a terminal, for all but the widest scripts.
-fn columns(text: &str) -> usize {
+pub fn columns(text: &str) -> usize {
     text.chars().count()
 }
 
 /// Filled with spaces, or cut with `...` at the end.
-fn padded(text: &str, width: usize) -> String {
+pub fn padded(text: &str, width: usize) -> String {
     if columns(text) <= width {
         return format!("{text:<width$}");
     }

@@ -1,15 +1,11 @@
 //! From the tables of a profile to those of a message.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use descry_aggregate::profile::{AttributeValue, Attributes, Profile, ProfileKind, ProfileMapping};
+use descry_aggregate::profile::{Profile, ProfileKind, ProfileMapping};
 use indexmap::IndexMap;
-use opentelemetry_proto::tonic::common::v1::{
-    AnyValue, ArrayValue, InstrumentationScope, KeyValue, any_value::Value,
-};
 use opentelemetry_proto::tonic::profiles::v1development::{
     Function, Line, Mapping, Profile as ProfileMessage, ProfilesData, ResourceProfiles, Sample,
     ScopeProfiles, ValueType,
@@ -19,7 +15,7 @@ use prost::Message;
 use sha2::{Digest, Sha256};
 
 use super::dictionary::{AttributeContent, Dictionary, LocationContent};
-use super::{OtlpOptions, SCOPE_NAME, TRUNCATED};
+use super::{OtlpOptions, TRUNCATED, attributes};
 
 /// A part of one sample: all of it, or some of its timestamps with their share of the weight.
 #[derive(Clone, Debug)]
@@ -128,10 +124,7 @@ impl<'a> Source<'a> {
     fn resource_profiles(&self, builder: &mut Builder<'_>, pieces: &[Piece], part: u64) -> ResourceProfiles {
         let process = pieces.first().and_then(|piece| self.process(piece));
         let process = process.and_then(|index| self.profile.processes.get(index as usize));
-        let resource = Resource {
-            attributes: process.map(|process| key_values(&process.resource)).unwrap_or_default(),
-            ..Resource::default()
-        };
+        let resource = process.map(|process| attributes::resource(&process.resource)).unwrap_or_default();
         let time_type = match self.profile.kind {
             ProfileKind::Cpu => "cpu",
             ProfileKind::OffCpu => "off_cpu",
@@ -164,11 +157,7 @@ impl<'a> Source<'a> {
             profile
         });
         let scope_profiles = ScopeProfiles {
-            scope: Some(InstrumentationScope {
-                name: SCOPE_NAME.to_owned(),
-                version: self.options.scope_version.clone(),
-                ..InstrumentationScope::default()
-            }),
+            scope: Some(attributes::scope(&self.options)),
             profiles: profiles.collect(),
             schema_url: String::new(),
         };
@@ -342,27 +331,6 @@ fn profile_id(resource: &Resource, sample_type: &str, part: u64, profile: &Profi
     hash.update(part.to_be_bytes());
     hash.update(profile.encode_to_vec());
     hash.finalize().iter().take(16).copied().collect()
-}
-
-fn key_values(attributes: &Attributes) -> Vec<KeyValue> {
-    let attribute = |(key, value): &(Cow<'static, str>, AttributeValue)| KeyValue {
-        key: key.to_string(),
-        value: Some(any_value(value)),
-        key_strindex: 0,
-    };
-    attributes.iter().map(attribute).collect()
-}
-
-fn any_value(value: &AttributeValue) -> AnyValue {
-    let text = |text: &String| AnyValue { value: Some(Value::StringValue(text.clone())) };
-    match value {
-        AttributeValue::Text(value) => text(value),
-        AttributeValue::Int(number) => AnyValue { value: Some(Value::IntValue(*number)) },
-        AttributeValue::List(values) => {
-            let values = values.iter().map(text).collect();
-            AnyValue { value: Some(Value::ArrayValue(ArrayValue { values })) }
-        }
-    }
 }
 
 /// The format's numbers are signed.

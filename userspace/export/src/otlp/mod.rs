@@ -1,8 +1,9 @@
-//! A profile as OTLP messages (`opentelemetry.proto.profiles.v1development`).
+//! Profiles, spans and metrics as OTLP messages.
 //!
 //! Give it a [`Profile`]; get one [`ProfilesData`] ([`profiles_data`]), or requests under a size limit, each with a
-//! dictionary of its own ([`requests`]). It does no I/O and reads no clock. The messages keep the rules of the data
-//! model that [`check`] verifies.
+//! dictionary of its own ([`requests`]). Give a [`TraceWriter`] spans, or [`metrics::metrics_requests`] what was counted; get
+//! requests of these signals. It does no I/O and reads no clock. The messages keep the rules of the data model that
+//! [`check`] verifies.
 //!
 //! What a profile becomes:
 //!
@@ -19,17 +20,22 @@
 //! * Addresses are those of the ELF file, so a mapping has a memory range only where its locations lie in it (the
 //!   kernel, programs at fixed addresses); profiles.proto wants the addresses inside the range.
 
+mod attributes;
 mod build;
 mod check;
 mod dictionary;
 pub mod json;
+pub mod metrics;
 mod requests;
+mod traces;
+mod wire;
 
 use descry_aggregate::profile::Profile;
 use opentelemetry_proto::tonic::profiles::v1development::ProfilesData;
 
-pub use check::{Rule, Violation, check};
+pub use check::{Rule, Violation, check, check_metrics, check_traces};
 pub use requests::{Requests, requests};
+pub use traces::{EncodedResource, TraceRequest, TraceWriter};
 
 /// Name of the instrumentation scope of everything that descry sends.
 pub const SCOPE_NAME: &str = "descry";

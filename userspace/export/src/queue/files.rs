@@ -9,8 +9,8 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::delivery::{Verdict, json};
-use super::record::Request;
-use crate::send::Signal;
+use super::record::{Request, SIGNALS};
+use crate::send::{DropReason, Signal};
 
 /// Bytes that are looked through at a time for the end of the last whole line.
 const BLOCK: usize = 64 << 10;
@@ -21,7 +21,8 @@ pub struct Files {
     directory: PathBuf,
     /// Bytes of one file at most.
     limit: u64,
-    profiles: Lines,
+    /// One for each signal that can wait.
+    lines: Vec<(Signal, Lines)>,
 }
 
 /// The file that is written to.
@@ -39,14 +40,20 @@ impl Files {
     /// If the system refuses.
     pub fn open(directory: &Path, limit: u64) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-        let profiles = Lines::open(&path(directory, &Signal::PROFILES))?;
-        Ok(Self { directory: directory.to_owned(), limit: limit / 2, profiles })
+        let open = |signal: Signal| Ok((signal, Lines::open(&path(directory, &signal))?));
+        let lines = SIGNALS.into_iter().map(|(_, signal)| open(signal)).collect::<io::Result<Vec<_>>>()?;
+        // Each signal has two files.
+        let files = lines.len() as u64 * 2;
+        Ok(Self { directory: directory.to_owned(), limit: limit / files, lines })
     }
 
     pub(super) fn write(&mut self, request: &Request) -> Verdict {
         let mut line = match json(request) {
             Ok(line) => line,
-            Err(verdict) => return verdict,
+            Err(error) => {
+                let reason = DropReason::Encoding.as_str();
+                return Verdict::Refused { reason, detail: error.to_string(), retries: 0 };
+            }
         };
         line.push(b'\n');
         match self.append(&request.signal, &line) {
@@ -60,16 +67,19 @@ impl Files {
 
     fn append(&mut self, signal: &Signal, line: &[u8]) -> io::Result<()> {
         let path = path(&self.directory, signal);
+        let Some((_, lines)) = self.lines.iter_mut().find(|(known, _)| known == signal) else {
+            return Ok(());
+        };
         // Somebody may have taken the file away, to read it elsewhere.
         if !path.exists() {
-            self.profiles = Lines::open(&path)?;
+            *lines = Lines::open(&path)?;
         }
-        if self.profiles.length > 0 && self.profiles.length + line.len() as u64 > self.limit {
+        if lines.length > 0 && lines.length + line.len() as u64 > self.limit {
             let previous = self.directory.join(format!("{}.previous.jsonl", signal.name));
             std::fs::rename(&path, previous)?;
-            self.profiles = Lines::open(&path)?;
+            *lines = Lines::open(&path)?;
         }
-        self.profiles.append(line)
+        lines.append(line)
     }
 }
 

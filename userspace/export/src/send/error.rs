@@ -80,6 +80,8 @@ pub enum DropReason {
     BadResponse,
     /// The message has no JSON form.
     Encoding,
+    /// It came faster than the receiver took it.
+    QueueFull,
 }
 
 impl DropReason {
@@ -96,6 +98,7 @@ impl DropReason {
             Self::Timeout => "timeout",
             Self::BadResponse => "bad_response",
             Self::Encoding => "encoding",
+            Self::QueueFull => "queue_full",
         }
     }
 
@@ -119,6 +122,7 @@ impl DropReason {
             Self::Timeout => "raise OTEL_EXPORTER_OTLP_TIMEOUT, or look at the receiver's load",
             Self::BadResponse => "check that the URL is that of an OTLP receiver",
             Self::Encoding => "send by http/protobuf or grpc",
+            Self::QueueFull => "measure less, or look at the receiver's speed",
         }
     }
 
@@ -128,7 +132,7 @@ impl DropReason {
         match self {
             Self::Unreachable | Self::Tls | Self::Unauthorized | Self::WrongEndpoint => true,
             Self::Unavailable | Self::Timeout => true,
-            Self::Refused | Self::BadResponse | Self::Encoding => false,
+            Self::Refused | Self::BadResponse | Self::Encoding | Self::QueueFull => false,
         }
     }
 }

@@ -23,11 +23,10 @@ const JSON: &str = "application/json";
 /// An agent spends its CPU time on other things than the last tenth of size.
 const ZSTD_LEVEL: i32 = 1;
 
-/// Compresses a body, once for all attempts. `None` if the compressor fails, which it does only
-/// without memory.
-pub(super) fn compress(body: Vec<u8>, compression: Compression) -> std::io::Result<Bytes> {
+/// Compresses a body, once for all attempts. Fails only without memory.
+pub(super) fn compress(body: Bytes, compression: Compression) -> std::io::Result<Bytes> {
     let compressed = match compression {
-        Compression::None => body,
+        Compression::None => return Ok(body),
         Compression::Gzip => {
             let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::fast());
             encoder.write_all(&body)?;
@@ -35,7 +34,7 @@ pub(super) fn compress(body: Vec<u8>, compression: Compression) -> std::io::Resu
         }
         Compression::Zstd => zstd::bulk::compress(&body, ZSTD_LEVEL)?,
     };
-    Ok(compressed.into())
+    Ok(Bytes::from(compressed))
 }
 
 /// Sends the body and reads the answer.

@@ -4,7 +4,8 @@
 //! compression); you get an [`Outcome`] that accounts for every item. It sends by gRPC, HTTP/protobuf
 //! or HTTP/JSON as [`Settings`] say, one request after the other, retries what the OTLP specification
 //! lets it retry, and spends on each request no more than the configured timeout.
-//! It never keeps a request back for later, follows no redirect, and logs no header.
+//! It never keeps a request back for later, follows no redirect, and logs no header. [`Background`] sends on a thread of
+//! its own while something is measured.
 
 use std::marker::PhantomData;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout_at};
 
 mod attempt;
+mod background;
 mod error;
 mod grpc;
 mod headers;
@@ -24,6 +26,7 @@ mod signal;
 mod tls;
 mod transport;
 
+pub use background::Background;
 pub use error::{DropReason, SendError, SettingsError};
 pub use headers::Headers;
 pub use outcome::Outcome;
@@ -145,14 +148,15 @@ impl<R: SignalRequest> Sender<R> {
     fn payload(&self, request: R) -> Result<Payload, Failure> {
         let failed = |detail: String| Failure::new(DropReason::Encoding, Retry::Never, detail);
         let encoded = match self.settings.protocol {
-            Protocol::Grpc | Protocol::HttpProtobuf => request.encode_to_vec(),
+            Protocol::Grpc | Protocol::HttpProtobuf => request.into_protobuf(),
             Protocol::HttpJson => {
-                request.to_json().map_err(|error| failed(format!("it has no JSON form: {error}")))?
+                let json = request.to_json();
+                Bytes::from(json.map_err(|error| failed(format!("it has no JSON form: {error}")))?)
             }
         };
         let encoded_bytes = encoded.len() as u64;
         let body = match self.settings.protocol {
-            Protocol::Grpc => encoded.into(),
+            Protocol::Grpc => encoded,
             Protocol::HttpProtobuf | Protocol::HttpJson => http::compress(encoded, self.settings.compression)
                 .map_err(|error| failed(format!("it cannot be compressed: {error}")))?,
         };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::error::{DropReason, SendError};
 
-/// The account of one [`Sender::send`](super::Sender::send): every item given is either sent
+/// The account of one [`Sender::send`](super::Sender::send), or of all that a [`Background`](super::Background) was given: every item given is either sent
 /// (and perhaps rejected by the receiver) or dropped under a reason.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
@@ -37,7 +37,21 @@ impl Outcome {
     /// Whether the receiver kept every item.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.first_error.is_none() && self.rejected_items == 0
+        self.dropped_items_by_reason.is_empty() && self.first_error.is_none() && self.rejected_items == 0
+    }
+
+    /// Adds the account of later requests.
+    pub(super) fn add(&mut self, later: Self) {
+        self.sent_requests += later.sent_requests;
+        self.sent_items += later.sent_items;
+        self.rejected_items += later.rejected_items;
+        for (reason, items) in later.dropped_items_by_reason {
+            self.drop_items(reason, items);
+        }
+        self.bytes += later.bytes;
+        self.retries += later.retries;
+        self.unconfirmed_requests += later.unconfirmed_requests;
+        self.first_error = self.first_error.take().or(later.first_error);
     }
 
     pub(super) fn drop_items(&mut self, reason: DropReason, items: u64) {

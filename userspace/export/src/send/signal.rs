@@ -3,16 +3,27 @@
 //! A further signal is one more [`Signal`] constant and one more [`SignalRequest`] implementation;
 //! transports, retries, settings and accounting are the same for all of them.
 
+use bytes::Bytes;
+use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsServiceRequest, ExportLogsServiceResponse};
+use opentelemetry_proto::tonic::collector::metrics::v1::{
+    ExportMetricsServiceRequest, ExportMetricsServiceResponse,
+};
 use opentelemetry_proto::tonic::collector::profiles::v1development::{
     ExportProfilesServiceRequest, ExportProfilesServiceResponse,
 };
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
+use opentelemetry_proto::tonic::metrics::v1::Metric;
+use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+use prost::Message;
+use serde::ser::Error;
 
+use crate::otlp::TraceRequest;
 use crate::otlp::json::Json;
 
 /// The names by which the OTLP specification and the exporter's environment know a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Signal {
-    /// Plural lower-case name, for messages: `profiles`.
+    /// Plural lower-case name, for messages: `profiles`, `spans`.
     pub name: &'static str,
     /// The part between `OTEL_EXPORTER_OTLP_` and the option in the per-signal variables: `PROFILES`.
     pub variable_infix: &'static str,
@@ -33,6 +44,30 @@ impl Signal {
         grpc_path: "/opentelemetry.proto.collector.profiles.v1development.ProfilesService/Export",
         rejected_json_name: "rejectedProfiles",
     };
+    /// `opentelemetry.proto.trace.v1`.
+    pub const TRACES: Self = Self {
+        name: "spans",
+        variable_infix: "TRACES",
+        http_path: "/v1/traces",
+        grpc_path: "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+        rejected_json_name: "rejectedSpans",
+    };
+    /// `opentelemetry.proto.metrics.v1`.
+    pub const METRICS: Self = Self {
+        name: "metrics",
+        variable_infix: "METRICS",
+        http_path: "/v1/metrics",
+        grpc_path: "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+        rejected_json_name: "rejectedDataPoints",
+    };
+    /// `opentelemetry.proto.logs.v1`.
+    pub const LOGS: Self = Self {
+        name: "logs",
+        variable_infix: "LOGS",
+        http_path: "/v1/logs",
+        grpc_path: "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+        rejected_json_name: "rejectedLogRecords",
+    };
 }
 
 /// What a receiver says beside "accepted": the `partial_success` field of an export response.
@@ -45,14 +80,16 @@ pub struct PartialSuccess {
 }
 
 /// An OTLP export request that the sender can send.
-pub trait SignalRequest: prost::Message {
+pub trait SignalRequest {
     /// The signal that it belongs to.
     const SIGNAL: Signal;
     /// The response message of the same service.
-    type Response: prost::Message + Default + 'static;
+    type Response: Message + Default + 'static;
     /// The items in it, in the unit in which the receiver counts rejected ones
     /// (profiles, spans, data points, log records).
     fn items(&self) -> u64;
+    /// The request in protobuf's encoding.
+    fn into_protobuf(self) -> Bytes;
     /// The request in OTLP's JSON encoding.
     ///
     /// # Errors
@@ -62,23 +99,90 @@ pub trait SignalRequest: prost::Message {
     fn partial_success(response: Self::Response) -> Option<PartialSuccess>;
 }
 
+/// The parts of [`SignalRequest`] that name a signal's messages.
+macro_rules! signal {
+    ($signal:expr, $response:ty, $rejected:ident) => {
+        const SIGNAL: Signal = $signal;
+        type Response = $response;
+
+        fn partial_success(response: $response) -> Option<PartialSuccess> {
+            response.partial_success.map(|partial| PartialSuccess {
+                rejected: u64::try_from(partial.$rejected).unwrap_or(0),
+                message: partial.error_message,
+            })
+        }
+    };
+}
+
+/// The parts of [`SignalRequest`] of a request that is a message.
+macro_rules! message {
+    () => {
+        fn into_protobuf(self) -> Bytes {
+            self.encode_to_vec().into()
+        }
+
+        fn to_json(&self) -> serde_json::Result<Vec<u8>> {
+            serde_json::to_vec(&Json(self))
+        }
+    };
+}
+
 impl SignalRequest for ExportProfilesServiceRequest {
-    const SIGNAL: Signal = Signal::PROFILES;
-    type Response = ExportProfilesServiceResponse;
+    signal!(Signal::PROFILES, ExportProfilesServiceResponse, rejected_profiles);
+    message!();
 
     fn items(&self) -> u64 {
-        let profiles = self.resource_profiles.iter().flat_map(|resource| &resource.scope_profiles);
-        profiles.map(|scope| scope.profiles.len() as u64).sum()
+        let scopes = self.resource_profiles.iter().flat_map(|resource| &resource.scope_profiles);
+        scopes.map(|scope| scope.profiles.len() as u64).sum()
+    }
+}
+
+/// Spans are bytes already: JSON is made from what those say.
+impl SignalRequest for TraceRequest {
+    signal!(Signal::TRACES, ExportTraceServiceResponse, rejected_spans);
+
+    fn items(&self) -> u64 {
+        self.spans()
+    }
+
+    fn into_protobuf(self) -> Bytes {
+        self.into_bytes()
     }
 
     fn to_json(&self) -> serde_json::Result<Vec<u8>> {
-        serde_json::to_vec(&Json(self))
+        let message = self.decode().map_err(serde_json::Error::custom)?;
+        serde_json::to_vec(&Json(&message))
     }
+}
 
-    fn partial_success(response: ExportProfilesServiceResponse) -> Option<PartialSuccess> {
-        response.partial_success.map(|partial| PartialSuccess {
-            rejected: u64::try_from(partial.rejected_profiles).unwrap_or(0),
-            message: partial.error_message,
-        })
+impl SignalRequest for ExportMetricsServiceRequest {
+    signal!(Signal::METRICS, ExportMetricsServiceResponse, rejected_data_points);
+    message!();
+
+    fn items(&self) -> u64 {
+        let scopes = self.resource_metrics.iter().flat_map(|resource| &resource.scope_metrics);
+        scopes.flat_map(|scope| &scope.metrics).map(data_points).sum()
     }
+}
+
+impl SignalRequest for ExportLogsServiceRequest {
+    signal!(Signal::LOGS, ExportLogsServiceResponse, rejected_log_records);
+    message!();
+
+    fn items(&self) -> u64 {
+        let scopes = self.resource_logs.iter().flat_map(|resource| &resource.scope_logs);
+        scopes.map(|scope| scope.log_records.len() as u64).sum()
+    }
+}
+
+fn data_points(metric: &Metric) -> u64 {
+    let points = match &metric.data {
+        None => 0,
+        Some(Data::Gauge(gauge)) => gauge.data_points.len(),
+        Some(Data::Sum(sum)) => sum.data_points.len(),
+        Some(Data::Histogram(histogram)) => histogram.data_points.len(),
+        Some(Data::ExponentialHistogram(histogram)) => histogram.data_points.len(),
+        Some(Data::Summary(summary)) => summary.data_points.len(),
+    };
+    points as u64
 }

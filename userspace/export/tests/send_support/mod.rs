@@ -40,14 +40,19 @@ pub fn request(profiles: usize) -> ExportProfilesServiceRequest {
     }
 }
 
-/// Settings from an environment of these variables, `OTEL_EXPORTER_OTLP_` left out.
+/// Settings for profiles from an environment of these variables, `OTEL_EXPORTER_OTLP_` left out.
 pub fn settings(endpoint: &str, variables: &[(&str, &str)]) -> Settings {
+    settings_of(Signal::PROFILES, endpoint, variables)
+}
+
+/// As [`settings`], for any signal.
+pub fn settings_of(signal: Signal, endpoint: &str, variables: &[(&str, &str)]) -> Settings {
     let mut variables: HashMap<_, _> = variables
         .iter()
         .map(|(name, value)| (format!("OTEL_EXPORTER_OTLP_{name}"), (*value).to_owned()))
         .collect();
     variables.insert("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), endpoint.to_owned());
-    Settings::from_env(Signal::PROFILES, |name| variables.get(name).cloned()).unwrap()
+    Settings::from_env(signal, |name| variables.get(name).cloned()).unwrap()
 }
 
 /// Sends one request of `profiles` profiles.

@@ -1,10 +1,13 @@
-//! The rules of the profiles data model, as a checker.
+//! The rules of the data models, as checkers.
 //!
-//! Give it a [`ProfilesData`]; get every violation. The rules are the MUSTs and SHOULDs in the comments of
-//! profiles.proto (`v1development`) and of common.proto; that stacks are leaf first cannot be seen from the data.
+//! Give [`check`] a [`ProfilesData`], [`check_traces`] and [`check_metrics`] a request; get every violation. The rules
+//! are the MUSTs and SHOULDs in the comments of profiles.proto (`v1development`), trace.proto, metrics.proto and
+//! common.proto; that stacks are leaf first cannot be seen from the data.
 
+mod metrics;
 mod reach;
 mod tables;
+mod traces;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -14,7 +17,10 @@ use opentelemetry_proto::tonic::profiles::v1development::{
     Profile, ProfilesData, ProfilesDictionary, ResourceProfiles, Sample, ValueType,
 };
 
-/// A rule of the data model.
+pub use metrics::check_metrics;
+pub use traces::check_traces;
+
+/// A rule of a data model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Rule {
     /// A message with profiles has a dictionary.
@@ -27,7 +33,7 @@ pub enum Rule {
     NoOrphans,
     /// Every index lies in its table.
     IndexInRange,
-    /// A resource has scopes and a scope has profiles.
+    /// A resource has scopes, and a scope has profiles, spans or metrics.
     NotEmpty,
     /// A profile says the type and the unit of its values, and of its period where it has one.
     TypesNamed,
@@ -53,6 +59,30 @@ pub enum Rule {
     AddressInMapping,
     /// Lines and columns are not negative.
     NotNegative,
+    /// A request has one entry a Resource.
+    ResourceOnce,
+    /// A span, link or exemplar has 16 bytes of trace id and 8 bytes of span id, neither all zero; a parent's id, where
+    /// there is one, is as long, and not the span's own.
+    SpanIds,
+    /// A span has a name and a kind.
+    SpanNamed,
+    /// What ends (or is read) does so no earlier than it began, and both are known.
+    EndAfterStart,
+    /// Flags have W3C's eight bits, and whether the parent is remote only where that is known.
+    SpanFlags,
+    /// A status is ok, or an error, which alone has a message.
+    SpanStatus,
+    /// A metric has a name, which no other one of its scope has, data, and points.
+    MetricNamed,
+    /// A sum or a histogram says what it is counted from.
+    Temporality,
+    /// No two points of a metric have the same attributes.
+    PointIdentity,
+    /// A point has a number.
+    PointValue,
+    /// The counts of buckets, and of what is near zero, add up to the count; the first and the last bucket hold
+    /// something.
+    BucketCounts,
 }
 
 /// A broken rule.
@@ -90,7 +120,7 @@ pub fn check(data: &ProfilesData) -> Result<(), Vec<Violation>> {
     for (index, resource) in data.resource_profiles.iter().enumerate() {
         check_resource(resource, dictionary, &format!("resource_profiles[{index}]"), &mut found);
     }
-    if found.0.is_empty() { Ok(()) } else { Err(found.0) }
+    found.result()
 }
 
 /// The violations so far.
@@ -100,6 +130,10 @@ struct Found(Vec<Violation>);
 impl Found {
     fn add(&mut self, rule: Rule, at: &str, found: impl Into<String>) {
         self.0.push(Violation { rule, at: at.to_owned(), found: found.into() });
+    }
+
+    fn result(self) -> Result<(), Vec<Violation>> {
+        if self.0.is_empty() { Ok(()) } else { Err(self.0) }
     }
 
     /// Whether `index` lies in a table of `len` entries.

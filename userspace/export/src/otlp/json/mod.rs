@@ -1,18 +1,18 @@
-//! OTLP's JSON encoding of profile messages.
+//! OTLP's JSON encoding of messages.
 //!
 //! The rules are those of the OTLP specification, "JSON Protobuf Encoding", on top of proto3's JSON mapping: names in
 //! lowerCamelCase, 64-bit integers as decimal strings, trace, span and profile ids in hex, other bytes in base64,
 //! fields with default values left out. `opentelemetry-proto`'s own serde support writes 64-bit integers of profiles as
-//! numbers and the ids of links as lists, so this is not built on it.
+//! numbers, the ids of links as lists and defaults of some fields, so this is not built on it.
+
+mod logs;
+mod metrics;
+mod profiles;
+mod traces;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use opentelemetry_proto::tonic::collector::profiles::v1development::ExportProfilesServiceRequest;
 use opentelemetry_proto::tonic::common::v1::{
     AnyValue, EntityRef, InstrumentationScope, KeyValue, any_value::Value,
-};
-use opentelemetry_proto::tonic::profiles::v1development::{
-    Function, KeyValueAndUnit, Line, Link, Location, Mapping, Profile, ProfilesData, ProfilesDictionary,
-    ResourceProfiles, Sample, ScopeProfiles, Stack, ValueType,
 };
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
@@ -53,12 +53,30 @@ impl<S: Serializer> Fields<S> {
         if number == 0 { Ok(()) } else { self.0.serialize_entry(name, &number) }
     }
 
+    fn bool(&mut self, name: &'static str, value: bool) -> Result<(), S::Error> {
+        if value { self.0.serialize_entry(name, &value) } else { Ok(()) }
+    }
+
+    fn double(&mut self, name: &'static str, number: f64) -> Result<(), S::Error> {
+        if number == 0.0 { Ok(()) } else { self.0.serialize_entry(name, &Double(number)) }
+    }
+
+    /// A field that may be unset; one that is set is written even if it is a default.
+    fn optional_double(&mut self, name: &'static str, number: Option<f64>) -> Result<(), S::Error> {
+        number.map_or(Ok(()), |number| self.0.serialize_entry(name, &Double(number)))
+    }
+
     fn int64(&mut self, name: &'static str, number: i64) -> Result<(), S::Error> {
         if number == 0 { Ok(()) } else { self.0.serialize_entry(name, &number.to_string()) }
     }
 
     fn uint64(&mut self, name: &'static str, number: u64) -> Result<(), S::Error> {
         if number == 0 { Ok(()) } else { self.0.serialize_entry(name, &number.to_string()) }
+    }
+
+    fn doubles(&mut self, name: &'static str, numbers: &[f64]) -> Result<(), S::Error> {
+        let doubles: Vec<Double> = numbers.iter().copied().map(Double).collect();
+        if numbers.is_empty() { Ok(()) } else { self.0.serialize_entry(name, &doubles) }
     }
 
     fn decimals<N: ToString>(&mut self, name: &'static str, numbers: &[N]) -> Result<(), S::Error> {
@@ -103,6 +121,20 @@ where
     }
 }
 
+/// Numbers that JSON does not know are texts (proto3's JSON mapping).
+struct Double(f64);
+
+impl Serialize for Double {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            number if number.is_nan() => serializer.serialize_str("NaN"),
+            f64::INFINITY => serializer.serialize_str("Infinity"),
+            f64::NEG_INFINITY => serializer.serialize_str("-Infinity"),
+            number => serializer.serialize_f64(number),
+        }
+    }
+}
+
 struct Decimals<'a, N>(&'a [N]);
 
 impl<N: ToString> Serialize for Decimals<'_, N> {
@@ -111,7 +143,8 @@ impl<N: ToString> Serialize for Decimals<'_, N> {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Two lower-case digits a byte.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         // Writing to a String cannot fail.
@@ -134,6 +167,7 @@ macro_rules! object {
     (@ $fields:ident text $name:literal $value:expr) => { $fields.text($name, &$value)? };
     (@ $fields:ident texts $name:literal $value:expr) => { $fields.texts($name, &$value)? };
     (@ $fields:ident int32s $name:literal $value:expr) => { $fields.int32s($name, &$value)? };
+    (@ $fields:ident doubles $name:literal $value:expr) => { $fields.doubles($name, &$value)? };
     (@ $fields:ident decimals $name:literal $value:expr) => { $fields.decimals($name, &$value)? };
     (@ $fields:ident hex $name:literal $value:expr) => { $fields.hex($name, &$value)? };
     (@ $fields:ident base64 $name:literal $value:expr) => { $fields.base64($name, &$value)? };
@@ -142,93 +176,8 @@ macro_rules! object {
     (@ $fields:ident $number:ident $name:literal $value:expr) => { $fields.$number($name, $value)? };
 }
 
-object!(ProfilesData {
-    messages "resourceProfiles" resource_profiles,
-    message "dictionary" dictionary,
-});
-object!(ExportProfilesServiceRequest {
-    messages "resourceProfiles" resource_profiles,
-    message "dictionary" dictionary,
-});
-object!(ResourceProfiles {
-    message "resource" resource,
-    messages "scopeProfiles" scope_profiles,
-    text "schemaUrl" schema_url,
-});
-object!(ScopeProfiles {
-    message "scope" scope,
-    messages "profiles" profiles,
-    text "schemaUrl" schema_url,
-});
-object!(ProfilesDictionary {
-    messages "mappingTable" mapping_table,
-    messages "locationTable" location_table,
-    messages "functionTable" function_table,
-    messages "linkTable" link_table,
-    texts "stringTable" string_table,
-    messages "attributeTable" attribute_table,
-    messages "stackTable" stack_table,
-});
-object!(Profile {
-    message "sampleType" sample_type,
-    messages "samples" samples,
-    uint64 "timeUnixNano" time_unix_nano,
-    uint64 "durationNano" duration_nano,
-    message "periodType" period_type,
-    int64 "period" period,
-    hex "profileId" profile_id,
-    uint32 "droppedAttributesCount" dropped_attributes_count,
-    text "originalPayloadFormat" original_payload_format,
-    base64 "originalPayload" original_payload,
-    int32s "attributeIndices" attribute_indices,
-});
-object!(ValueType {
-    int32 "typeStrindex" type_strindex,
-    int32 "unitStrindex" unit_strindex,
-});
-object!(Sample {
-    int32 "stackIndex" stack_index,
-    int32s "attributeIndices" attribute_indices,
-    int32 "linkIndex" link_index,
-    decimals "values" values,
-    decimals "timestampsUnixNano" timestamps_unix_nano,
-});
-object!(Mapping {
-    uint64 "memoryStart" memory_start,
-    uint64 "memoryLimit" memory_limit,
-    uint64 "fileOffset" file_offset,
-    int32 "filenameStrindex" filename_strindex,
-    int32s "attributeIndices" attribute_indices,
-});
-object!(Stack {
-    int32s "locationIndices" location_indices,
-});
-object!(Location {
-    int32 "mappingIndex" mapping_index,
-    uint64 "address" address,
-    messages "lines" lines,
-    int32s "attributeIndices" attribute_indices,
-});
-object!(Line {
-    int32 "functionIndex" function_index,
-    int64 "line" line,
-    int64 "column" column,
-});
-object!(Function {
-    int32 "nameStrindex" name_strindex,
-    int32 "systemNameStrindex" system_name_strindex,
-    int32 "filenameStrindex" filename_strindex,
-    int64 "startLine" start_line,
-});
-object!(Link {
-    hex "traceId" trace_id,
-    hex "spanId" span_id,
-});
-object!(KeyValueAndUnit {
-    int32 "keyStrindex" key_strindex,
-    message "value" value,
-    int32 "unitStrindex" unit_strindex,
-});
+pub(in crate::otlp::json) use object;
+
 object!(Resource {
     messages "attributes" attributes,
     uint32 "droppedAttributesCount" dropped_attributes_count,
@@ -260,7 +209,7 @@ impl Serialize for Json<'_, AnyValue> {
             Some(Value::StringValue(text)) => map.serialize_entry("stringValue", text)?,
             Some(Value::BoolValue(value)) => map.serialize_entry("boolValue", value)?,
             Some(Value::IntValue(number)) => map.serialize_entry("intValue", &number.to_string())?,
-            Some(Value::DoubleValue(number)) => map.serialize_entry("doubleValue", number)?,
+            Some(Value::DoubleValue(number)) => map.serialize_entry("doubleValue", &Double(*number))?,
             Some(Value::ArrayValue(list)) => {
                 map.serialize_entry("arrayValue", &Values(&List(&list.values)))?;
             }

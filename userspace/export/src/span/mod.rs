@@ -1,0 +1,69 @@
+//! Spans for people and for scripts.
+//!
+//! Give it [`Span`](descry_assemble::span::Span)s, each with the Resource of its process; get lines of text or of JSON,
+//! and, from [`Operations`], a row for each kind of work at the end. That is pure; a [`TraceSink`] writes and sends.
+//! Text from watched programs comes out without characters that could drive a terminal: as escapes, in JSON as JSON's.
+
+mod format;
+mod json;
+mod operations;
+mod sink;
+mod text;
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use descry_assemble::span::SpanKind;
+use descry_process::{AttributeValue, Attributes};
+
+pub use format::{SpanFormat, UnknownSpanFormat};
+pub use json::{json_line, summary_line};
+pub use operations::{Operation, Operations};
+pub use sink::{Delivered, SpanProcess, TraceSink};
+pub use text::{TableStyle, table, text_line};
+
+/// A kind as JSON lines name it.
+pub const fn kind_name(kind: SpanKind) -> &'static str {
+    match kind {
+        SpanKind::Internal => "internal",
+        SpanKind::Server => "server",
+        SpanKind::Client => "client",
+        SpanKind::Producer => "producer",
+        SpanKind::Consumer => "consumer",
+    }
+}
+
+/// Writes what comes behind the spans: a table, or the last line of JSON. The OTLP formats have nothing there.
+///
+/// # Errors
+///
+/// When `out` fails.
+pub fn write_summary(
+    operations: &Operations,
+    lost: &BTreeMap<&'static str, u64>,
+    format: SpanFormat,
+    out: &mut dyn Write,
+    style: TableStyle,
+) -> io::Result<()> {
+    let rows = operations.rows();
+    match format {
+        SpanFormat::Text if rows.is_empty() => Ok(()),
+        SpanFormat::Text => {
+            writeln!(out)?;
+            table(&rows, out, style)
+        }
+        SpanFormat::Json => writeln!(out, "{}", summary_line(&rows, operations.seen(), lost)),
+        SpanFormat::Otlp | SpanFormat::OtlpJson => Ok(()),
+    }
+}
+
+/// A text of a Resource; "" where it has none of that name.
+fn resource_text<'a>(resource: &'a Attributes, name: &str) -> &'a str {
+    resource
+        .iter()
+        .find_map(|(key, value)| match value {
+            AttributeValue::Text(text) if key == name => Some(text.as_str()),
+            _ => None,
+        })
+        .unwrap_or_default()
+}

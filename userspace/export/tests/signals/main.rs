@@ -1,0 +1,10 @@
+//! What becomes of spans and metrics: requests, their JSON, and the checkers of the OTLP data models.
+#![expect(clippy::unwrap_used, reason = "a test that panics has failed, its helpers too")]
+
+mod any;
+mod metrics;
+mod rules;
+mod sink;
+mod structs;
+mod support;
+mod traces;
