@@ -53,6 +53,7 @@ struct Senders {
 }
 
 /// A request of that kind which is encoded already.
+#[derive(Debug)]
 struct Encoded<R> {
     body: Bytes,
     items: u64,
