@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use descry_config::{Loaded, MAX_BYTES, Problems};
 
+use crate::agent;
 use crate::cli::{ConfigAction, ConfigArgs};
 use crate::failure::Failure;
 
@@ -19,7 +20,7 @@ pub fn run(args: &ConfigArgs) -> Result<ExitCode, Failure> {
             let schema = serde_json::to_string_pretty(&descry_config::schema()).context("the schema")?;
             print(&format!("{schema}\n"))
         }
-        ConfigAction::Check { file } => match load(Some(file))? {
+        ConfigAction::Check { file } => match load(Some(file))?.and_then(agent::check) {
             Ok(_) => {
                 eprintln!("descry: {} is valid", file.display());
                 Ok(ExitCode::SUCCESS)

@@ -6,6 +6,7 @@ use descry_abi::counter::Counter;
 use descry_process::counter::{ObjectCounters, TableCounters as ProcessCounters};
 use descry_telemetry::Counters;
 
+use crate::agent;
 use crate::measure::{TableCounters, TrackerCounters};
 
 /// (name, help, value).
@@ -20,6 +21,7 @@ pub fn register(counters: &Counters) {
     publish(counters, ProcessCounters::default().entries());
     publish(counters, ObjectCounters::default().entries());
     publish(counters, descry_symbol::Counters::default().entries());
+    publish(counters, agent::counters());
 }
 
 /// The kernel side's.

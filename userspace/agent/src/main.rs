@@ -1,6 +1,7 @@
 //! The `descry` command.
 #![forbid(unsafe_code)]
 
+mod agent;
 mod cli;
 mod config;
 mod counted;
@@ -32,11 +33,16 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<ExitCode, Failure> {
+    // It reads its configuration, and gives rights away, before anything else is started.
+    if let Command::Agent(arguments) = &cli.command {
+        return agent::run(arguments, &cli.own);
+    }
     let telemetry = cli.own.start()?;
     let result = match &cli.command {
         Command::Profile(arguments) => profile::run(arguments, telemetry.counters()),
         Command::Doctor(arguments) => doctor::run(arguments),
         Command::Config(arguments) => config::run(arguments),
+        Command::Agent(_) => Ok(ExitCode::SUCCESS),
     };
     telemetry.end();
     result

@@ -30,7 +30,7 @@ use crate::stop::Stop;
 use crate::target::Target;
 
 pub use progress::of_symbols as progress_of_symbols;
-pub use symbols::{PerfMapOwner, PerfMapOwners, Symbols};
+pub use symbols::{PerfMapOwner, Symbols};
 pub use tables::TableCounters;
 pub use tracker::{HeldObject, ProcessKey, Tracked, Tracker, TrackerCounters};
 pub use watch::{Clocks, Watch, raise_open_files};
@@ -150,16 +150,7 @@ impl<'a> Prepared<'a> {
         if let Some(child) = &mut child {
             child.release()?;
         }
-        Ok(Measurement {
-            args,
-            target,
-            child,
-            stop,
-            watch,
-            ring_bytes,
-            began,
-            clocks,
-        })
+        Ok(Measurement { args, target, child, stop, watch, ring_bytes, began, clocks })
     }
 }
 

@@ -41,6 +41,25 @@ impl Account {
         }
     }
 
+    /// Adds another destination's.
+    pub fn add(&mut self, other: &Self) {
+        self.queued += other.queued;
+        self.restored += other.restored;
+        self.sent += other.sent;
+        self.rejected += other.rejected;
+        self.kept += other.kept;
+        self.waiting += other.waiting;
+        self.spooled += other.spooled;
+        self.retries += other.retries;
+        self.requests += other.requests;
+        self.waiting_bytes += other.waiting_bytes;
+        self.spool_bytes += other.spool_bytes;
+        self.damaged_segments += other.damaged_segments;
+        for (reason, items) in &other.dropped {
+            self.drop_items(reason, *items);
+        }
+    }
+
     /// Whether every item is accounted for.
     #[must_use]
     pub fn adds_up(&self) -> bool {

@@ -39,6 +39,8 @@ pub const SPOOL_FULL: &str = "spool_full";
 pub const SPOOL_FAILED: &str = "spool_failed";
 /// Dropped: the end came before it could be sent, and there is no spool.
 pub const SHUTDOWN: &str = "shutdown";
+/// Dropped: the destination was taken out of the configuration, and there is no spool.
+pub const REMOVED: &str = "removed";
 
 /// How much waits in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

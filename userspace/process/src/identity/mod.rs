@@ -138,8 +138,11 @@ pub fn start_time(tgid: Tgid) -> Result<StartTime, ProcessError> {
 
 /// What `/proc/PID/stat` says of a process now.
 pub fn stat(tgid: Tgid) -> Result<Stat, ProcessError> {
-    Stat::parse(&proc_file::read(tgid, "stat", MAX_FILE)?)
-        .map_err(|reason| ProcessError::Malformed { tgid, file: "stat", reason })
+    Stat::parse(&proc_file::read(tgid, "stat", MAX_FILE)?).map_err(|reason| ProcessError::Malformed {
+        tgid,
+        file: "stat",
+        reason,
+    })
 }
 
 fn executable_path(tgid: Tgid) -> Option<String> {
