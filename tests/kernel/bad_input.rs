@@ -44,6 +44,9 @@ fn wrong_usage() -> Result<()> {
         (&["-p", "one"], "one"),
         (&["-a", "--format", "picture"], "picture"),
         (&["-a", "--no-such-option"], "--no-such-option"),
+        (&["-a", "--mode", "on-cpu"], "on-cpu"),
+        (&["-a", "--wakers"], "--mode off-cpu"),
+        (&["-a", "--min", "1ms"], "--mode off-cpu"),
     ] {
         check(&Descry::new("profile")?.args(options).run()?, 2, &[said])?;
     }

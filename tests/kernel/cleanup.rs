@@ -38,15 +38,20 @@ fn exists(kind: &str, id: &str) -> Result<bool> {
 }
 
 /// Ends descry in some way while it measures, and checks that what it held is gone.
-fn check(end: impl FnOnce(&Running) -> Result<()>) -> Result<()> {
+fn check(options: &[&str], end: impl FnOnce(&Running) -> Result<()>) -> Result<()> {
+    check_held(Descry::profile(HZ, 100)?.args(options), end)
+}
+
+/// The same of any command, which measures a process of its own.
+fn check_held(descry: Descry, end: impl FnOnce(&Running) -> Result<()>) -> Result<()> {
     let workload = Workload::native("split", &[])?;
-    let mut descry = Descry::profile(HZ, 100)?.pid(workload.pid()).spawn()?;
+    let mut descry = descry.pid(workload.pid()).spawn()?;
     descry.measuring()?;
-    let held = held(descry.pid())?;
-    ensure!(
-        held.iter().any(|(kind, _)| *kind == "prog"),
-        "descry holds no program while it measures: {held:?}"
-    );
+    let held = eventually("programs that are attached", || {
+        let held = held(descry.pid())?;
+        let has = |wanted: &str| held.iter().any(|(kind, _)| *kind == wanted);
+        Ok((has("prog") && has("link")).then_some(held))
+    })?;
     for (kind, id) in &held {
         ensure!(exists(kind, id)?, "bpftool does not see {kind} {id}");
     }
@@ -68,11 +73,24 @@ fn pinned() -> Result<usize> {
 #[test]
 fn after_an_interrupt() -> Result<()> {
     let Some(_machine) = machine::alone()? else { return Ok(()) };
-    check(|descry| descry.signal(Signal::SIGINT))
+    check(&[], |descry| descry.signal(Signal::SIGINT))
 }
 
 #[test]
 fn after_kill() -> Result<()> {
     let Some(_machine) = machine::alone()? else { return Ok(()) };
-    check(|descry| descry.signal(Signal::SIGKILL))
+    check(&[], |descry| descry.signal(Signal::SIGKILL))
+}
+
+#[test]
+fn after_kill_with_time_off_the_cpu() -> Result<()> {
+    let Some(_machine) = machine::alone()? else { return Ok(()) };
+    check(&["--mode", "wall", "--wakers"], |descry| descry.signal(Signal::SIGKILL))
+}
+
+#[test]
+fn after_kill_with_traced_functions() -> Result<()> {
+    let Some(_machine) = machine::alone()? else { return Ok(()) };
+    let trace = Descry::new("trace")?.args(["-f", "libc.so*:*", "-d", "100s"]);
+    check_held(trace, |descry| descry.signal(Signal::SIGKILL))
 }

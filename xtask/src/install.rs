@@ -57,6 +57,7 @@ pub const TESTS: &[Package] = &[
     package("postgresql", "/usr/share/doc/postgresql"),
     package("postgresql-contrib", "/usr/bin/pgbench"),
     package("python3", "/usr/bin/python3"),
+    package("strace", "strace"),
     package("util-linux", "unshare"),
     package("wrk", "/usr/bin/wrk"),
 ];
@@ -67,6 +68,7 @@ pub const BENCH: &[Package] = &[
     package("libc6-dev", "/usr/include/stdlib.h"),
     package("linux-perf", "perf"),
     package("bpftrace", "bpftrace"),
+    package("strace", "strace"),
 ];
 
 impl Package {

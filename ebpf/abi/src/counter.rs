@@ -54,6 +54,16 @@ counters! {
     StackCopyFailed = "stack_copy_failed",
     /// Children or started programs that found the scope full and are not watched.
     ScopeFull = "scope_full",
+    /// Traced calls that are not counted because too many threads and goroutines make some.
+    FunctionCallersFull = "function_callers_full",
+    /// Traced calls that are not counted because too many functions in too many processes are called.
+    FunctionsFull = "functions_full",
+    /// Traced calls of Go whose goroutine could not be read.
+    GoroutineFailed = "goroutine_failed",
+    /// Returns of traced calls whose beginning was not followed, as it was nested too deeply or before the measurement.
+    FunctionReturnUnmatched = "function_return_unmatched",
+    /// Arguments of traced calls lost because the ring was full; the call itself is kept.
+    RingFullArguments = "ring_full_arguments",
     /// Stacks that reached their root.
     UnwindRoot = "unwind_root",
     /// Stacks cut at the limit of frames.
@@ -70,6 +80,50 @@ counters! {
     UnwindNoProgress = "unwind_no_progress",
     /// Stacks of a process without a mapping table; shipped for a walk in userspace.
     UnwindNoProcess = "unwind_no_process",
+    /// System calls that had begun before the measurement; they are in no row.
+    SyscallBegunBefore = "syscall_begun_before",
+    /// System calls that are in the row of others, because the rows were full.
+    SyscallOthers = "syscall_others",
+    /// System calls of threads for which there was no room; they are in no row.
+    SyscallThreadsFull = "syscall_threads_full",
+    /// Errors of system calls that are not told apart, because their table was full; the calls are in their rows.
+    SyscallErrorsFull = "syscall_errors_full",
+    /// Calls that did not return, lost because their table was full.
+    SyscallUnreturnedFull = "syscall_unreturned_full",
+    /// Slow system calls written to the ring.
+    SyscallSlow = "syscall_slow",
+    /// Slow system calls lost because the ring was full; they are in their rows.
+    RingFullSyscall = "ring_full_syscall",
+    /// Stacks of waits written to the ring, each once.
+    WaitStacks = "wait_stacks",
+    /// Stacks of waits lost because the ring was full; their time is kept, and the next wait tries again.
+    RingFullStack = "ring_full_stack",
+    /// Sums of waits begun.
+    WaitSums = "wait_sums",
+    /// Waits sent one by one because there was no room for another sum.
+    WaitsSent = "waits_sent",
+    /// Waits lost because there was neither room for another sum nor in the ring.
+    RingFullWait = "ring_full_wait",
+    /// Tasks that are not measured because there was no room for another one.
+    TasksFull = "tasks_full",
+    /// Stacks of waits that are cut because copies of stacks came too fast.
+    CopyTooSoon = "copy_too_soon",
+    /// Messages on sockets, written to the ring.
+    Messages = "messages",
+    /// Messages lost because the ring was full; their connection shows a gap.
+    RingFullMessage = "ring_full_message",
+    /// Openings and ends of connections lost because the ring was full.
+    RingFullConnection = "ring_full_connection",
+    /// Messages of connections that are of no known protocol.
+    MessagesIgnored = "messages_ignored",
+    /// Messages whose bytes could not be seen (sendfile, splice, io_uring); their number is known.
+    MessagesUnseen = "messages_unseen",
+    /// Messages whose socket could not be read.
+    SocketUnreadable = "socket_unreadable",
+    /// Messages whose buffer could not be read; their number of bytes is known.
+    BufferUnreadable = "buffer_unreadable",
+    /// Messages with more segments than are followed; the rest of their bytes counts as not captured.
+    SegmentsCut = "segments_cut",
 }
 
 /// Entries of the counter array.

@@ -1,5 +1,7 @@
 //! Records of the ring buffer. Each begins with its kind (u16); each is 8-byte aligned.
 
+use crate::offcpu::WaitKey;
+
 /// The first two bytes of every record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
@@ -16,6 +18,22 @@ pub enum EventKind {
     Exit = 5,
     /// [`Lifecycle`].
     Comm = 6,
+    /// As a sample, then a [`SlowCall`](crate::syscall::SlowCall) and its path; `weight` is the call's duration.
+    SlowCall = 7,
+    /// [`SampleHeader`] with frames as a sample's; `weight` is the id by which a [`WaitKey`] refers to the stack.
+    Stack = 10,
+    /// [`Wait`].
+    Wait = 11,
+    /// [`crate::net::Opened`].
+    ConnectionOpened = 16,
+    /// [`crate::net::Message`], then `captured` bytes.
+    Message = 17,
+    /// [`crate::net::Closed`].
+    ConnectionClosed = 18,
+    /// [`crate::function::FunctionCall`].
+    FunctionCall = 8,
+    /// [`crate::function::FunctionArguments`].
+    FunctionArguments = 9,
 }
 
 impl EventKind {
@@ -28,6 +46,14 @@ impl EventKind {
             4 => Self::Fork,
             5 => Self::Exit,
             6 => Self::Comm,
+            7 => Self::SlowCall,
+            10 => Self::Stack,
+            11 => Self::Wait,
+            16 => Self::ConnectionOpened,
+            17 => Self::Message,
+            18 => Self::ConnectionClosed,
+            8 => Self::FunctionCall,
+            9 => Self::FunctionArguments,
             _ => return None,
         })
     }
@@ -112,9 +138,9 @@ pub struct SampleHeader {
     pub reserved: u16,
     /// Id of the cgroup (v2) of the task; its inode number in the cgroup file system.
     pub cgroup: u64,
-    /// Time that this sample stands for (ns).
+    /// Time that this sample stands for (ns). Of a [`EventKind::Stack`]: its id.
     pub weight: u64,
-    /// Execution unit: today the thread id.
+    /// Execution unit: the thread id, or the number of the goroutine or task.
     pub unit: u64,
     /// Request that the unit served, 0: none known.
     pub request: u64,
@@ -135,7 +161,7 @@ pub struct StackCopyHeader {
     pub kind: u16,
     /// Registers that are meaningful: 17 or 33.
     pub registers_len: u16,
-    /// Bytes of stack that follow.
+    /// Bytes of stack that follow; 0: of a thread that is blocked, whose memory userspace reads itself.
     pub len: u32,
     /// As in the sample (ns, `CLOCK_BOOTTIME`).
     pub time: u64,
@@ -170,3 +196,20 @@ pub struct Lifecycle {
     pub comm: [u8; 16],
 }
 const _: () = assert!(size_of::<Lifecycle>() == 40);
+
+/// One wait that found no room among the sums.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Wait {
+    /// [`EventKind::Wait`].
+    pub kind: u16,
+    /// Zero.
+    pub reserved: [u16; 3],
+    /// When it ended (ns, `CLOCK_BOOTTIME`).
+    pub time: u64,
+    /// How long it was (ns).
+    pub duration: u64,
+    /// Whose it was, and why.
+    pub key: WaitKey,
+}
+const _: () = assert!(size_of::<Wait>() == 24 + size_of::<WaitKey>());

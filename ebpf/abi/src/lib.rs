@@ -8,7 +8,12 @@
 
 pub mod counter;
 pub mod event;
+pub mod function;
 pub mod histogram;
 pub mod limits;
+pub mod net;
+pub mod offcpu;
 pub mod scope;
+pub mod syscall;
+pub mod unit;
 pub mod unwind;

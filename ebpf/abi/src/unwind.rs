@@ -79,6 +79,9 @@ pub enum FpKind {
     Undefined = 2,
     /// aarch64 only: in its register, and the return address in x30.
     SameReturnInRegister = 3,
+    /// x86_64 only: at fp + 8 * [`Row::fp_words`], with this frame's own frame pointer. Compilers say so where they
+    /// realigned the stack, and the distance to the CFA is not known.
+    AtFp = 4,
 }
 
 impl FpKind {
@@ -89,6 +92,7 @@ impl FpKind {
             1 => Self::AtCfa,
             2 => Self::Undefined,
             3 => Self::SameReturnInRegister,
+            4 => Self::AtFp,
             _ => return None,
         })
     }

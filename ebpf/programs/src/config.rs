@@ -29,8 +29,19 @@ globals! {
     SAMPLE_WEIGHT: u64 = 0;
     /// 1: kernel frames are wanted.
     KERNEL_STACKS: u32 = 1;
+    /// System calls that take at least this long (ns) are sent; 0: none is.
+    SLOW_CALL: u64 = 0;
     /// 1: lifecycle events of watched processes are sent.
     LIFECYCLE: u32 = 1;
+    /// 1: functions are traced.
+    FUNCTIONS: u32 = 0;
+    /// Nanoseconds between two events of traced calls at least, on average; 0: no events.
+    FUNCTION_EVENT_INTERVAL: u64 = 0;
+
+    /// 1: `sched_switch` hands over the state of the task that leaves. Kernel 5.18 and later.
+    SWITCH_HAS_STATE: u32 = 0;
+    /// 1: requests are numbered, and what a unit does carries its request.
+    REQUESTS: u32 = 0;
 
     /// `task_struct.pid`.
     TASK_PID: u32 = 0;
@@ -48,6 +59,22 @@ globals! {
     TASK_SIGNAL: u32 = 0;
     /// `task_struct.exit_code`.
     TASK_EXIT_CODE: u32 = 0;
+    /// `task_struct.__state`.
+    TASK_STATE: u32 = 0;
+    /// `task_struct.on_cpu`.
+    TASK_ON_CPU: u32 = 0;
+    /// `task_struct.flags`.
+    TASK_FLAGS: u32 = 0;
+    /// `task_struct.cgroups`.
+    TASK_CGROUPS: u32 = 0;
+    /// `css_set.dfl_cgrp`.
+    CSS_SET_CGROUP: u32 = 0;
+    /// `cgroup.kn`.
+    CGROUP_NODE: u32 = 0;
+    /// `cgroup.self.parent`.
+    CGROUP_PARENT: u32 = 0;
+    /// `kernfs_node.id`.
+    NODE_ID: u32 = 0;
     /// `signal_struct.live`.
     SIGNAL_LIVE: u32 = 0;
     /// `pid.level`.
@@ -60,6 +87,8 @@ globals! {
     UPID_NS: u32 = 0;
     /// `pid_namespace.ns.inum`.
     PID_NAMESPACE_INUM: u32 = 0;
+    /// `task_struct.thread_info.status` on x86_64, `.flags` on aarch64.
+    TASK_INTERFACE: u32 = 0;
     /// `mm_struct.exe_file`.
     MM_EXE_FILE: u32 = 0;
     /// `file.f_inode`.
@@ -70,4 +99,65 @@ globals! {
     INODE_SB: u32 = 0;
     /// `super_block.s_dev`.
     SB_DEV: u32 = 0;
+
+    /// `task_struct.thread.fsbase` (x86_64), `task_struct.thread.uw.tp_value` (aarch64).
+    TASK_THREAD_POINTER: u32 = 0;
+    /// `task_struct.files`.
+    TASK_FILES: u32 = 0;
+    /// `files_struct.fdt`.
+    FILES_FDT: u32 = 0;
+    /// `fdtable.max_fds`.
+    FDTABLE_MAX_FDS: u32 = 0;
+    /// `fdtable.fd`.
+    FDTABLE_FD: u32 = 0;
+    /// `file.private_data`.
+    FILE_PRIVATE_DATA: u32 = 0;
+    /// `inode.i_mode`.
+    INODE_MODE: u32 = 0;
+    /// `socket.sk`.
+    SOCKET_SK: u32 = 0;
+    /// `socket.type`.
+    SOCKET_TYPE: u32 = 0;
+    /// `socket_alloc.vfs_inode`, from the `struct socket` that a `socket_alloc` begins with.
+    SOCKET_ALLOC_INODE: u32 = 0;
+    /// `sock.sk_socket`.
+    SK_SOCKET: u32 = 0;
+    /// `sock.__sk_common.skc_family`.
+    SK_FAMILY: u32 = 0;
+    /// `sock.__sk_common.skc_state`.
+    SK_STATE: u32 = 0;
+    /// `sock.__sk_common.skc_num`.
+    SK_NUM: u32 = 0;
+    /// `sock.__sk_common.skc_dport`.
+    SK_DPORT: u32 = 0;
+    /// `sock.__sk_common.skc_rcv_saddr`.
+    SK_RCV_SADDR: u32 = 0;
+    /// `sock.__sk_common.skc_daddr`.
+    SK_DADDR: u32 = 0;
+    /// `sock.__sk_common.skc_v6_rcv_saddr`.
+    SK_V6_RCV_SADDR: u32 = 0;
+    /// `sock.__sk_common.skc_v6_daddr`.
+    SK_V6_DADDR: u32 = 0;
+    /// `inet_connection_sock.icsk_bind_hash`.
+    ICSK_BIND_HASH: u32 = 0;
+    /// `inet_bind_bucket.fastreuse`.
+    TB_FASTREUSE: u32 = 0;
+    /// `unix_sock.addr`.
+    UNIX_ADDR: u32 = 0;
+    /// `tcp_sock.bytes_received`.
+    TCP_BYTES_RECEIVED: u32 = 0;
+    /// `tcp_sock.rcv_nxt`.
+    TCP_RCV_NXT: u32 = 0;
+    /// `tcp_sock.copied_seq`.
+    TCP_COPIED_SEQ: u32 = 0;
+    /// `tcp_sock.bytes_acked`.
+    TCP_BYTES_ACKED: u32 = 0;
+    /// `tcp_sock.snd_una`.
+    TCP_SND_UNA: u32 = 0;
+    /// `tcp_sock.write_seq`.
+    TCP_WRITE_SEQ: u32 = 0;
+    /// `mm_struct.uprobes_state.xol_area`; 0 where the kernel does not say.
+    MM_XOL_AREA: u32 = 0;
+    /// `xol_area.vaddr`; 0 where the kernel does not say.
+    XOL_VADDR: u32 = 0;
 }

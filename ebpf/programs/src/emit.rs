@@ -2,10 +2,13 @@
 
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use descry_abi::counter::Counter;
-use descry_abi::event::{Lifecycle, SampleHeader, StackCopyHeader};
+use descry_abi::event::{Lifecycle, SampleHeader, StackCopyHeader, Wait};
+use descry_abi::function::FunctionCall;
 use descry_abi::limits::{MAX_KERNEL_FRAMES, MAX_USER_FRAMES, STACK_COPY_BYTES};
+use descry_abi::net::{Closed, MAX_CAPTURE, Message, Opened};
+use descry_abi::syscall::{PATH_BYTES, SlowCall};
 
-use crate::maps::{COUNTS, CopyState, EVENTS, State};
+use crate::maps::{COUNTS, CopyState, EVENTS, NetState, State};
 
 /// Adds one to a counter.
 #[inline(always)]
@@ -16,21 +19,51 @@ pub fn count(counter: Counter) {
     }
 }
 
+/// Sends a sample: the state's header with its frames.
+#[inline(always)]
+pub fn stack(state: *const State) {
+    count(if header_and_frames(state) { Counter::Samples } else { Counter::RingFullSample });
+}
+
+/// Sends the stack of a wait; false: the ring was full.
+#[inline(always)]
+pub fn wait_stack(state: *const State) -> bool {
+    let sent = header_and_frames(state);
+    count(if sent { Counter::WaitStacks } else { Counter::RingFullStack });
+    sent
+}
+
 /// Sends the state's header with its frames. Userspace drains the ring by the clock: waking it costs the watched program
 /// 50 times as much as the record.
 #[inline(always)]
-pub fn stack(state: *const State) {
+fn header_and_frames(state: *const State) -> bool {
     // SAFETY: `state` is a per-CPU entry that was checked by its lookup.
     let frames = unsafe { u64::from((*state).header.kernel_frames) + u64::from((*state).header.user_frames) };
     if frames > (MAX_KERNEL_FRAMES + MAX_USER_FRAMES) as u64 {
-        return;
+        return false;
     }
     let len = size_of::<SampleHeader>() + frames as usize * 8;
     // SAFETY: header and frames are neighbours in a repr(C) struct, and `frames` was bounded above.
     let record = unsafe { core::slice::from_raw_parts((&raw const (*state).header).cast::<u64>(), len / 8) };
+    EVENTS.output_untyped::<[u64]>(record, BPF_RB_NO_WAKEUP.into()).is_ok()
+}
+
+/// Sends the state's header with its frames and `more` bytes that follow them: a slow system call.
+#[inline(always)]
+pub fn slow_call(state: *const State, more: u64) {
+    // SAFETY: as in `stack`.
+    let frames = unsafe { u64::from((*state).header.kernel_frames) + u64::from((*state).header.user_frames) };
+    if frames > (MAX_KERNEL_FRAMES + MAX_USER_FRAMES) as u64
+        || more > (size_of::<SlowCall>() + PATH_BYTES) as u64
+    {
+        return;
+    }
+    let words = (size_of::<SampleHeader>() + more as usize) / 8 + frames as usize;
+    // SAFETY: as in `stack`; the frames have FRAME_SLOTS words, enough for both.
+    let record = unsafe { core::slice::from_raw_parts((&raw const (*state).header).cast::<u64>(), words) };
     match EVENTS.output_untyped::<[u64]>(record, BPF_RB_NO_WAKEUP.into()) {
-        Ok(()) => count(Counter::Samples),
-        Err(_) => count(Counter::RingFullSample),
+        Ok(()) => count(Counter::SyscallSlow),
+        Err(_) => count(Counter::RingFullSyscall),
     }
 }
 
@@ -58,4 +91,56 @@ pub fn lifecycle(event: &Lifecycle) {
     if EVENTS.output_untyped::<[u64; 5]>(words, BPF_RB_NO_WAKEUP.into()).is_err() {
         count(Counter::RingFullLifecycle);
     }
+}
+
+/// Sends a wait that found no room among the sums.
+#[inline(always)]
+pub fn wait(wait: &Wait) {
+    // SAFETY: a Wait is seven words without padding.
+    let words = unsafe { &*core::ptr::from_ref(wait).cast::<[u64; size_of::<Wait>() / 8]>() };
+    let sent = EVENTS.output_untyped::<[u64; 7]>(words, BPF_RB_NO_WAKEUP.into()).is_ok();
+    count(if sent { Counter::WaitsSent } else { Counter::RingFullWait });
+}
+
+/// Sends a message with `len` of its bytes.
+#[inline(always)]
+pub fn message(state: *const NetState, len: u64) {
+    if len > MAX_CAPTURE as u64 {
+        return;
+    }
+    let words = (size_of::<Message>() + len as usize + 7) / 8;
+    // SAFETY: record and bytes are neighbours in a repr(C) struct, and `len` was bounded above.
+    let record = unsafe { core::slice::from_raw_parts((&raw const (*state).message).cast::<u64>(), words) };
+    match EVENTS.output_untyped::<[u64]>(record, BPF_RB_NO_WAKEUP.into()) {
+        Ok(()) => count(Counter::Messages),
+        Err(_) => count(Counter::RingFullMessage),
+    }
+}
+
+/// Sends a connection's first sight.
+#[inline(always)]
+pub fn opened(event: &Opened) {
+    // SAFETY: an Opened is nine words without padding.
+    let words = unsafe { &*core::ptr::from_ref(event).cast::<[u64; size_of::<Opened>() / 8]>() };
+    if EVENTS.output_untyped::<[u64; 9]>(words, BPF_RB_NO_WAKEUP.into()).is_err() {
+        count(Counter::RingFullConnection);
+    }
+}
+
+/// Sends a connection's end.
+#[inline(always)]
+pub fn closed(event: &Closed) {
+    // SAFETY: a Closed is three words without padding.
+    let words = unsafe { &*core::ptr::from_ref(event).cast::<[u64; size_of::<Closed>() / 8]>() };
+    if EVENTS.output_untyped::<[u64; 3]>(words, BPF_RB_NO_WAKEUP.into()).is_err() {
+        count(Counter::RingFullConnection);
+    }
+}
+
+/// Sends a call of a traced function; false: the ring was full.
+#[inline(always)]
+pub fn function_call(call: &FunctionCall) -> bool {
+    // SAFETY: a FunctionCall is ten words without padding.
+    let words = unsafe { &*core::ptr::from_ref(call).cast::<[u64; size_of::<FunctionCall>() / 8]>() };
+    EVENTS.output_untyped::<[u64; 10]>(words, BPF_RB_NO_WAKEUP.into()).is_ok()
 }

@@ -6,9 +6,10 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use descry_abi::counter::Counter;
 use descry_abi::event::{EventKind, Lifecycle};
 
-use crate::config::{FOLLOW, LIFECYCLE, SCOPE_BY_COMM, SCOPE_BY_EXECUTABLE, SCOPE_COMM};
+use crate::config::{FOLLOW, LIFECYCLE, REQUESTS, SCOPE_BY_COMM, SCOPE_BY_EXECUTABLE, SCOPE_COMM};
 use crate::emit::{self, count};
-use crate::maps::{PROCESSES, SCOPE_EXECUTABLES, SCOPE_TGIDS};
+use crate::maps::{PROCESSES, SCOPE_EXECUTABLES, SCOPE_TGIDS, UNIT_RULES};
+use crate::net::request;
 use crate::scope;
 use crate::task::{Ids, Task, pointer};
 
@@ -34,6 +35,7 @@ pub fn exec(task: *const c_void, old_pid: u64) {
     let Some(ids) = task.ids() else { return count(Counter::PidNotVisible) };
     // Its mappings are gone; a walk by the old ones would be wrong. A process without a table is no failure.
     let _ = PROCESSES.remove(ids.tgid);
+    let _ = UNIT_RULES.remove(ids.tgid);
     let comm = task.comm();
     if SCOPE_BY_COMM.load() != 0 && comm == SCOPE_COMM.load() {
         scope::add_process(ids.tgid);
@@ -53,12 +55,16 @@ pub fn exec(task: *const c_void, old_pid: u64) {
 #[inline(always)]
 pub fn exit(task: *const c_void) {
     let task = Task(pointer(task));
+    if REQUESTS.load() != 0 {
+        request::forget_thread();
+    }
     let Some(ids) = task.ids() else { return count(Counter::PidNotVisible) };
     if task.live_threads() != 0 || !scope::current_is_watched(ids.tgid) {
         return;
     }
-    // The number may be given to another process. Neither entry need be there.
+    // The number may be given to another process. None of the entries need be there.
     let _ = PROCESSES.remove(ids.tgid);
+    let _ = UNIT_RULES.remove(ids.tgid);
     let _ = SCOPE_TGIDS.remove(ids.tgid);
     send(EventKind::Exit, ids, task.exit_code(), task.comm());
 }
@@ -74,6 +80,12 @@ pub fn rename(task: *const c_void, comm: *const c_void) {
     if let Ok(comm) = unsafe { bpf_probe_read_kernel(comm.cast::<[u8; 16]>()) } {
         send(EventKind::Comm, ids, 0, comm);
     }
+}
+
+/// Tells userspace the name of a thread that it does not know yet.
+#[inline(always)]
+pub fn name(ids: Ids, task: Task) {
+    send(EventKind::Comm, ids, 0, task.comm());
 }
 
 #[inline(always)]

@@ -1,19 +1,33 @@
 //! Every map: key, value, size, and who writes it. Sizes marked "set at load" are overridden by userspace.
 
-use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, RingBuf};
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf};
 use aya_ebpf::macros::btf_map;
 use descry_abi::counter::{COUNTERS, Counter};
 use descry_abi::event::{SampleHeader, StackCopyHeader};
+use descry_abi::function::{ArgumentPlaces, CallerKey, FunctionKey, FunctionTotals, OpenCalls};
+use descry_abi::histogram::Histogram;
 use descry_abi::limits::{
-    CHUNK_SLOTS, FRAME_SLOTS, MAX_PROCESSES, MAX_SCOPE, MEMO_SLOTS, STACK_COPY_BYTES, WINDOW_WORDS,
+    CHUNK_SLOTS, FRAME_SLOTS, MAX_CALLERS, MAX_FUNCTION_TOTALS, MAX_FUNCTIONS, MAX_OFF_CPU_TASKS,
+    MAX_PROCESSES, MAX_SCOPE, MAX_STACKS_SENT, MAX_WAIT_SUMS, MEMO_SLOTS, STACK_COPY_BYTES, WINDOW_WORDS,
 };
+use descry_abi::net::{MAX_CAPTURE, MAX_CONNECTIONS, MAX_UNITS, Message};
+use descry_abi::offcpu::{Control, TaskTimes, WaitKey, WaitSum};
 use descry_abi::scope::ExecutableKey;
+use descry_abi::syscall::{
+    CallKey, ErrorKey, OTHER_ROWS, SyscallTraits, TRAIT_SLOTS, ThreadCall, Unreturned,
+};
+use descry_abi::unit::{MAX_UNIT_RULES, UnitKey, UnitRule};
 use descry_abi::unwind::Process;
 
+use crate::net::connection::Connection;
 use crate::registers::Registers;
 
 /// `BPF_F_MMAPABLE` (linux/bpf.h): userspace fills the map through memory instead of a system call an entry.
 const MMAPABLE: usize = 1 << 10;
+
+/// Memory of a hash map follows its use.
+const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 
 /// One chunk of the pool of unwind tables.
 pub type Chunk = [u64; CHUNK_SLOTS];
@@ -35,10 +49,16 @@ pub type Memo = [MemoEntry; MEMO_SLOTS];
 pub enum ProgramKind {
     /// Perf events: they come in interrupts, and do not nest.
     Sample = 0,
+    /// Ends of system calls: a task has one at a time, and preemption is off while the program runs.
+    Syscall = 1,
+    /// Scheduler tracepoints: interrupts are off, and they do not nest.
+    OffCpu = 2,
+    /// The list of tasks, which all others can interrupt.
+    Tasks = 3,
 }
 
 /// How many.
-pub const PROGRAM_KINDS: usize = 1;
+pub const PROGRAM_KINDS: usize = 4;
 
 /// The state of one walk: registers, the window onto the stack, and the record as it will be sent.
 #[repr(C)]
@@ -80,6 +100,16 @@ pub struct CopyState {
     pub bytes: [u8; STACK_COPY_BYTES],
 }
 
+/// The record of a message, and room to make it.
+#[repr(C)]
+pub struct NetState {
+    pub registers: Registers,
+    /// The record from here on.
+    pub message: Message,
+    /// Twice what is captured: the verifier bounds offset and length one by one.
+    pub bytes: [u8; 2 * MAX_CAPTURE],
+}
+
 /// To userspace: all events. 1 MiB; set at load. Written by `emit` only.
 #[btf_map]
 pub static EVENTS: RingBuf<u64, { 1 << 20 }> = RingBuf::new();
@@ -109,7 +139,7 @@ pub static PROCESSES: HashMap<u32, Process, { MAX_PROCESSES as usize }> = HashMa
 #[btf_map]
 pub static TABLES: ArrayOfMaps<Array<Chunk, 1, MMAPABLE>, 64> = ArrayOfMaps::new();
 
-/// Remembered rows, an entry a CPU (64 KiB each). The number of CPUs is set at load. Written by `unwind`.
+/// Remembered rows, an entry a CPU (128 KiB each). The number of CPUs is set at load. Written by `unwind`.
 #[btf_map]
 pub static MEMOS: Array<Memo, 1> = Array::new();
 
@@ -120,6 +150,115 @@ pub static WALK_STATES: PerCpuArray<State, PROGRAM_KINDS> = PerCpuArray::new();
 /// Buffers for stack copies, by [`ProgramKind`] (24 KiB each and CPU).
 #[btf_map]
 pub static COPY_STATES: PerCpuArray<CopyState, PROGRAM_KINDS> = PerCpuArray::new();
+
+/// What userspace tells of system calls, by number. Written by userspace.
+#[btf_map]
+pub static SYSCALL_TRAITS: Array<SyscallTraits, TRAIT_SLOTS> = Array::new();
+
+/// The call that each thread is in, by the kernel's own thread id. 64 entries; set at load where system calls are
+/// measured, as are those of the next four. Written by `syscall`.
+#[btf_map]
+pub static SYSCALL_THREADS: HashMap<u32, ThreadCall, 64, NO_PREALLOC> = HashMap::new();
+
+/// Durations of calls that returned, by process and call. Written by `syscall`; userspace removes rows of processes that
+/// ended.
+#[btf_map]
+pub static SYSCALL_ROWS: PerCpuHashMap<CallKey, Histogram, 64, NO_PREALLOC> = PerCpuHashMap::new();
+
+/// The same, allocated beforehand: for rows that could not be made in `SYSCALL_ROWS`. A row may be in both; they add up.
+#[btf_map]
+pub static SYSCALL_SPARE_ROWS: PerCpuHashMap<CallKey, Histogram, 1> = PerCpuHashMap::new();
+
+/// Calls for which neither had room: work, then blocking waits. Written by `syscall`.
+#[btf_map]
+pub static SYSCALL_OTHERS: PerCpuArray<Histogram, OTHER_ROWS> = PerCpuArray::new();
+
+/// Errors, by process, call and number. Written by `syscall`; userspace removes those of processes that ended.
+#[btf_map]
+pub static SYSCALL_ERRORS: PerCpuHashMap<ErrorKey, u64, 64, NO_PREALLOC> = PerCpuHashMap::new();
+
+/// Calls that did not return. Written by `syscall`; userspace removes those of processes that ended.
+#[btf_map]
+pub static SYSCALL_UNRETURNED: PerCpuHashMap<CallKey, Unreturned, 64, NO_PREALLOC> = PerCpuHashMap::new();
+
+/// What a new row begins with: a histogram is too large for the stack of a program. Never written.
+#[btf_map]
+pub static SYSCALL_EMPTY: Array<Histogram, 1> = Array::new();
+
+/// Times of watched tasks, by their id in the initial pid namespace. Written by `offcpu`. The size is set at load, as
+/// those of the next two.
+#[btf_map]
+pub static OFF_CPU_TASKS: HashMap<u32, TaskTimes, { MAX_OFF_CPU_TASKS as usize }> = HashMap::new();
+
+/// Waits added up. Written by `offcpu`; userspace removes the sums of past epochs.
+#[btf_map]
+pub static WAIT_SUMS: HashMap<WaitKey, WaitSum, { MAX_WAIT_SUMS as usize }> = HashMap::new();
+
+/// Ids of stacks that were sent. Written by `offcpu`.
+#[btf_map]
+pub static STACKS_SENT: LruHashMap<u64, u32, { MAX_STACKS_SENT as usize }> = LruHashMap::new();
+
+/// Whether time off the CPU is measured now. Written by userspace.
+#[btf_map]
+pub static OFF_CPU_CONTROL: Array<Control, 1> = Array::new();
+
+/// Buffers of the programs on sockets (8 KiB a CPU).
+#[btf_map]
+pub static NET_STATES: PerCpuArray<NetState, 1> = PerCpuArray::new();
+
+/// Connections by the address of their `struct sock`; 1 entry where no sockets are watched. Written by `net`.
+#[btf_map]
+pub static CONNECTIONS: LruHashMap<u64, Connection, { MAX_CONNECTIONS as usize }> = LruHashMap::new();
+
+/// What userspace found out of connections, by their id: bytes of a message that are wanted. Written by userspace.
+#[btf_map]
+pub static VERDICTS: LruHashMap<u64, u32, { MAX_CONNECTIONS as usize }> = LruHashMap::new();
+
+/// The request that a unit serves. Nobody tells of the end of goroutines and tasks, so the least recently used ones are
+/// forgotten. Written by `net`.
+#[btf_map]
+pub static UNITS: LruHashMap<UnitKey, u64, { MAX_UNITS as usize }> = LruHashMap::new();
+
+/// How to find the units of a program, by process. Written by userspace; removed on exec and exit by `lifecycle`.
+#[btf_map]
+pub static UNIT_RULES: HashMap<u32, UnitRule, { MAX_UNIT_RULES as usize }> = HashMap::new();
+
+/// How many requests were numbered on each CPU.
+#[btf_map]
+pub static REQUEST_NUMBERS: PerCpuArray<u64, 1> = PerCpuArray::new();
+
+/// Values of new entries.
+#[repr(C)]
+pub struct Zeros {
+    pub calls: OpenCalls,
+    pub totals: FunctionTotals,
+}
+
+/// Calls of traced functions that have begun. Written by `function`; removed when their thread ends.
+#[btf_map]
+pub static OPEN_CALLS: HashMap<CallerKey, OpenCalls, { MAX_CALLERS as usize }, NO_PREALLOC> = HashMap::new();
+
+/// What is kept of traced functions. Written by `function`.
+#[btf_map]
+pub static FUNCTION_TOTALS: PerCpuHashMap<
+    FunctionKey,
+    FunctionTotals,
+    { MAX_FUNCTION_TOTALS as usize },
+    NO_PREALLOC,
+> = PerCpuHashMap::new();
+
+/// Zeros, too large for the stack of a program. Written by nobody.
+#[btf_map]
+pub static FUNCTION_ZEROS: Array<Zeros, 1> = Array::new();
+
+/// When the last event of a traced call was due. Written by `function`.
+#[btf_map]
+pub static FUNCTION_RATE: Array<u64, 1> = Array::new();
+
+/// Where the arguments of traced functions are, by the function's number. Written by userspace.
+#[btf_map]
+pub static FUNCTION_ARGUMENTS: HashMap<u32, ArgumentPlaces, { MAX_FUNCTIONS as usize }, NO_PREALLOC> =
+    HashMap::new();
 
 const _: () = assert!(size_of::<State>() <= 32 * 1024 && size_of::<CopyState>() <= 32 * 1024);
 const _: () = assert!(Counter::ALL.len() == COUNTERS as usize);

@@ -1,5 +1,6 @@
 //! The registers of the interrupted user code, per architecture.
 
+use aya_ebpf::bindings::task_struct;
 use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_probe_read_kernel, bpf_task_pt_regs};
 use aya_ebpf::programs::PerfEventContext;
@@ -24,6 +25,8 @@ pub struct SignalFrame {
 
 #[cfg(bpf_target_arch = "x86_64")]
 mod arch {
+    use aya_ebpf::helpers::bpf_probe_read_user;
+
     use super::{MAX_REGISTERS, SignalFrame, Start};
 
     pub type Registers = aya_ebpf::bindings::pt_regs;
@@ -45,6 +48,27 @@ mod arch {
         Start { pc: r.rip, sp: r.rsp, fp: r.rbp, lr: 0 }
     }
 
+    /// `TS_COMPAT` (arch/x86/include/asm/thread_info.h): the call came by the 32-bit interface.
+    pub const COMPAT_CALL: u32 = 2;
+
+    /// Arguments of a system call (syscall_get_arguments in arch/x86/include/asm/syscall.h).
+    #[inline(always)]
+    pub fn arguments(r: &Registers, _first: u64) -> [u64; 6] {
+        [r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9]
+    }
+
+    /// Where the number of the call lies in `struct pt_regs`: orig_ax.
+    pub const CALL_NUMBER: usize = core::mem::offset_of!(Registers, orig_rax);
+    /// Where the first argument lies.
+    pub const FIRST_ARGUMENT: usize = core::mem::offset_of!(Registers, rdi);
+
+    /// The system call in flight; -1: none. `syscall` puts the return address in rcx and the flags in r11, which nothing
+    /// else does; after a fault `orig_rax` holds the error code, after an interrupt its number.
+    #[inline(always)]
+    pub fn syscall(r: &Registers, _at: u64) -> i32 {
+        if r.rcx == r.rip && r.r11 == r.eflags { r.orig_rax as i32 } else { -1 }
+    }
+
     /// In DWARF's order.
     #[inline(always)]
     pub fn copy(r: &Registers, to: &mut [u64; MAX_REGISTERS]) {
@@ -53,6 +77,22 @@ mod arch {
         (to[8], to[9], to[10], to[11]) = (r.r8, r.r9, r.r10, r.r11);
         (to[12], to[13], to[14], to[15]) = (r.r12, r.r13, r.r14, r.r15);
         to[16] = r.rip;
+    }
+
+    /// Bytes that a return takes from the stack.
+    pub const RETURN_ADDRESS_BYTES: u64 = 8;
+
+    /// Where a function that has just been entered returns to; 0: it cannot be read.
+    #[inline(always)]
+    pub fn return_address(_r: &Registers, sp: u64) -> u64 {
+        // SAFETY: the helper checks the address.
+        unsafe { bpf_probe_read_user(sp as *const u64) }.unwrap_or_default()
+    }
+
+    /// The `runtime.g` of the running goroutine (Go's internal calling convention, src/cmd/compile/abi-internal.md).
+    #[inline(always)]
+    pub fn goroutine(r: &Registers) -> u64 {
+        r.r14
     }
 }
 
@@ -80,6 +120,31 @@ mod arch {
         Start { pc: r.pc, sp: r.sp, fp: r.regs[29], lr: r.regs[30] }
     }
 
+    /// `_TIF_32BIT` (arch/arm64/include/asm/thread_info.h): the task runs 32-bit code.
+    pub const COMPAT_CALL: u32 = 1 << 22;
+
+    /// Arguments of a system call (syscall_get_arguments in arch/arm64/include/asm/syscall.h). The result has taken the
+    /// place of the first.
+    #[inline(always)]
+    pub fn arguments(r: &Registers, first: u64) -> [u64; 6] {
+        [first, r.regs[1], r.regs[2], r.regs[3], r.regs[4], r.regs[5]]
+    }
+
+    /// Where the number of the call lies in `struct pt_regs` (arch/arm64/include/asm/ptrace.h): after user_pt_regs come
+    /// orig_x0 (8 B) and syscallno (4 B).
+    pub const CALL_NUMBER: usize = size_of::<Registers>() + 8;
+    /// Where the first argument lies: orig_x0.
+    pub const FIRST_ARGUMENT: usize = size_of::<Registers>();
+
+    /// The system call in flight; -1 (`NO_SYSCALL`): none. `struct pt_regs` goes on behind the part that userspace knows:
+    /// orig_x0 8 B, then syscallno (arch/arm64/include/asm/ptrace.h). `at` is its address in the kernel.
+    #[inline(always)]
+    pub fn syscall(_r: &Registers, at: u64) -> i32 {
+        let number = at + size_of::<Registers>() as u64 + 8;
+        // SAFETY: bpf_probe_read_kernel checks the address and fails on a bad one.
+        unsafe { aya_ebpf::helpers::bpf_probe_read_kernel(number as *const i32) }.unwrap_or(-1)
+    }
+
     #[inline(always)]
     pub fn copy(r: &Registers, to: &mut [u64; MAX_REGISTERS]) {
         for (to, from) in to.iter_mut().zip(&r.regs) {
@@ -88,9 +153,26 @@ mod arch {
         to[31] = r.sp;
         to[32] = r.pc;
     }
+
+    /// Bytes that a return takes from the stack.
+    pub const RETURN_ADDRESS_BYTES: u64 = 0;
+
+    /// Where a function that has just been entered returns to.
+    #[inline(always)]
+    pub fn return_address(r: &Registers, _sp: u64) -> u64 {
+        r.regs[30]
+    }
+
+    /// The `runtime.g` of the running goroutine (Go's internal calling convention, src/cmd/compile/abi-internal.md).
+    #[inline(always)]
+    pub fn goroutine(r: &Registers) -> u64 {
+        r.regs[28]
+    }
 }
 
-pub use arch::{COPIED, Registers, SIGNAL_FRAME, copy};
+pub use arch::{
+    COMPAT_CALL, COPIED, RETURN_ADDRESS_BYTES, Registers, SIGNAL_FRAME, copy, goroutine, return_address,
+};
 
 /// Where the sample hit.
 pub enum Hit {
@@ -112,12 +194,26 @@ pub fn hit(ctx: &PerfEventContext) -> Hit {
 /// none. They are too large for the stack of a program.
 #[inline(always)]
 pub fn saved(to: *mut Registers) -> bool {
+    // SAFETY: the helper has no preconditions.
+    saved_of(unsafe { bpf_get_current_task_btf() }, to)
+}
+
+/// The same of any task that the verifier knows as one.
+#[inline(always)]
+pub fn saved_of(task: *mut task_struct, to: *mut Registers) -> bool {
     // SAFETY: `to` points into a map's value; the helper checks the source, which for a kernel thread leads nowhere
     // useful.
     unsafe {
-        let from = bpf_task_pt_regs(bpf_get_current_task_btf()) as *const c_void;
+        let from = bpf_task_pt_regs(task) as *const c_void;
         bpf_probe_read_kernel(to.cast(), size_of::<Registers>() as u32, from) == 0 && arch::is_user(&*to)
     }
+}
+
+/// The system call that a task is in, whose saved registers are `saved`; -1: none.
+#[inline(always)]
+pub fn syscall_of(task: *mut task_struct, saved: *const Registers) -> i32 {
+    // SAFETY: `saved` points into a map's value; the helper has no preconditions.
+    unsafe { arch::syscall(&*saved, bpf_task_pt_regs(task) as u64) }
 }
 
 /// The stack pointer.
@@ -131,4 +227,26 @@ pub fn stack_pointer(registers: &Registers) -> u64 {
 pub fn saved_start(scratch: *mut Registers) -> Option<Start> {
     // SAFETY: as in `saved`.
     saved(scratch).then(|| arch::start(unsafe { &*scratch }))
+}
+
+/// The number of the system call whose `struct pt_regs` lies at this kernel address.
+#[inline(always)]
+pub fn call_number(registers: u64) -> Option<u32> {
+    // SAFETY: bpf_probe_read_kernel checks the address and fails on a bad one.
+    unsafe { aya_ebpf::helpers::bpf_probe_read_kernel((registers + arch::CALL_NUMBER as u64) as *const u32) }
+        .ok()
+}
+
+/// The arguments of that call, with `scratch` as filled by [`saved_start`].
+#[inline(always)]
+pub fn call_arguments(registers: u64, scratch: *const Registers) -> [u64; 6] {
+    let first = (registers + arch::FIRST_ARGUMENT as u64) as *const u64;
+    // SAFETY: as above; `scratch` is a per-CPU entry that was checked by its lookup.
+    unsafe { arch::arguments(&*scratch, aya_ebpf::helpers::bpf_probe_read_kernel(first).unwrap_or_default()) }
+}
+
+/// The arguments of a system call from its saved registers; the first may be another value by now.
+#[inline(always)]
+pub fn later_arguments(saved: &Registers) -> [u64; 6] {
+    arch::arguments(saved, 0)
 }

@@ -26,6 +26,7 @@ pub fn take(ctx: &PerfEventContext, walk: Walk) {
         record: EventKind::Sample,
         weight: SAMPLE_WEIGHT.load(),
         walk,
+        copies: true,
     };
     if let Some(state) = stack::take(&taking, ctx.as_ptr(), ids, registers::hit(ctx)) {
         emit::stack(state);

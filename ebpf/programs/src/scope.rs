@@ -8,6 +8,7 @@ use descry_abi::scope::ScopeKind;
 use crate::config::SCOPE_KIND;
 use crate::emit::count;
 use crate::maps::{SCOPE_CGROUPS, SCOPE_TGIDS};
+use crate::task::Task;
 
 const ALL: u32 = ScopeKind::All as u32;
 const PROCESSES: u32 = ScopeKind::Processes as u32;
@@ -20,6 +21,29 @@ pub fn current_is_watched(tgid: u32) -> bool {
         PROCESSES => has_process(tgid),
         _ => current_in_cgroups(),
     }
+}
+
+/// Whether a task that is not the running one is watched.
+#[inline(always)]
+pub fn task_is_watched(task: Task, tgid: u32) -> bool {
+    match SCOPE_KIND.load() {
+        ALL => true,
+        PROCESSES => has_process(tgid),
+        _ => task_in_cgroups(task),
+    }
+}
+
+fn task_in_cgroups(task: Task) -> bool {
+    let mut cgroup = task.cgroup();
+    for _ in 0..MAX_CGROUP_DEPTH {
+        let Some(own) = cgroup else { return false };
+        let Some(id) = own.id() else { return false };
+        if SCOPE_CGROUPS.get_ptr(id).is_some() {
+            return true;
+        }
+        cgroup = own.parent();
+    }
+    false
 }
 
 /// Whether a process is watched by its id.

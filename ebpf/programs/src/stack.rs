@@ -1,20 +1,21 @@
 //! The stack of the running task: its kernel frames, then its user frames; what only userspace can walk is shipped.
 
 use aya_ebpf::cty::c_void;
+use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use aya_ebpf::helpers::generated::{bpf_get_current_cgroup_id, bpf_get_stack, bpf_ktime_get_boot_ns};
-use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_smp_processor_id};
 use descry_abi::counter::Counter;
 use descry_abi::event::{
     EventKind, SAMPLE_HAS_COPY, SAMPLE_IN_KERNEL, SAMPLE_KERNEL_THREAD, SampleHeader, UnwindEnd,
 };
 use descry_abi::limits::MAX_KERNEL_FRAMES;
 
-use crate::config::KERNEL_STACKS;
+use crate::config::{KERNEL_STACKS, REQUESTS};
 use crate::emit::count;
 use crate::maps::{PROCESSES, ProgramKind, State, WALK_STATES};
+use crate::net::request;
 use crate::registers::{self, Hit, Start};
 use crate::task::{Ids, Task};
-use crate::unwind;
+use crate::{unit, unwind};
 
 /// How a user stack is walked; see `unwind`.
 pub type Walk = fn(*mut State, &unwind::Tables);
@@ -29,6 +30,8 @@ pub struct Taking {
     pub weight: u64,
     /// How user stacks are walked.
     pub walk: Walk,
+    /// Whether a stack that only userspace can walk is shipped.
+    pub copies: bool,
 }
 
 /// Takes the stack of the running task into the state of this kind of program: header and frames are ready to be sent.
@@ -39,6 +42,7 @@ pub fn take(taking: &Taking, ctx: *mut c_void, ids: Ids, hit: Hit) -> Option<*mu
         count(Counter::NoState);
         return None;
     };
+    let task = Task::current();
     let (mut flags, mut kernel_frames) = (0, 0);
     let start = match hit {
         Hit::User(start) => Some(start),
@@ -47,13 +51,18 @@ pub fn take(taking: &Taking, ctx: *mut c_void, ids: Ids, hit: Hit) -> Option<*mu
             if KERNEL_STACKS.load() != 0 {
                 kernel_frames = kernel(ctx, state);
             }
-            if Task::current().is_kernel_thread() {
+            if task.is_kernel_thread() {
                 flags |= SAMPLE_KERNEL_THREAD;
             }
             // SAFETY: `state` is a per-CPU entry that was checked by its lookup.
             registers::saved_start(unsafe { &raw mut (*state).saved })
         }
     };
+    let (mut unit, mut request) = (ids.tid.into(), 0);
+    if REQUESTS.load() != 0 {
+        let current = unit::current(ids.tgid);
+        (unit, request) = (current.number(ids), request::of_unit(&current));
+    }
     // SAFETY: the helpers have no preconditions; `state` is this CPU's and this kind of program's own.
     unsafe {
         (*state).program = taking.program as u32;
@@ -70,16 +79,13 @@ pub fn take(taking: &Taking, ctx: *mut c_void, ids: Ids, hit: Hit) -> Option<*mu
             reserved: 0,
             cgroup: bpf_get_current_cgroup_id(),
             weight: taking.weight,
-            unit: ids.tid.into(),
-            request: 0,
-            comm: bpf_get_current_comm().unwrap_or_default(),
+            unit,
+            request,
+            comm: task.comm(),
         };
     }
-    let end = if flags & SAMPLE_KERNEL_THREAD != 0 {
-        UnwindEnd::NoUserStack
-    } else {
-        user(taking.program, state, start, taking.walk)
-    };
+    let end =
+        if flags & SAMPLE_KERNEL_THREAD != 0 { UnwindEnd::NoUserStack } else { user(taking, state, start) };
     // SAFETY: as above.
     unsafe { (*state).header.end = end as u16 };
     Some(state)
@@ -100,7 +106,7 @@ fn kernel(ctx: *mut c_void, state: *mut State) -> u16 {
 
 /// Walks the user stack from `start`, ships a copy where userspace must finish it, and says how the walk ended.
 #[inline(always)]
-fn user(program: ProgramKind, state: *mut State, start: Option<Start>, walk: Walk) -> UnwindEnd {
+fn user(taking: &Taking, state: *mut State, start: Option<Start>) -> UnwindEnd {
     let Some(start) = start else {
         count(Counter::UserRegistersFailed);
         return UnwindEnd::NoRegisters;
@@ -113,12 +119,12 @@ fn user(program: ProgramKind, state: *mut State, start: Option<Start>, walk: Wal
             // SAFETY: the pointer was checked by the lookup.
             let process = unsafe { *process };
             unwind::begin(state, &start);
-            walk(state, &unwind::Tables::of(process));
+            (taking.walk)(state, &unwind::Tables::of(process));
             unwind::ended(state)
         }
     };
     count(unwind::counter(end));
-    if unwind::needs_userspace(end) && unwind::ship_stack(program, state) {
+    if taking.copies && unwind::needs_userspace(end) && unwind::ship_stack(taking.program, state) {
         // SAFETY: as above.
         unsafe { (*state).header.flags |= SAMPLE_HAS_COPY };
     }

@@ -1,15 +1,19 @@
 //! Reading a task: its ids, name, and executable.
 
+use aya_ebpf::bindings::task_struct;
 use aya_ebpf::cty::c_void;
+use aya_ebpf::helpers::generated::bpf_get_current_task_btf;
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_task, bpf_probe_read_kernel};
 use descry_abi::limits::MAX_PID_NAMESPACES;
 use descry_abi::scope::ExecutableKey;
 
 use crate::config::{
-    FILE_INODE, INODE_INO, INODE_SB, MM_EXE_FILE, PID_LEVEL, PID_NAMESPACE, PID_NAMESPACE_INUM, PID_NUMBERS,
-    SB_DEV, SIGNAL_LIVE, TASK_COMM, TASK_EXIT_CODE, TASK_GROUP_LEADER, TASK_MM, TASK_PID, TASK_SIGNAL,
-    TASK_TGID, TASK_THREAD_PID, UPID_NS, UPID_SIZE,
+    CGROUP_NODE, CGROUP_PARENT, CSS_SET_CGROUP, FILE_INODE, INODE_INO, INODE_SB, MM_EXE_FILE, MM_XOL_AREA,
+    NODE_ID, PID_LEVEL, PID_NAMESPACE, PID_NAMESPACE_INUM, PID_NUMBERS, SB_DEV, SIGNAL_LIVE, TASK_CGROUPS,
+    TASK_COMM, TASK_EXIT_CODE, TASK_GROUP_LEADER, TASK_INTERFACE, TASK_MM, TASK_PID, TASK_SIGNAL, TASK_TGID,
+    TASK_THREAD_PID, UPID_NS, UPID_SIZE, XOL_VADDR,
 };
+use crate::registers;
 
 /// A `struct task_struct` of the kernel.
 #[derive(Clone, Copy)]
@@ -24,12 +28,19 @@ pub struct Ids {
 
 /// The member of type `T` at `base + offset`.
 #[inline(always)]
-fn member<T: Copy>(base: u64, offset: u32) -> Option<T> {
+pub fn member<T: Copy>(base: u64, offset: u32) -> Option<T> {
     if base == 0 {
         return None;
     }
     // SAFETY: bpf_probe_read_kernel checks the address and fails on a bad one.
     unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const T) }.ok()
+}
+
+/// The member of type `T` of a task that the verifier knows as one: a load without a call of a helper.
+#[inline(always)]
+pub fn direct<T: Copy>(task: *mut task_struct, offset: u32) -> T {
+    // SAFETY: the verifier checks that the load lies within the struct.
+    unsafe { *task.cast::<u8>().add(offset as usize).cast::<T>() }
 }
 
 /// Ids of the running task; none: it has no id in descry's pid namespace.
@@ -106,6 +117,13 @@ impl Task {
         member::<u64>(self.0, TASK_MM.load()) == Some(0)
     }
 
+    /// Its cgroup in the unified hierarchy.
+    #[inline(always)]
+    pub fn cgroup(self) -> Option<Cgroup> {
+        let css_set: u64 = member(self.0, TASK_CGROUPS.load())?;
+        Some(Cgroup(member(css_set, CSS_SET_CGROUP.load())?))
+    }
+
     /// The file that it executes.
     #[inline(always)]
     pub fn executable(self) -> Option<ExecutableKey> {
@@ -116,11 +134,68 @@ impl Task {
         Some(ExecutableKey::new(member(inode, INODE_INO.load())?, member(sb, SB_DEV.load())?))
     }
 
+    /// Where functions with a return probe return to instead of their callers; 0: there is no such place yet.
+    #[inline(always)]
+    pub fn return_trampoline(self) -> u64 {
+        if XOL_VADDR.load() == 0 {
+            return 0;
+        }
+        let mm: u64 = member(self.0, TASK_MM.load()).unwrap_or_default();
+        let area: u64 = member(mm, MM_XOL_AREA.load()).unwrap_or_default();
+        member(area, XOL_VADDR.load()).unwrap_or_default()
+    }
+
     /// The running task.
     #[inline(always)]
     pub fn current() -> Self {
         // SAFETY: the helper has no preconditions.
         Self(unsafe { bpf_get_current_task() })
+    }
+}
+
+/// A word of the running task, loaded from the task itself, which the verifier allows for a known offset: a tenth of the cost
+/// of a helper that copies it.
+#[inline(always)]
+fn current_word(offset: u32) -> u32 {
+    // SAFETY: the helper has no preconditions and gives a valid task; the kernel handles faults of such loads.
+    unsafe {
+        let task = bpf_get_current_task_btf() as *const u8;
+        task.add(offset as usize).cast::<u32>().read_volatile()
+    }
+}
+
+/// The kernel's own id of the running thread.
+#[inline(always)]
+pub fn current_thread() -> u32 {
+    current_word(TASK_PID.load())
+}
+
+/// Whether the running task is in a system call of the 32-bit interface.
+#[inline(always)]
+pub fn in_compat_call() -> bool {
+    current_word(TASK_INTERFACE.load()) & registers::COMPAT_CALL != 0
+}
+
+/// A `struct cgroup` of the kernel.
+#[derive(Clone, Copy)]
+pub struct Cgroup(u64);
+
+impl Cgroup {
+    /// The inode number of its directory.
+    #[inline(always)]
+    pub fn id(self) -> Option<u64> {
+        let node: u64 = member(self.0, CGROUP_NODE.load())?;
+        member(node, NODE_ID.load())
+    }
+
+    /// The cgroup that it is in; none: it is the root. A cgroup begins with its `cgroup_subsys_state`, so a pointer to the
+    /// one is a pointer to the other.
+    #[inline(always)]
+    pub fn parent(self) -> Option<Self> {
+        match member(self.0, CGROUP_PARENT.load())? {
+            0 => None,
+            parent => Some(Self(parent)),
+        }
     }
 }
 

@@ -1,5 +1,7 @@
-//! What the targets share: small ELF files around fuzzed tables.
+//! What the targets share: small ELF files around fuzzed tables, and bytes of connections.
 #![forbid(unsafe_code)]
+
+pub mod connection;
 
 #[path = "../../../userspace/unwind/tests/support/mod.rs"]
 #[expect(dead_code, reason = "the tests of descry-unwind use the rest")]

@@ -4,7 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use descry_assemble::route::Pattern as Route;
 use descry_export::format::Format;
+use descry_export::span::SpanFormat;
+use descry_export::syscall::SyscallFormat;
+use descry_function::{Pattern, PatternError, UsdtPattern};
 use descry_telemetry::{Counters, LogFormat, Logging, OwnTelemetry};
 
 use crate::counted;
@@ -44,6 +48,14 @@ pub struct Own {
 pub enum Command {
     /// Where does a program spend its time: stacks by sampling
     Profile(Box<ProfileArgs>),
+    /// Requests from a capture file (pcap, pcapng): HTTP, gRPC and more, as spans
+    Decode(DecodeArgs),
+    /// Which system calls does a program make: how often, how long, with which errors
+    Syscalls(Box<SyscallsArgs>),
+    /// What programs ask each other: every request over their sockets as a span
+    Requests(Box<RequestsArgs>),
+    /// When functions are called, and how long they take: a span a call, a row a function
+    Trace(Box<TraceArgs>),
     /// What this kernel and these rights allow, hook by hook
     Doctor(DoctorArgs),
     /// Profile this machine all the time and send what is measured, until it is told to end
@@ -96,6 +108,10 @@ pub enum YesNo {
 pub enum Mode {
     /// Time on a CPU
     Cpu,
+    /// Time blocked or waiting for a CPU, with the reason
+    OffCpu,
+    /// Both: elapsed time
+    Wall,
 }
 
 /// What `--stats` takes.
@@ -157,12 +173,118 @@ pub struct ProfileArgs {
     /// Keep threads apart; the thread's name becomes the second frame
     #[arg(long)]
     pub per_thread: bool,
+    /// Off the CPU: leave out stacks with less time than this in all (like 1ms)
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub min: Option<Duration>,
+    /// Off the CPU: put the stack of the thread that woke the other one above that one's
+    #[arg(long)]
+    pub wakers: bool,
     /// Whether to show kernel frames
     #[arg(long, value_enum, default_value = "yes")]
     pub kernel: YesNo,
     /// Whether to show inlined functions
     #[arg(long, value_enum, default_value = "yes")]
     pub inlines: YesNo,
+}
+
+/// `descry requests`.
+#[derive(Debug, Args)]
+pub struct RequestsArgs {
+    /// Whom to measure, how long, and where it goes.
+    #[command(flatten)]
+    pub measure: MeasureArgs,
+    /// text (a line a request, a row a kind of request at the end), json (a line a span), otlp or otlp-json; without: by
+    /// the ending of FILE (.json, .otlp, .otlp.json), else text
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<SpanFormat>,
+    /// Only this protocol; may be given several times
+    #[arg(long = "protocol", value_name = "NAME")]
+    pub protocols: Vec<String>,
+    /// Name HTTP requests by this route, like /users/{name}/* ; may be given several times, the first that fits counts.
+    /// Paths that none fits are named by themselves, with what looks like an id as {id}
+    #[arg(long = "route", value_name = "PATTERN")]
+    pub routes: Vec<Route>,
+}
+
+/// `descry decode`.
+#[derive(Debug, Args)]
+pub struct DecodeArgs {
+    /// The capture; -: stdin
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// text: a line a request, a row a kind of request at the end; json: a line a span, and one with the sums
+    #[arg(long, value_enum, default_value = "text")]
+    pub format: StatsFormat,
+    /// Where to write; without: stdout
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Only this protocol; may be given several times
+    #[arg(long = "protocol", value_name = "NAME")]
+    pub protocols: Vec<String>,
+    /// Name HTTP requests by this route, like /users/{name}/* ; may be given several times, the first that fits counts.
+    /// Paths that none fits are named by themselves, with what looks like an id as {id}
+    #[arg(long = "route", value_name = "PATTERN")]
+    pub routes: Vec<Route>,
+}
+
+/// `descry syscalls`.
+#[derive(Debug, Args)]
+pub struct SyscallsArgs {
+    /// Whom to measure, how long, and where it goes.
+    #[command(flatten)]
+    pub measure: MeasureArgs,
+    /// Also list each call that takes at least this long (like 500us, 10ms, 1s), with arguments, result and stack
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub slower_than: Option<Duration>,
+    /// text or json; without: json if FILE ends in .json, else text
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<SyscallFormat>,
+}
+
+/// `descry trace`.
+#[derive(Debug, Args)]
+pub struct TraceArgs {
+    /// Whom to measure, how long, and where it goes.
+    #[command(flatten)]
+    pub measure: MeasureArgs,
+    /// Functions of the target's files by readable name, as [FILE:]GLOB (like main, libssl.so*:SSL_read, axum::*), or one
+    /// by address, as FILE:0x1234; may be given several times
+    #[arg(short, long = "function", value_name = "PATTERN", value_parser = parse_function,
+          required_unless_present = "usdt")]
+    pub functions: Vec<Pattern>,
+    /// USDT probes of the target's files; both parts are globs; may be given several times
+    #[arg(long, value_name = "PROVIDER:NAME", value_parser = parse_usdt)]
+    pub usdt: Vec<UsdtPattern>,
+    /// text, json, otlp or otlp-json; without: by the ending of FILE (.json, .otlp, .otlp.json), else text
+    #[arg(long, value_name = "FORMAT")]
+    pub format: Option<SpanFormat>,
+    /// Spans a second at most; calls beyond it are counted, and their durations kept
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_rate: u32,
+    /// No spans: only a row a function, which is kept in the kernel
+    #[arg(long, conflicts_with = "max_rate")]
+    pub histogram_only: bool,
+    /// See the end of a call at the instructions that leave its function, not by the kernel's return probe, which no
+    /// exception or panic may pass; always so for C++, Rust and Go. Costs more a call
+    #[arg(long)]
+    pub exits_by_instruction: bool,
+    /// Show arguments that are numbers, addresses or text, where there is debug information (they may hold secrets)
+    #[arg(long = "args", conflicts_with = "histogram_only")]
+    pub arguments: bool,
+    /// Print what would be probed, where and at which cost, and attach nothing
+    #[arg(long)]
+    pub list: bool,
+    /// Probe also more than 10,000 places
+    #[arg(long)]
+    pub yes: bool,
+}
+
+fn parse_function(text: &str) -> Result<Pattern, PatternError> {
+    Pattern::parse(text)
+}
+
+fn parse_usdt(text: &str) -> Result<UsdtPattern, &'static str> {
+    UsdtPattern::parse(text).ok_or("write PROVIDER:NAME, like libc:setjmp or python:function__*")
 }
 
 /// `descry doctor`.

@@ -7,7 +7,12 @@ use descry_process::counter::{ObjectCounters, TableCounters as ProcessCounters};
 use descry_telemetry::Counters;
 
 use crate::agent;
+use crate::decode::DecodeCounters;
 use crate::measure::{TableCounters, TrackerCounters};
+use crate::profile::WaitCounters;
+use crate::requests::RequestCounters;
+use crate::syscalls::RecorderCounters as SyscallCounters;
+use crate::trace::CatalogCounters;
 
 /// (name, help, value).
 pub type Reading = (&'static str, &'static str, u64);
@@ -18,10 +23,16 @@ pub fn register(counters: &Counters) {
     publish(counters, of_kernel(&kernel));
     publish(counters, TrackerCounters::default().entries());
     publish(counters, TableCounters::default().entries());
+    publish(counters, SyscallCounters::default().entries());
+    publish(counters, WaitCounters::default().entries());
+    publish(counters, CatalogCounters::default().entries());
     publish(counters, ProcessCounters::default().entries());
     publish(counters, ObjectCounters::default().entries());
     publish(counters, descry_symbol::Counters::default().entries());
     publish(counters, agent::counters());
+    publish(counters, DecodeCounters::default().entries());
+    publish(counters, RequestCounters::default().entries());
+    publish(counters, descry_export::span::Delivered::default().entries());
 }
 
 /// The kernel side's.
@@ -55,3 +66,21 @@ macro_rules! counters {
     };
 }
 pub(crate) use counters;
+
+/// Counters of the kernel side that mean a loss to whoever follows connections.
+const LOST_OF_SOCKETS: [Counter; 8] = [
+    Counter::RingFullMessage,
+    Counter::RingFullConnection,
+    Counter::RingFullLifecycle,
+    Counter::NoState,
+    Counter::ScopeFull,
+    Counter::SocketUnreadable,
+    Counter::BufferUnreadable,
+    Counter::MessagesUnseen,
+];
+
+/// What the kernel side lost of connections and messages, by reason; nothing that is zero.
+pub fn lost_of_sockets(counters: &[(Counter, u64)]) -> impl Iterator<Item = (&'static str, u64)> {
+    let lost = counters.iter().filter(|(counter, count)| *count > 0 && LOST_OF_SOCKETS.contains(counter));
+    lost.map(|(counter, count)| (counter.name(), *count))
+}

@@ -38,11 +38,9 @@ impl<R: SignalRequest> Output<R> {
     pub fn open(args: &MeasureArgs, format: &FormatChoice) -> Result<Self, Failure> {
         let sender = sender(args.otlp_endpoint.as_deref())?;
         let destination = match &args.output {
-            Some(path) if path.as_os_str() == "-" => Some(Destination::stdout()),
-            Some(path) => Some(Destination::file(path)?),
             // Who sends and names no format wants nothing written.
             None if sender.is_some() && !format.is_given => None,
-            None => Some(Destination::stdout()),
+            output => Some(Destination::open(output.as_deref())?),
         };
         if format.is_binary && destination.as_ref().is_some_and(Destination::is_terminal) {
             return Err(Failure::Usage(format!(
@@ -63,11 +61,14 @@ enum Kind {
 }
 
 impl Destination {
-    fn stdout() -> Self {
-        Self(Kind::Stdout)
-    }
-
-    fn file(path: &Path) -> Result<Self, Failure> {
+    /// Opens what `-o` names: a file, or with `-` or nothing stdout.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn open(output: Option<&Path>) -> Result<Self, Failure> {
+        let Some(path) = output.filter(|path| path.as_os_str() != "-") else {
+            return Ok(Self(Kind::Stdout));
+        };
         let cannot = || format!("cannot write {}", path.display());
         let is_new = !path.exists();
         let opened = OpenOptions::new().write(true).create(true).truncate(false).open(path);
@@ -135,7 +136,10 @@ impl Drop for Destination {
 }
 
 /// Sends where the option or the environment names an endpoint.
-fn sender<R: SignalRequest>(endpoint: Option<&str>) -> Result<Option<Sender<R>>, Failure> {
+///
+/// # Errors
+/// Settings that make no sense.
+pub fn sender<R: SignalRequest>(endpoint: Option<&str>) -> Result<Option<Sender<R>>, Failure> {
     let env = |name: &str| std::env::var(name).ok();
     let settings = match endpoint {
         Some(url) => Settings::with_endpoint(R::SIGNAL, "--otlp-endpoint", url, env),

@@ -7,6 +7,7 @@ use descry_decode::ids::{BootNanos, Comm, Cpu, Tgid, Tid};
 use rustc_hash::{FxBuildHasher, FxHashMap};
 
 use crate::code::CodeRef;
+use crate::reason::Circumstances;
 
 /// What keeps samples apart, beside process and stack.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,6 +75,56 @@ pub struct Observation<'a> {
     pub truncated: bool,
 }
 
+/// A stack that an [`Aggregator`] keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StackNumber(pub(crate) u32);
+
+/// Equal waits of one thread.
+#[derive(Clone, Debug)]
+pub struct Waits<'a> {
+    /// Process.
+    pub tgid: Tgid,
+    /// Name of the process.
+    pub process_name: &'a Arc<str>,
+    /// Thread.
+    pub tid: Tid,
+    /// Name of the thread.
+    pub comm: Comm,
+    /// The stack with which it left its CPU; see [`Aggregator::stack`].
+    pub stack: StackNumber,
+    /// The stack of the thread that woke it, and words for that thread.
+    pub waker: Option<(StackNumber, &'a str)>,
+    /// What the kernel side told of them.
+    pub circumstances: Circumstances,
+    /// How many.
+    pub count: u64,
+    /// How long together (ns).
+    pub total: u64,
+    /// The longest (ns).
+    pub longest: u64,
+}
+
+/// A thread's time on a CPU, as the scheduler counts it.
+#[derive(Clone, Debug)]
+pub(crate) struct OnCpu {
+    pub process: u32,
+    pub comm: Comm,
+    pub time: u64,
+}
+
+/// Stands for time on a CPU of a thread that was never sampled.
+const NOT_SAMPLED: &str = "[on CPU, not sampled]";
+/// Stands for the thread that woke another, where it did so because an interrupt came.
+const BY_INTERRUPT: &str = "[woken by an interrupt]";
+
+/// What keeps waits apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct WaitKey {
+    pub circumstances: Circumstances,
+    /// Stack of the waker, and the code that names it.
+    pub waker: Option<(u32, u32)>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
     pub process: u32,
@@ -81,12 +132,14 @@ pub(crate) struct Key {
     pub cpu: Option<Cpu>,
     pub stack: u32,
     pub timed: bool,
+    pub wait: Option<WaitKey>,
 }
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Total {
     pub count: u64,
     pub weight: u64,
+    pub longest: u64,
     pub times: Vec<BootNanos>,
 }
 
@@ -137,6 +190,10 @@ pub struct Aggregator {
     /// Numbers of code references, leaf first; whether frames are missing.
     pub(crate) stacks: Interner<(Box<[u32]>, bool)>,
     pub(crate) totals: FxHashMap<Key, Total>,
+    /// Threads whose time on a CPU is known.
+    pub(crate) on_cpu: FxHashMap<(Tgid, Tid), OnCpu>,
+    /// The code that says so where an interrupt woke a thread.
+    pub(crate) interrupt: Option<u32>,
     scratch: Vec<u32>,
     times: usize,
     counters: Counters,
@@ -155,6 +212,8 @@ impl Aggregator {
             code: Interner::default(),
             stacks: Interner::default(),
             totals: FxHashMap::default(),
+            on_cpu: FxHashMap::default(),
+            interrupt: None,
             scratch: Vec::new(),
             times: 0,
             counters: Counters::default(),
@@ -175,6 +234,7 @@ impl Aggregator {
             cpu: self.dimensions.cpus.then_some(observation.cpu),
             stack,
             timed,
+            wait: None,
         };
         let total = self.totals.entry(key).or_default();
         total.count += 1;
@@ -182,6 +242,84 @@ impl Aggregator {
         if timed {
             total.times.push(observation.time);
             self.times += 1;
+        }
+    }
+
+    /// Keeps a stack, of which waits are going to be added.
+    pub fn stack(&mut self, stack: &[CodeRef], truncated: bool) -> StackNumber {
+        StackNumber(self.intern_stack(stack, truncated))
+    }
+
+    /// Adds waits.
+    pub fn add_waits(&mut self, waits: &Waits<'_>) {
+        let process = self.intern_process(waits.tgid, waits.process_name);
+        let waker = waits.waker.and_then(|(stack, words)| {
+            self.interrupt = self.label(BY_INTERRUPT);
+            Some((stack.0, self.label(words)?))
+        });
+        let key = Key {
+            process,
+            thread: self.dimensions.threads.then_some((waits.tid, waits.comm)),
+            cpu: None,
+            stack: waits.stack.0,
+            timed: false,
+            wait: Some(WaitKey { circumstances: waits.circumstances, waker }),
+        };
+        let total = self.totals.entry(key).or_default();
+        total.count += waits.count;
+        total.weight = total.weight.saturating_add(waits.total);
+        total.longest = total.longest.max(waits.longest);
+    }
+
+    fn label(&mut self, words: &str) -> Option<u32> {
+        let label = CodeRef::Label(words.into());
+        self.code.intern(&label, MAX_CODE, || label.clone())
+    }
+
+    /// Adds a thread's time on a CPU (ns): the samples of this thread are made to weigh as much together. Only where threads
+    /// are kept apart.
+    pub fn add_on_cpu(&mut self, tgid: Tgid, process_name: &Arc<str>, tid: Tid, comm: Comm, time: u64) {
+        let process = self.intern_process(tgid, process_name);
+        let known = self.on_cpu.entry((tgid, tid)).or_insert(OnCpu { process, comm, time: 0 });
+        known.time = known.time.saturating_add(time);
+    }
+
+    /// Makes the samples of each thread weigh its time on a CPU, where that is known. Comes when all is added, and before
+    /// [`Aggregator::code`] is asked: a thread that was not sampled gets a stack that says so.
+    pub fn weigh_by_time(&mut self) {
+        let on_cpu = std::mem::take(&mut self.on_cpu);
+        let processes = &self.processes.values;
+        let thread = |key: &Key| {
+            let (tgid, _) = processes.get(key.process as usize)?;
+            Some((*tgid, key.thread.filter(|_| key.wait.is_none())?.0))
+        };
+        let mut sampled: FxHashMap<(Tgid, Tid), u64> = FxHashMap::default();
+        for (key, total) in &self.totals {
+            if let Some(thread) = thread(key) {
+                *sampled.entry(thread).or_default() += total.weight;
+            }
+        }
+        for (key, total) in &mut self.totals {
+            let Some(thread) = thread(key) else { continue };
+            let (Some(known), Some(sampled)) = (on_cpu.get(&thread), sampled.get(&thread)) else { continue };
+            if known.time > 0 && *sampled > 0 {
+                let weight = u128::from(total.weight) * u128::from(known.time) / u128::from(*sampled);
+                total.weight = u64::try_from(weight).unwrap_or(u64::MAX);
+            }
+        }
+        if on_cpu.is_empty() {
+            return;
+        }
+        let stack = self.intern_stack(&[CodeRef::Label(NOT_SAMPLED.into())], false);
+        for ((tgid, tid), known) in on_cpu {
+            if known.time == 0 || sampled.contains_key(&(tgid, tid)) {
+                continue;
+            }
+            let thread = Some((tid, known.comm));
+            let key = Key { process: known.process, thread, cpu: None, stack, timed: false, wait: None };
+            let total = self.totals.entry(key).or_default();
+            total.count += 1;
+            total.weight = total.weight.saturating_add(known.time);
         }
     }
 

@@ -33,4 +33,6 @@ pub enum CodeRef {
     },
     /// In no known mapping.
     Unknown(RuntimeAddress),
+    /// No code: words that stand in a stack.
+    Label(Arc<str>),
 }

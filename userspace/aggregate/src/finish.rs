@@ -7,11 +7,14 @@ use descry_decode::ids::UnixNanos;
 use descry_symbol::{SourceFrame, Symbolized};
 use rustc_hash::FxHashMap;
 
-use crate::aggregator::{Aggregator, Interner};
+use crate::aggregator::{Aggregator, Interner, Key, Total};
+use crate::chain::{self, Frame};
 use crate::profile::{
-    Attributes, Function, Line, Location, Profile, ProfileKind, ProfileMapping, ProfileProcess,
-    ProfileSample, Stack,
+    Attributes, FrameKind, Function, Line, Location, Profile, ProfileKind, ProfileMapping, ProfileProcess,
+    ProfileSample, Stack, Waited,
 };
+use crate::prune::prune;
+use crate::reason;
 
 /// What a place in code turned out to be.
 #[derive(Clone, Debug)]
@@ -42,6 +45,8 @@ pub struct Summary {
     pub duration: Duration,
     /// Nanoseconds from one sample to the next on one CPU; 0: not sampled.
     pub period: u64,
+    /// Whether threads are kept apart.
+    pub threads: bool,
     /// Unix time minus boot time (ns): turns the samples' times into Unix times.
     pub boot_to_unix: i64,
 }
@@ -85,25 +90,22 @@ impl Aggregator {
             location_of.push(locations.number(&location));
         }
 
-        let mut stacks = Table(Interner::default());
-        let mut stack_of = Vec::with_capacity(self.stacks.values.len());
-        for (frames, truncated) in &self.stacks.values {
-            let frames = frames.iter().filter_map(|code| location_of.get(*code as usize).copied()).collect();
-            stack_of.push(stacks.number(&Stack { locations: frames, truncated: *truncated }));
-        }
-
-        Profile {
+        let chains = Chains { aggregator: &self, code, location_of: &location_of };
+        let (samples, stacks) = self.samples(&summary, &chains);
+        let mut profile = Profile {
             kind: summary.kind,
             start: summary.start,
             duration: summary.duration,
             period: summary.period,
             processes: self.known_processes(processes),
-            samples: self.samples(&summary, &stack_of),
+            samples,
             mappings,
             functions: functions.0.values,
             locations: locations.0.values,
-            stacks: stacks.0.values,
-        }
+            stacks,
+        };
+        prune(&mut profile);
+        profile
     }
 
     fn known_processes(&self, known: &[KnownProcess]) -> Vec<ProfileProcess> {
@@ -115,26 +117,37 @@ impl Aggregator {
         self.processes.values.iter().enumerate().map(process).collect()
     }
 
-    /// The samples, sorted, so that equal measurements give equal files.
-    fn samples(&self, summary: &Summary, stack_of: &[u32]) -> Vec<ProfileSample> {
+    /// The samples, sorted, so that equal measurements give equal files, and their stacks.
+    fn samples(&self, summary: &Summary, chains: &Chains<'_>) -> (Vec<ProfileSample>, Vec<Stack>) {
         let unix = |boot: u64| UnixNanos(boot.saturating_add_signed(summary.boot_to_unix));
+        let mut stacks = Table(Interner::default());
+        let mut shown: FxHashMap<_, (u32, Option<Waited>)> = FxHashMap::default();
         let mut merged: FxHashMap<_, ProfileSample> = FxHashMap::default();
-        for (key, total) in &self.totals {
-            let Some(&stack) = stack_of.get(key.stack as usize) else { continue };
-            let sample =
-                merged.entry((key.process, key.thread, key.cpu, stack, key.timed)).or_insert_with(|| {
-                    ProfileSample {
-                        process: key.process,
-                        thread: key.thread,
-                        cpu: key.cpu,
-                        stack,
-                        count: 0,
-                        weight: 0,
-                        timestamps: Vec::new(),
-                    }
+        // In the order of the stacks, so that equal measurements number them equally.
+        let mut totals: Vec<(&Key, &Total)> = self.totals.iter().collect();
+        totals.sort_unstable_by_key(|(key, _)| (key.stack, key.wait.map(|wait| wait.waker), key.process));
+        for (key, total) in totals {
+            let (stack, waited) = *shown.entry((key.stack, key.wait)).or_insert_with(|| {
+                let (stack, waited) = chains.of(key);
+                (stacks.number(&stack), waited)
+            });
+            let thread = key.thread.filter(|_| summary.threads);
+            let sample = merged
+                .entry((key.process, thread, key.cpu, stack, key.timed, waited))
+                .or_insert_with(|| ProfileSample {
+                    process: key.process,
+                    thread,
+                    cpu: key.cpu,
+                    stack,
+                    waited,
+                    count: 0,
+                    weight: 0,
+                    longest: 0,
+                    timestamps: Vec::new(),
                 });
             sample.count += total.count;
             sample.weight = sample.weight.saturating_add(total.weight);
+            sample.longest = sample.longest.max(total.longest);
             sample.timestamps.extend(total.times.iter().map(|time| unix(time.0)));
         }
         let mut samples: Vec<ProfileSample> = merged.into_values().collect();
@@ -142,9 +155,61 @@ impl Aggregator {
             sample.timestamps.sort_unstable();
         }
         samples.sort_unstable_by_key(|sample| {
-            (sample.process, sample.thread, sample.cpu, sample.stack, sample.timestamps.is_empty())
+            let untimed = sample.timestamps.is_empty();
+            (sample.process, sample.thread, sample.cpu, sample.stack, sample.waited, untimed)
         });
-        samples
+        (samples, stacks.0.values)
+    }
+}
+
+/// Stacks with names, as they are shown.
+struct Chains<'a> {
+    aggregator: &'a Aggregator,
+    code: &'a [KnownCode],
+    location_of: &'a [u32],
+}
+
+impl<'a> Chains<'a> {
+    /// The stack of a sample or wait, and what kind of wait it is.
+    fn of(&self, key: &Key) -> (Stack, Option<Waited>) {
+        let (codes, truncated) = self.stack(key.stack);
+        let Some(wait) = key.wait else {
+            return (Stack { locations: self.locations(codes).collect(), truncated }, None);
+        };
+        let kernel = self.frames(codes).take_while(|frame| frame.kind == FrameKind::Kernel);
+        let reason = reason::reason(&wait.circumstances, kernel.map(|frame| frame.name));
+        let waited = Waited { reason, state: wait.circumstances.state };
+        let own = codes.get(chain::measuring(self.frames(codes))..).unwrap_or_default();
+        let mut locations = Vec::with_capacity(own.len());
+        if let Some((waker, label)) = wait.waker {
+            let (codes, _) = self.stack(waker);
+            let codes = codes.get(chain::measuring(self.frames(codes))..).unwrap_or_default();
+            let until = chain::until_interrupt(self.frames(codes));
+            let label = if until == codes.len() { Some(label) } else { self.aggregator.interrupt };
+            // Turned round, so that what was called last stands beside the thread that it woke.
+            locations.extend(self.locations(codes.get(..until).unwrap_or_default()).rev());
+            locations.extend(self.locations(label.as_slice()));
+        }
+        locations.extend(self.locations(own));
+        (Stack { locations, truncated }, Some(waited))
+    }
+
+    fn stack(&self, number: u32) -> (&'a [u32], bool) {
+        let known = self.aggregator.stacks.values.get(number as usize);
+        known.map_or((&[], false), |(codes, truncated)| (codes, *truncated))
+    }
+
+    fn frames(&self, codes: &'a [u32]) -> impl Iterator<Item = Frame<'a>> + Clone {
+        let code = self.code;
+        codes.iter().filter_map(move |number| {
+            let known = &code.get(*number as usize)?.symbolized;
+            let name = known.frames.last().map(|frame| &*frame.function);
+            Some(Frame { kind: known.kind, name })
+        })
+    }
+
+    fn locations(&self, codes: &[u32]) -> impl DoubleEndedIterator<Item = u32> {
+        codes.iter().filter_map(|code| self.location_of.get(*code as usize).copied())
     }
 }
 

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use descry_decode::WaitState;
 use descry_decode::ids::{Comm, Cpu, Tgid, Tid, UnixNanos};
 pub use descry_process::{AttributeValue, Attributes};
 pub use descry_symbol::FrameKind;
@@ -19,6 +20,81 @@ pub enum ProfileKind {
     OffCpu,
     /// Elapsed time.
     Wall,
+}
+
+/// Why a thread waited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Reason {
+    /// For bytes from a socket.
+    NetworkRead,
+    /// For room in a socket.
+    NetworkWrite,
+    /// For a connection that somebody else makes.
+    NetworkAccept,
+    /// For a connection of its own.
+    NetworkConnect,
+    /// For any of several files, most of them sockets: `epoll_wait`, `poll`, `select`.
+    NetworkPoll,
+    /// For a lock or a condition: a futex, `flock`.
+    Lock,
+    /// For a disk or a file system.
+    Disk,
+    /// For a time or a signal.
+    Sleep,
+    /// For another process: a pipe, an eventfd, a message queue, a semaphore.
+    Pipe,
+    /// For memory.
+    PageFault,
+    /// For the end of a child.
+    Child,
+    /// For a CPU.
+    RunQueue,
+    /// Stopped by a signal or a debugger.
+    Stopped,
+    /// For something else.
+    Other,
+}
+
+impl Reason {
+    /// In words.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NetworkRead => "network read",
+            Self::NetworkWrite => "network write",
+            Self::NetworkAccept => "network accept",
+            Self::NetworkConnect => "network connect",
+            Self::NetworkPoll => "network poll",
+            Self::Lock => "lock",
+            Self::Disk => "disk",
+            Self::Sleep => "sleep",
+            Self::Pipe => "pipe",
+            Self::PageFault => "page fault",
+            Self::Child => "child",
+            Self::RunQueue => "run queue",
+            Self::Stopped => "stopped",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// What kind of waits a sample adds up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Waited {
+    /// Why.
+    pub reason: Reason,
+    /// In which state the thread left its CPU.
+    pub state: WaitState,
+}
+
+/// The state of waits in words.
+pub fn state_name(state: WaitState) -> &'static str {
+    match state {
+        WaitState::Preempted => "preempted",
+        WaitState::Interruptible => "interruptible",
+        WaitState::Uninterruptible => "uninterruptible",
+        WaitState::Stopped => "stopped",
+        WaitState::New => "new",
+    }
 }
 
 /// A measurement with names.
@@ -139,10 +215,14 @@ pub struct ProfileSample {
     pub cpu: Option<Cpu>,
     /// Index into [`Profile::stacks`].
     pub stack: u32,
-    /// How many samples.
+    /// What kind of waits these are; none: time on a CPU.
+    pub waited: Option<Waited>,
+    /// How many samples, or waits.
     pub count: u64,
     /// Time that they stand for (ns).
     pub weight: u64,
+    /// The longest wait (ns); 0: time on a CPU.
+    pub longest: u64,
     /// When each was taken; empty where times were not asked for, else `count` of them, rising.
     pub timestamps: Vec<UnixNanos>,
 }

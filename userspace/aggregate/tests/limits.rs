@@ -53,6 +53,7 @@ fn profile(
         start: UnixNanos(1000),
         duration: Duration::from_secs(1),
         period: 10,
+        threads: true,
         boot_to_unix: 1000,
     };
     (aggregator.finish(summary, &code, &[]), counters)

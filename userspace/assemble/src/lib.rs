@@ -5,5 +5,12 @@
 //! whatever bytes come, and what cannot be known it leaves out.
 #![forbid(unsafe_code)]
 
+pub mod capture;
+pub mod connection;
+pub mod infer;
+pub mod join;
 pub mod protocol;
+pub mod route;
 pub mod span;
+pub mod sql;
+pub mod trace_context;

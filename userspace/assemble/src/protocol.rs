@@ -1,12 +1,35 @@
 //! Protocols: bytes of a connection in, exchanges (a request with its answer) out.
 //!
-//! A protocol is one file below this module with its tests, and one line in the list of protocols.
+//! A protocol is one file below this module with its tests, and one line in [`PROTOCOLS`](crate::infer::PROTOCOLS).
+
+pub mod dns;
+pub mod http1;
+pub mod http2;
+pub mod mysql;
+pub mod postgres;
+pub mod redis;
+
+mod database;
+mod frame;
+mod grpc;
+mod http;
+mod turns;
 
 use std::borrow::Cow;
+use std::ops::Add;
+use std::sync::Arc;
 
 use descry_decode::ids::BootNanos;
 
+use crate::route::Routes;
 use crate::span::{Attribute, SpanKind, Status};
+
+/// Attribute of a request without its whole answer: why.
+pub const UNANSWERED: &str = "descry.unanswered";
+/// Value of [`UNANSWERED`]: the answer may have gone by in a gap.
+pub const LOST: &str = "lost";
+/// Value of [`UNANSWERED`]: one side gave it up while the connection went on.
+pub const RESET: &str = "reset";
 
 /// Which way bytes went. A parser knows no sockets: who opened the connection is the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -52,7 +75,8 @@ pub struct Exchange {
     pub attributes: Vec<Attribute>,
     /// Trace context that the request carried.
     pub context: Option<TraceContext>,
-    /// Whether the answer came.
+    /// Whether the whole answer came. Of one without, the connection says why, where neither `error.type` nor
+    /// [`UNANSWERED`] says it.
     pub answered: bool,
 }
 
@@ -67,6 +91,13 @@ pub struct TraceContext {
     pub flags: u8,
     /// W3C `tracestate`, bounded.
     pub state: Box<str>,
+}
+
+/// What users decide about parsing.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Routes that paths of HTTP requests are named by.
+    pub routes: Arc<Routes>,
 }
 
 /// A parser of one connection. It keeps a bounded amount of state whatever comes.
@@ -90,4 +121,89 @@ pub struct Lost {
     pub requests_dropped: u64,
     /// Answers without a request that was seen.
     pub unmatched: u64,
+    /// Connections that went over to TLS or compression, or to another protocol (replication): nothing of them is
+    /// understood from there on.
+    pub unreadable: u64,
+}
+
+impl Add for Lost {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            resynchronized: self.resynchronized + other.resynchronized,
+            malformed: self.malformed + other.malformed,
+            requests_dropped: self.requests_dropped + other.requests_dropped,
+            unmatched: self.unmatched + other.unmatched,
+            unreadable: self.unreadable + other.unreadable,
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::infer::{Protocol, Transport};
+    use crate::span::Value;
+
+    /// Bytes from the client.
+    pub(crate) fn to_server(time: u64, text: &str) -> Chunk<'_> {
+        let direction = Direction::ToServer;
+        Chunk { direction, time: BootNanos(time), gap_before: 0, bytes: text.as_bytes(), cut: 0 }
+    }
+
+    /// Bytes from the server.
+    pub(crate) fn to_client(time: u64, text: &str) -> Chunk<'_> {
+        Chunk { direction: Direction::ToClient, ..to_server(time, text) }
+    }
+
+    /// The same behind a gap.
+    pub(crate) fn gap(bytes: u64, chunk: Chunk<'_>) -> Chunk<'_> {
+        Chunk { gap_before: bytes, ..chunk }
+    }
+
+    /// The same bytes, each in a chunk of its own.
+    pub(crate) fn byte_by_byte<'a>(chunks: &[Chunk<'a>]) -> Vec<Chunk<'a>> {
+        let bytes = |chunk: &Chunk<'a>| {
+            let chunk = *chunk;
+            chunk.bytes.chunks(1).map(move |bytes| Chunk { bytes, ..chunk })
+        };
+        chunks.iter().flat_map(bytes).collect()
+    }
+
+    /// The exchanges of a connection of these chunks, which ends at a time if there is one, each as a line.
+    pub(crate) fn play(protocol: &Protocol, chunks: &[Chunk<'_>], end: Option<u64>) -> (Vec<String>, Lost) {
+        let mut parser = (protocol.parser)(Transport::Stream, &Options::default());
+        let mut exchanges = Vec::new();
+        for chunk in chunks {
+            parser.data(*chunk, &mut exchanges);
+        }
+        if let Some(end) = end {
+            parser.end(BootNanos(end), &mut exchanges);
+        }
+        (exchanges.iter().map(line).collect(), parser.lost())
+    }
+
+    /// An exchange as one line: `START..END NAME ATTRIBUTE=VALUE... [unanswered] [client:error] [server:error]`.
+    pub(crate) fn line(exchange: &Exchange) -> String {
+        let mut line = format!("{}..{} {}", exchange.start, exchange.end, exchange.name);
+        for (name, value) in &exchange.attributes {
+            line += &match value {
+                Value::Static(text) => format!(" {name}={text}"),
+                Value::Text(text) => format!(" {name}={text}"),
+                Value::Shared(text) => format!(" {name}={text}"),
+                Value::Int(number) => format!(" {name}={number}"),
+                other => format!(" {name}={other:?}"),
+            };
+        }
+        if !exchange.answered {
+            line += " unanswered";
+        }
+        for (side, status) in [("client", &exchange.client_status), ("server", &exchange.server_status)] {
+            if let Status::Error(_) = status {
+                line += &format!(" {side}:error");
+            }
+        }
+        line
+    }
 }

@@ -1,7 +1,15 @@
 //! What the kernel side tells, decoded: the one closed set of events between the ring and the rest.
 
-use crate::ids::{BootNanos, CgroupId, Comm, Cpu, RequestId, RuntimeAddress, Tgid, Tid, UnitId};
+use std::net::{IpAddr, SocketAddr};
+
+use crate::ids::{
+    BootNanos, CgroupId, Comm, ConnectionId, Cpu, FunctionNumber, RequestId, RuntimeAddress, StackId,
+    SyscallNumber, Tgid, Tid, UnitId,
+};
 pub use descry_abi::event::UnwindEnd;
+pub use descry_abi::function::MAX_ARGUMENTS;
+pub use descry_abi::net::Role;
+pub use descry_abi::offcpu::{WaitKind, WaitState};
 
 /// One record of the ring.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,16 +24,39 @@ pub enum Event {
     Fork(Lifecycle),
     /// A thread ended; when it is the last one, its process did.
     Exit(Lifecycle),
-    /// A thread took another name.
+    /// A thread took another name, or is met for the first time.
     Comm(Lifecycle),
+    /// A system call took long.
+    SlowCall(Box<SlowCall>),
+    /// The stack of a wait, before or after which come waits that refer to it. Its `weight` is 0.
+    Stack(StackId, Sample),
+    /// A wait that found no room among the kernel side's sums.
+    Wait(Wait),
+    /// A connection was seen for the first time.
+    Opened(Opened),
+    /// Bytes went over a connection.
+    Message(Message),
+    /// A connection is gone.
+    Closed(Closed),
+    /// A traced function returned, or a USDT probe was passed.
+    Call(Call),
+    /// The arguments of a call that has begun.
+    Arguments(Arguments),
 }
 
 impl Event {
     /// When it happened.
     pub fn time(&self) -> BootNanos {
         match self {
-            Self::Sample(sample) => sample.time,
+            Self::Sample(sample) | Self::Stack(_, sample) => sample.time,
+            Self::Wait(wait) => wait.time,
             Self::StackCopy(copy) => copy.time,
+            Self::SlowCall(call) => call.sample.time,
+            Self::Opened(event) => event.time,
+            Self::Message(event) => event.time,
+            Self::Closed(event) => event.time,
+            Self::Call(call) => call.end,
+            Self::Arguments(arguments) => arguments.start,
             Self::Exec(event) | Self::Fork(event) | Self::Exit(event) | Self::Comm(event) => event.time,
         }
     }
@@ -66,6 +97,23 @@ pub struct Sample {
     pub end: UnwindEnd,
 }
 
+/// A system call that took long, and has returned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlowCall {
+    /// Who made it, and from where. Its time is the end of the call, its weight the duration (ns).
+    pub sample: Sample,
+    /// When it began.
+    pub start: BootNanos,
+    /// Which call.
+    pub number: SyscallNumber,
+    /// What it was given; none: the registers were those of other code when it returned (execve, rt_sigreturn).
+    pub arguments: Option<[u64; 6]>,
+    /// What it returned; from -4095 to -1 an error number.
+    pub result: i64,
+    /// The path that it was given, perhaps cut.
+    pub path: Option<Vec<u8>>,
+}
+
 /// What is needed to walk a user stack in userspace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StackCopy {
@@ -79,7 +127,7 @@ pub struct StackCopy {
     pub registers: Vec<u64>,
     /// Runtime address of the first byte of `stack`.
     pub start: RuntimeAddress,
-    /// Stack memory.
+    /// Stack memory; empty: of a thread that is blocked, whose memory has yet to be read.
     pub stack: Vec<u8>,
 }
 
@@ -96,4 +144,168 @@ pub struct Lifecycle {
     pub other: u32,
     /// Name of the thread.
     pub comm: Comm,
+}
+
+/// Whose wait it is, and why; equal waits are added up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct WaitOf {
+    /// Stack with which the thread left its CPU; none: not known.
+    pub stack: Option<StackId>,
+    /// Stack of the thread that woke it; none: not asked for, or it was not woken.
+    pub waker: Option<StackId>,
+    /// Process.
+    pub tgid: Tgid,
+    /// Thread.
+    pub tid: Tid,
+    /// Number of the system call in flight.
+    pub syscall: Option<u32>,
+    /// What part of a wait.
+    pub kind: WaitKind,
+    /// In which state the thread left its CPU.
+    pub state: WaitState,
+}
+
+/// One wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wait {
+    /// When it ended.
+    pub time: BootNanos,
+    /// How long it was (ns).
+    pub duration: u64,
+    /// Whose it was, and why.
+    pub of: WaitOf,
+}
+
+/// What carries a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// A unix socket of streams.
+    Unix,
+    /// Another family or type.
+    Other,
+}
+
+/// A connection's first sight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// When.
+    pub time: BootNanos,
+    /// Process.
+    pub tgid: Tgid,
+    /// Thread.
+    pub tid: Tid,
+    /// The connection.
+    pub connection: ConnectionId,
+    /// What carries it.
+    pub transport: Transport,
+    /// Who opened it.
+    pub role: Role,
+    /// Whether the message that follows is its first in either direction; else it is older, or nobody can tell.
+    pub from_start: bool,
+    /// The end in the watched process; none: it has no address.
+    pub local: Option<SocketAddr>,
+    /// The other end.
+    pub remote: Option<SocketAddr>,
+}
+
+/// Bytes that one call moved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// When.
+    pub time: BootNanos,
+    /// Process.
+    pub tgid: Tgid,
+    /// Thread.
+    pub tid: Tid,
+    /// The connection.
+    pub connection: ConnectionId,
+    /// Whether the process sent them; else it received them.
+    pub sent: bool,
+    /// Bytes of this direction before these, since the first sight of the connection.
+    pub offset: u64,
+    /// How many moved.
+    pub len: u64,
+    /// The first of them, as far as they were captured.
+    pub bytes: Vec<u8>,
+    /// Execution unit.
+    pub unit: UnitId,
+    /// Request that they belong to.
+    pub request: RequestId,
+}
+
+/// A connection's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closed {
+    /// When.
+    pub time: BootNanos,
+    /// The connection.
+    pub connection: ConnectionId,
+}
+
+/// An address of a family, if there is one; `AF_INET` is 2, `AF_INET6` 10 (linux/socket.h).
+pub(crate) fn address(family: u16, bytes: [u8; 16], port: u16) -> Option<SocketAddr> {
+    let ip = match (family, bytes) {
+        (2, [a, b, c, d, ..]) => IpAddr::from([a, b, c, d]),
+        // An IPv6 socket may carry IPv4.
+        (10, bytes) => IpAddr::from(bytes).to_canonical(),
+        _ => return None,
+    };
+    Some(SocketAddr::new(ip, port))
+}
+
+/// A call of a traced function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// Number of the function.
+    pub function: FunctionNumber,
+    /// Followed calls around it.
+    pub depth: u16,
+    /// When it began. No other call of its unit began then.
+    pub start: BootNanos,
+    /// When it ended; of a USDT probe, its start.
+    pub end: BootNanos,
+    /// When the innermost call around it began.
+    pub parent: Option<BootNanos>,
+    /// When the outermost call around it began; its own start where there is none.
+    pub root: BootNanos,
+    /// Process.
+    pub tgid: Tgid,
+    /// Thread in which it ended.
+    pub tid: Tid,
+    /// Execution unit: the thread, or a goroutine.
+    pub unit: UnitId,
+    /// Request that the unit served.
+    pub request: RequestId,
+    /// Name of the thread.
+    pub comm: Comm,
+}
+
+/// The arguments of a call that has begun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arguments {
+    /// Number of the function.
+    pub function: FunctionNumber,
+    /// When the call began.
+    pub start: BootNanos,
+    /// Process.
+    pub tgid: Tgid,
+    /// Thread in which it began.
+    pub tid: Tid,
+    /// Execution unit.
+    pub unit: UnitId,
+    /// By their places; none: it could not be read.
+    pub values: [Option<Argument>; MAX_ARGUMENTS],
+}
+
+/// The value of an argument.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Argument {
+    /// What the register or the 8 bytes of memory held.
+    pub word: u64,
+    /// The text that it points at, where it is one; cut at 127 bytes.
+    pub text: Vec<u8>,
 }

@@ -49,6 +49,22 @@ newtype!(
     RequestId(u64), "{}"
 );
 newtype!(
+    /// A system call of an interface of the kernel, as `descry_abi::syscall` writes it.
+    SyscallNumber(u32), "{}"
+);
+newtype!(
+    /// A stack of a wait, as the kernel side numbers them; 0 is none.
+    StackId(u64), "{:#x}"
+);
+newtype!(
+    /// A connection: its socket's inode number, the N of `socket:[N]` in /proc/PID/fd.
+    ConnectionId(u64), "{}"
+);
+newtype!(
+    /// A traced function or USDT probe, numbered by descry.
+    FunctionNumber(u32), "{}"
+);
+newtype!(
     /// An address in the memory of a running process or of the kernel.
     RuntimeAddress(u64), "{:#x}"
 );

@@ -6,7 +6,12 @@
 
 mod event;
 pub mod ids;
+mod net;
 mod parse;
+pub mod syscall;
 
-pub use event::{Event, Lifecycle, Sample, StackCopy, UnwindEnd};
-pub use parse::{DecodeError, decode};
+pub use event::{
+    Argument, Arguments, Call, Closed, Event, Lifecycle, MAX_ARGUMENTS, Message, Opened, Role, Sample,
+    SlowCall, StackCopy, Transport, UnwindEnd, Wait, WaitKind, WaitOf, WaitState,
+};
+pub use parse::{DecodeError, decode, wait_of};

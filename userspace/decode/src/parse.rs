@@ -2,12 +2,19 @@
 
 use descry_abi::event::{
     EventKind, Lifecycle as RawLifecycle, MAX_REGISTERS, SAMPLE_HAS_COPY, SAMPLE_IN_KERNEL,
-    SAMPLE_KERNEL_THREAD, SampleHeader, StackCopyHeader, UnwindEnd,
+    SAMPLE_KERNEL_THREAD, SampleHeader, StackCopyHeader, UnwindEnd, Wait as RawWait,
 };
+use descry_abi::function::{FunctionArguments, FunctionCall, MAX_ARGUMENT_TEXT, MAX_ARGUMENTS};
 use descry_abi::limits::{MAX_KERNEL_FRAMES, MAX_USER_FRAMES, STACK_COPY_BYTES};
+use descry_abi::offcpu::{NO_STACK, WaitKey, WaitKind, WaitState};
+use descry_abi::syscall::{PATH_BYTES, SlowCall as RawSlowCall};
 
-use crate::event::{Event, Lifecycle, Sample, StackCopy};
-use crate::ids::{BootNanos, CgroupId, Comm, Cpu, RequestId, RuntimeAddress, Tgid, Tid, UnitId};
+use crate::event::{Argument, Arguments, Call, Event, Lifecycle, Sample, SlowCall, StackCopy, Wait, WaitOf};
+use crate::ids::{
+    BootNanos, CgroupId, Comm, Cpu, FunctionNumber, RequestId, RuntimeAddress, StackId, SyscallNumber, Tgid,
+    Tid, UnitId,
+};
+use crate::net;
 
 /// Why a record is not an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,19 +48,19 @@ pub enum DecodeError {
 }
 
 /// A reader of native-endian fields, in order.
-struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     bytes: &'a [u8],
     at: usize,
     kind: u16,
 }
 
 impl<'a> Fields<'a> {
-    fn take<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+    pub(crate) fn take<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
         let slice = self.slice(N)?;
         slice.try_into().map_err(|_| DecodeError::Truncated { kind: self.kind, needed: N, len: slice.len() })
     }
 
-    fn slice(&mut self, len: usize) -> Result<&'a [u8], DecodeError> {
+    pub(crate) fn slice(&mut self, len: usize) -> Result<&'a [u8], DecodeError> {
         let end = self.at.saturating_add(len);
         let slice = self.bytes.get(self.at..end).ok_or(DecodeError::Truncated {
             kind: self.kind,
@@ -64,16 +71,21 @@ impl<'a> Fields<'a> {
         Ok(slice)
     }
 
-    fn u16(&mut self) -> Result<u16, DecodeError> {
+    pub(crate) fn u16(&mut self) -> Result<u16, DecodeError> {
         self.take().map(u16::from_ne_bytes)
     }
 
-    fn u32(&mut self) -> Result<u32, DecodeError> {
+    pub(crate) fn u32(&mut self) -> Result<u32, DecodeError> {
         self.take().map(u32::from_ne_bytes)
     }
 
-    fn u64(&mut self) -> Result<u64, DecodeError> {
+    pub(crate) fn u64(&mut self) -> Result<u64, DecodeError> {
         self.take().map(u64::from_ne_bytes)
+    }
+
+    /// Bytes read so far.
+    pub(crate) fn position(&self) -> usize {
+        self.at
     }
 
     fn addresses(&mut self, count: usize) -> Result<Vec<RuntimeAddress>, DecodeError> {
@@ -81,7 +93,12 @@ impl<'a> Fields<'a> {
         Ok(words.iter().map(|word| RuntimeAddress(u64::from_ne_bytes(*word))).collect())
     }
 
-    fn bounded(&self, field: &'static str, value: usize, max: usize) -> Result<usize, DecodeError> {
+    pub(crate) fn bounded(
+        &self,
+        field: &'static str,
+        value: usize,
+        max: usize,
+    ) -> Result<usize, DecodeError> {
         if value <= max {
             return Ok(value);
         }
@@ -95,16 +112,28 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
     let number = fields.u16()?;
     fields.kind = number;
     match EventKind::from_u16(number).ok_or(DecodeError::UnknownKind { kind: number })? {
-        EventKind::Sample => sample(fields).map(Event::Sample),
+        EventKind::Sample => sample(&mut fields).map(Event::Sample),
+        EventKind::SlowCall => slow_call(fields).map(|call| Event::SlowCall(Box::new(call))),
         EventKind::StackCopy => stack_copy(fields).map(Event::StackCopy),
         EventKind::Exec => lifecycle(fields).map(Event::Exec),
         EventKind::Fork => lifecycle(fields).map(Event::Fork),
         EventKind::Exit => lifecycle(fields).map(Event::Exit),
         EventKind::Comm => lifecycle(fields).map(Event::Comm),
+        EventKind::Stack => {
+            let mut sample = sample(&mut fields)?;
+            let id = StackId(std::mem::take(&mut sample.weight));
+            Ok(Event::Stack(id, sample))
+        }
+        EventKind::Wait => wait(fields).map(Event::Wait),
+        EventKind::ConnectionOpened => net::opened(fields).map(Event::Opened),
+        EventKind::Message => net::message(fields).map(Event::Message),
+        EventKind::ConnectionClosed => net::closed(fields).map(Event::Closed),
+        EventKind::FunctionCall => call(fields).map(Event::Call),
+        EventKind::FunctionArguments => arguments(fields).map(Event::Arguments),
     }
 }
 
-fn sample(mut fields: Fields<'_>) -> Result<Sample, DecodeError> {
+fn sample(fields: &mut Fields<'_>) -> Result<Sample, DecodeError> {
     let flags = fields.u16()?;
     let kernel_frames = fields.u16()?;
     let kernel_frames = fields.bounded("kernel_frames", kernel_frames.into(), MAX_KERNEL_FRAMES)?;
@@ -116,7 +145,7 @@ fn sample(mut fields: Fields<'_>) -> Result<Sample, DecodeError> {
     let cpu = Cpu(fields.u32()?);
     let end = fields.u16()?;
     let end = UnwindEnd::from_u16(end).ok_or(DecodeError::OutOfRange {
-        kind: EventKind::Sample as u16,
+        kind: fields.kind,
         field: "end",
         value: end.into(),
     })?;
@@ -144,6 +173,24 @@ fn sample(mut fields: Fields<'_>) -> Result<Sample, DecodeError> {
     Ok(Sample { kernel, user, ..sample })
 }
 
+fn slow_call(mut fields: Fields<'_>) -> Result<SlowCall, DecodeError> {
+    let sample = sample(&mut fields)?;
+    let from = fields.at;
+    let start = BootNanos(fields.u64()?);
+    let result = fields.u64()? as i64;
+    let mut arguments = [0; 6];
+    for argument in &mut arguments {
+        *argument = fields.u64()?;
+    }
+    let number = SyscallNumber(fields.u32()?);
+    let path_len = fields.u16()?;
+    let path_len = fields.bounded("path_len", path_len.into(), PATH_BYTES)?;
+    let has_arguments = fields.u16()? != 0;
+    debug_assert_eq!(fields.at - from, size_of::<RawSlowCall>());
+    let path = (path_len > 0).then(|| fields.slice(path_len).map(<[u8]>::to_vec)).transpose()?;
+    Ok(SlowCall { sample, start, result, arguments: has_arguments.then_some(arguments), number, path })
+}
+
 fn stack_copy(mut fields: Fields<'_>) -> Result<StackCopy, DecodeError> {
     let registers_len = fields.u16()?;
     let registers_len = fields.bounded("registers_len", registers_len.into(), MAX_REGISTERS)?;
@@ -169,4 +216,80 @@ fn lifecycle(mut fields: Fields<'_>) -> Result<Lifecycle, DecodeError> {
     let comm = Comm(fields.take()?);
     debug_assert_eq!(fields.at, size_of::<RawLifecycle>());
     Ok(Lifecycle { time, tgid, tid, other, comm })
+}
+
+fn wait(mut fields: Fields<'_>) -> Result<Wait, DecodeError> {
+    fields.take::<6>()?;
+    let (time, duration) = (BootNanos(fields.u64()?), fields.u64()?);
+    let key = WaitKey {
+        stack: fields.u64()?,
+        waker: fields.u64()?,
+        tgid: fields.u32()?,
+        tid: fields.u32()?,
+        syscall: i32::from_ne_bytes(fields.take()?),
+        kind: fields.take::<1>()?[0],
+        state: fields.take::<1>()?[0],
+        epoch: fields.u16()?,
+    };
+    debug_assert_eq!(fields.at, size_of::<RawWait>());
+    Ok(Wait { time, duration, of: wait_of(&key)? })
+}
+
+/// Reads the key of a sum of waits.
+pub fn wait_of(key: &WaitKey) -> Result<WaitOf, DecodeError> {
+    let out_of_range = |field, value: u8| DecodeError::OutOfRange {
+        kind: EventKind::Wait as u16,
+        field,
+        value: value.into(),
+    };
+    let known = |id: u64| (id != NO_STACK).then_some(StackId(id));
+    Ok(WaitOf {
+        stack: known(key.stack),
+        waker: known(key.waker),
+        tgid: Tgid(key.tgid),
+        tid: Tid(key.tid),
+        syscall: u32::try_from(key.syscall).ok(),
+        kind: WaitKind::from_u8(key.kind).ok_or(out_of_range("kind", key.kind))?,
+        state: WaitState::from_u8(key.state).ok_or(out_of_range("state", key.state))?,
+    })
+}
+
+fn call(mut fields: Fields<'_>) -> Result<Call, DecodeError> {
+    let call = Call {
+        depth: fields.u16()?,
+        function: FunctionNumber(fields.u32()?),
+        start: BootNanos(fields.u64()?),
+        end: BootNanos(fields.u64()?),
+        parent: Some(BootNanos(fields.u64()?)).filter(|start| start.0 != 0),
+        root: BootNanos(fields.u64()?),
+        tgid: Tgid(fields.u32()?),
+        tid: Tid(fields.u32()?),
+        unit: UnitId(fields.u64()?),
+        request: RequestId(fields.u64()?),
+        comm: Comm(fields.take()?),
+    };
+    debug_assert_eq!(fields.at, size_of::<FunctionCall>());
+    Ok(call)
+}
+
+fn arguments(mut fields: Fields<'_>) -> Result<Arguments, DecodeError> {
+    let failed = fields.u16()?;
+    let function = FunctionNumber(fields.u32()?);
+    let start = BootNanos(fields.u64()?);
+    let tgid = Tgid(fields.u32()?);
+    let tid = Tid(fields.u32()?);
+    let unit = UnitId(fields.u64()?);
+    let words = fields.slice(MAX_ARGUMENTS * 8)?.as_chunks::<8>().0;
+    let lengths: [u8; 8] = fields.take()?;
+    let mut values = [const { None }; MAX_ARGUMENTS];
+    for (index, (value, word)) in values.iter_mut().zip(words).enumerate() {
+        let text = fields.slice(MAX_ARGUMENT_TEXT)?;
+        let len = lengths.get(index).copied().unwrap_or_default().into();
+        let len = fields.bounded("lengths", len, MAX_ARGUMENT_TEXT)?;
+        if failed & 1 << index == 0 {
+            *value = Some(Argument { word: u64::from_ne_bytes(*word), text: text[..len].to_vec() });
+        }
+    }
+    debug_assert_eq!(fields.at, size_of::<FunctionArguments>());
+    Ok(Arguments { function, start, tgid, tid, unit, values })
 }

@@ -1,8 +1,10 @@
 //! Records from bytes, as the kernel side writes them, and what is none.
 
 use descry_abi::event::{MAX_REGISTERS, SAMPLE_HAS_COPY, SAMPLE_IN_KERNEL};
-use descry_decode::ids::{BootNanos, CgroupId, Cpu, RequestId, RuntimeAddress, Tgid, Tid, UnitId};
-use descry_decode::{DecodeError, Event, UnwindEnd, decode};
+use descry_decode::ids::{
+    BootNanos, CgroupId, Cpu, FunctionNumber, RequestId, RuntimeAddress, StackId, Tgid, Tid, UnitId,
+};
+use descry_decode::{DecodeError, Event, UnwindEnd, Wait, WaitKind, WaitOf, WaitState, decode};
 
 /// Fields in the order of the ABI, each in the machine's byte order.
 #[derive(Default)]
@@ -89,6 +91,41 @@ fn lifecycle() {
 }
 
 #[test]
+fn a_call() {
+    let record = |parent| {
+        let times = Record::default().u16(8).u16(2).u32(41).u64(100).u64(350).u64(parent).u64(50);
+        times.u32(7).u32(8).u64(8).u64(0).bytes(b"worker\0\0\0\0\0\0\0\0\0\0")
+    };
+    let Ok(Event::Call(call)) = decode(&record(70).0) else { panic!("not a call") };
+    assert_eq!((call.function, call.depth), (FunctionNumber(41), 2));
+    assert_eq!((call.start, call.end, call.root), (BootNanos(100), BootNanos(350), BootNanos(50)));
+    assert_eq!((call.tgid, call.tid, call.unit), (Tgid(7), Tid(8), UnitId(8)));
+    assert_eq!((call.parent, call.comm.to_string().as_str()), (Some(BootNanos(70)), "worker"));
+    let Ok(Event::Call(call)) = decode(&record(0).0) else { panic!("not a call") };
+    assert_eq!(call.parent, None);
+}
+
+#[test]
+fn arguments() {
+    let record = |length: u8| {
+        let mut record = Record::default().u16(9).u16(0b10).u32(41).u64(100).u32(7).u32(8).u64(8);
+        for word in 0..6 {
+            record = record.u64(word * 11);
+        }
+        record.bytes(&[length, 0, 0, 0, 0, 0, 0, 0]).bytes(b"/etc/hosts").bytes(&[0; 6 * 128 - 10])
+    };
+    let Ok(Event::Arguments(arguments)) = decode(&record(10).0) else { panic!("no arguments") };
+    assert_eq!((arguments.function, arguments.start), (FunctionNumber(41), BootNanos(100)));
+    let [Some(path), None, Some(third), ..] = &arguments.values else { panic!("{:?}", arguments.values) };
+    assert_eq!((path.word, path.text.as_slice()), (0, b"/etc/hosts".as_slice()));
+    assert_eq!((third.word, third.text.as_slice()), (22, b"".as_slice()));
+    assert_eq!(
+        decode(&record(129).0).expect_err("too long").to_string(),
+        "a record of kind 9 says lengths = 129"
+    );
+}
+
+#[test]
 fn what_is_no_record_is_an_error_that_says_why() {
     let error = |bytes: &[u8]| decode(bytes).expect_err("no event").to_string();
     assert_eq!(error(&[]), "a record of kind 0 needs 2 bytes and has 0");
@@ -106,4 +143,49 @@ fn every_truncation_is_an_error() {
         let result = decode(&record.0[..len]);
         assert!(matches!(result, Err(DecodeError::Truncated { .. })), "{len} bytes: {result:?}");
     }
+}
+
+#[test]
+fn the_stack_of_a_wait() {
+    let mut record = sample(1, 0, 1).u64(0xffff_ffff_8100_0000);
+    record.0[..2].copy_from_slice(&10u16.to_ne_bytes());
+    let Ok(Event::Stack(id, stack)) = decode(&record.0) else { panic!("not a stack") };
+    assert_eq!((id, stack.weight), (StackId(1_000_000), 0));
+    assert_eq!(stack.kernel, [RuntimeAddress(0xffff_ffff_8100_0000)]);
+}
+
+/// A wait of 5 us in this system call, of this kind and state.
+fn wait(syscall: i32, kind: u8, state: u8) -> Record {
+    let record = Record::default().u16(11).u16(0).u32(0).u64(900).u64(5_000);
+    let record = record.u64(77).u64(0).u32(7).u32(8).bytes(&syscall.to_ne_bytes());
+    record.bytes(&[kind, state]).u16(3)
+}
+
+#[test]
+fn a_wait() {
+    let check = |record: Record,
+                 expected: Result<(Option<u32>, WaitKind, WaitState), (&'static str, u64)>| {
+        let wait = |(syscall, kind, state)| {
+            let of = WaitOf {
+                stack: Some(StackId(77)),
+                waker: None,
+                tgid: Tgid(7),
+                tid: Tid(8),
+                syscall,
+                kind,
+                state,
+            };
+            Event::Wait(Wait { time: BootNanos(900), duration: 5_000, of })
+        };
+        let wrong = |(field, value)| DecodeError::OutOfRange { kind: 11, field, value };
+        assert_eq!(decode(&record.0), expected.map(wait).map_err(wrong));
+    };
+    check(wait(202, 0, 1), Ok((Some(202), WaitKind::Blocked, WaitState::Interruptible)));
+    check(wait(-1, 1, 0), Ok((None, WaitKind::RunQueue, WaitState::Preempted)));
+    check(wait(-1, 2, 4), Ok((None, WaitKind::OnCpu, WaitState::New)));
+    check(wait(0, 3, 0), Err(("kind", 3)));
+    check(wait(0, 0, 5), Err(("state", 5)));
+    let mut cut = wait(0, 0, 0);
+    cut.0.pop();
+    assert!(matches!(decode(&cut.0), Err(DecodeError::Truncated { kind: 11, .. })));
 }

@@ -1,7 +1,8 @@
-//! Profiles, spans and metrics to files and to OTLP endpoints.
+//! Profiles, spans, system calls and metrics to files and to OTLP endpoints.
 #![forbid(unsafe_code)]
 pub mod format;
 pub mod otlp;
 pub mod queue;
 pub mod send;
 pub mod span;
+pub mod syscall;

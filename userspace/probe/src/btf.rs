@@ -8,8 +8,11 @@ use crate::ProbeError;
 /// Where the kernel shows its type information.
 pub(crate) const PATH: &str = "/sys/kernel/btf/vmlinux";
 
+const KIND_POINTER: u32 = 2;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
+const KIND_TYPEDEF: u32 = 8;
+const KIND_PROTOTYPE: u32 = 13;
 /// Kinds that stand for another type: typedef, volatile, const, restrict, type tag.
 const KINDS_TRANSPARENT: [u32; 5] = [8, 9, 10, 11, 18];
 /// Steps through such types, and levels of anonymous members, at most.
@@ -134,6 +137,18 @@ impl Btf {
             }
         }
         Some(total)
+    }
+
+    /// Arguments of the function that the typedef `name` points to; for `btf_trace_X`, those of the tracepoint X and one
+    /// more.
+    pub(crate) fn arguments(&self, name: &str) -> Option<usize> {
+        let typedef = self.types.iter().skip(1).copied().find_map(|at| {
+            let ty = self.read_type(at).ok()?;
+            (ty.kind == KIND_TYPEDEF && self.name_is(ty.name, name)).then_some(ty)
+        })?;
+        let pointer = self.read_type(*self.types.get(typedef.size_or_type as usize)?).ok()?;
+        let prototype = self.read_type(*self.types.get(pointer.size_or_type as usize)?).ok()?;
+        (pointer.kind == KIND_POINTER && prototype.kind == KIND_PROTOTYPE).then_some(prototype.vlen)
     }
 
     /// Size (bytes) of a struct.

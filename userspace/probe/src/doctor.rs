@@ -136,6 +136,13 @@ pub fn hooks() -> Vec<Hook> {
             remedy: rights,
         },
         Hook {
+            name: "BTF tracepoints",
+            available: program(ProgramType::Tracing),
+            needed_for: "time off the CPU: the scheduler's tracepoints and its list of tasks",
+            without_it: "no `profile --mode off-cpu` or `wall`",
+            remedy: rights,
+        },
+        Hook {
             name: "ring buffer",
             available: is_map_supported(aya::maps::MapType::RingBuf).unwrap_or(false),
             needed_for: "events to userspace",

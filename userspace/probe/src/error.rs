@@ -159,7 +159,7 @@ impl ProbeError {
 }
 
 /// Lines of the verifier's log worth showing.
-const VERIFIER_LINES: usize = 12;
+pub(crate) const VERIFIER_LINES: usize = 12;
 
 /// An error with all its sources on one line.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {

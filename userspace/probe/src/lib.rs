@@ -16,11 +16,16 @@ mod session;
 mod sideband;
 mod spawn;
 mod tables;
+mod uprobe;
 
 pub use cpu::{online_cpus, possible_cpus};
 pub use error::ProbeError;
-pub use memory::give_memory_back;
-pub use session::{Options, Sampler, Sampling, Scope, Session};
+pub use memory::{give_memory_back, keep_large_blocks_apart, map_file};
+pub use session::{
+    FunctionFigures, Functions, OffCpu, Options, Sampler, Sampling, Scope, Session, SocketHooks,
+    SyscallCount, Syscalls,
+};
 pub use sideband::{ExecEvent, MmapEvent, SideBand, SideBandEvent};
 pub use spawn::HeldChild;
 pub use tables::Tables;
+pub use uprobe::{Hook, Refused, Site};

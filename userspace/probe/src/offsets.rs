@@ -3,6 +3,13 @@
 use crate::ProbeError;
 use crate::btf::Btf;
 
+/// Where a thread's pointer to its thread-local storage is kept.
+const THREAD_POINTER: &str = if cfg!(target_arch = "aarch64") {
+    "task_struct.thread.uw.tp_value"
+} else {
+    "task_struct.thread.fsbase"
+};
+
 /// (global of the kernel side, member).
 const MEMBERS: &[(&str, &str)] = &[
     ("TASK_PID", "task_struct.pid"),
@@ -23,16 +30,85 @@ const MEMBERS: &[(&str, &str)] = &[
     ("INODE_INO", "inode.i_ino"),
     ("INODE_SB", "inode.i_sb"),
     ("SB_DEV", "super_block.s_dev"),
+    ("TASK_INTERFACE", INTERFACE),
 ];
 
-/// The globals with their values on the running kernel.
-pub(crate) fn of_kernel(release: &str) -> Result<Vec<(&'static str, u32)>, ProbeError> {
+/// The same of members that some kernels have not; their globals stay 0 there.
+const OPTIONAL: &[(&str, &str)] =
+    &[("MM_XOL_AREA", "mm_struct.uprobes_state.xol_area"), ("XOL_VADDR", "xol_area.vaddr")];
+
+/// Says whether a task is in a system call of the 32-bit interface.
+#[cfg(target_arch = "x86_64")]
+const INTERFACE: &str = "task_struct.thread_info.status";
+#[cfg(target_arch = "aarch64")]
+const INTERFACE: &str = "task_struct.thread_info.flags";
+
+/// The same for connections, messages and execution units.
+const NET_MEMBERS: &[(&str, &str)] = &[
+    ("TASK_THREAD_POINTER", THREAD_POINTER),
+    ("TASK_FILES", "task_struct.files"),
+    ("FILES_FDT", "files_struct.fdt"),
+    ("FDTABLE_MAX_FDS", "fdtable.max_fds"),
+    ("FDTABLE_FD", "fdtable.fd"),
+    ("FILE_PRIVATE_DATA", "file.private_data"),
+    ("INODE_MODE", "inode.i_mode"),
+    ("SOCKET_SK", "socket.sk"),
+    ("SOCKET_TYPE", "socket.type"),
+    ("SOCKET_ALLOC_INODE", "socket_alloc.vfs_inode"),
+    ("SK_SOCKET", "sock.sk_socket"),
+    ("SK_FAMILY", "sock.__sk_common.skc_family"),
+    ("SK_STATE", "sock.__sk_common.skc_state"),
+    ("SK_NUM", "sock.__sk_common.skc_num"),
+    ("SK_DPORT", "sock.__sk_common.skc_dport"),
+    ("SK_RCV_SADDR", "sock.__sk_common.skc_rcv_saddr"),
+    ("SK_DADDR", "sock.__sk_common.skc_daddr"),
+    ("SK_V6_RCV_SADDR", "sock.__sk_common.skc_v6_rcv_saddr"),
+    ("SK_V6_DADDR", "sock.__sk_common.skc_v6_daddr"),
+    ("ICSK_BIND_HASH", "inet_connection_sock.icsk_bind_hash"),
+    ("TB_FASTREUSE", "inet_bind_bucket.fastreuse"),
+    ("UNIX_ADDR", "unix_sock.addr"),
+    ("TCP_BYTES_RECEIVED", "tcp_sock.bytes_received"),
+    ("TCP_RCV_NXT", "tcp_sock.rcv_nxt"),
+    ("TCP_COPIED_SEQ", "tcp_sock.copied_seq"),
+    ("TCP_BYTES_ACKED", "tcp_sock.bytes_acked"),
+    ("TCP_SND_UNA", "tcp_sock.snd_una"),
+    ("TCP_WRITE_SEQ", "tcp_sock.write_seq"),
+];
+
+/// The same for time off the CPU.
+const OFF_CPU_MEMBERS: &[(&str, &str)] = &[
+    ("TASK_STATE", "task_struct.__state"),
+    ("TASK_ON_CPU", "task_struct.on_cpu"),
+    ("TASK_FLAGS", "task_struct.flags"),
+    ("TASK_CGROUPS", "task_struct.cgroups"),
+    ("CSS_SET_CGROUP", "css_set.dfl_cgrp"),
+    ("CGROUP_NODE", "cgroup.kn"),
+    ("CGROUP_PARENT", "cgroup.self.parent"),
+    ("NODE_ID", "kernfs_node.id"),
+];
+
+/// Arguments that `btf_trace_sched_switch` has where it hands over the state of the task that leaves: its own first one,
+/// preempt, prev, next, prev_state.
+const SWITCH_ARGUMENTS: usize = 5;
+
+/// The globals with their values on the running kernel; those for time off the CPU and for sockets where they are asked
+/// for.
+pub(crate) fn of_kernel(
+    release: &str,
+    off_cpu: bool,
+    net: bool,
+) -> Result<Vec<(&'static str, u32)>, ProbeError> {
     let btf = Btf::of_kernel()?;
     let missing = |member| ProbeError::NoMember { member, release: release.to_owned() };
-    let mut values = Vec::with_capacity(MEMBERS.len() + 1);
-    for &(global, member) in MEMBERS {
+    let mut values = Vec::with_capacity(MEMBERS.len() + OFF_CPU_MEMBERS.len() + NET_MEMBERS.len() + 2);
+    let off_cpu_members = if off_cpu { OFF_CPU_MEMBERS } else { &[] };
+    let net_members = if net { NET_MEMBERS } else { &[] };
+    for &(global, member) in MEMBERS.iter().chain(off_cpu_members).chain(net_members) {
         values.push((global, btf.offset(member).ok_or_else(|| missing(member))?));
     }
+    values.extend(OPTIONAL.iter().filter_map(|(global, member)| Some((*global, btf.offset(member)?))));
     values.push(("UPID_SIZE", btf.size("upid").ok_or_else(|| missing("upid"))?));
+    let has_state = btf.arguments("btf_trace_sched_switch").is_some_and(|count| count >= SWITCH_ARGUMENTS);
+    values.push(("SWITCH_HAS_STATE", has_state.into()));
     Ok(values)
 }

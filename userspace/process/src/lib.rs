@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod counter;
+pub mod descriptor;
 mod error;
 pub mod identity;
 pub mod maps;

@@ -78,7 +78,7 @@ impl ObjectFile {
 
 /// Whether a file is the system's own: only root can write to it, and it lies where `/usr` lies, so that it is none of
 /// a container's (whose root is root too). Package managers replace such files; they do not make them shorter.
-fn is_of_the_system(metadata: &Metadata) -> bool {
+pub fn is_of_the_system(metadata: &Metadata) -> bool {
     let on_system = std::fs::metadata("/usr").is_ok_and(|usr| usr.dev() == metadata.dev());
     on_system && metadata.uid() == 0 && metadata.mode() & 0o022 == 0
 }

@@ -24,6 +24,7 @@ mod elf;
 mod error;
 mod file;
 mod frame;
+mod go_unit;
 mod gopclntab;
 mod kernel;
 mod lookup;
@@ -39,7 +40,10 @@ mod vet;
 
 pub use counters::Counters;
 pub use error::{Outcome, SymbolError};
+pub use file::is_of_the_system;
 pub use frame::{FrameKind, SourceFrame, Symbolized};
+pub use go_unit::goroutine_rule;
+pub use name::readable;
 pub use options::{Limits, ObjectSource, Options};
 pub use perf_map::{MAX_MAP_BYTES, MAX_MAP_ENTRIES, PerfMap};
 pub use symbolizer::Symbolizer;

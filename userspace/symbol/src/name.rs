@@ -51,6 +51,11 @@ impl Name {
     }
 }
 
+/// A linker's name as people write it, without its version, at most `max_bytes` long. `None` if it is empty.
+pub fn readable(raw: &[u8], max_bytes: usize) -> Option<Arc<str>> {
+    Name::new(raw, max_bytes).map(|name| name.function)
+}
+
 /// What this crate itself adds to the names of entries of a procedure linkage table.
 const PLT: &str = "@plt";
 

@@ -16,15 +16,6 @@ use descry_decode::ids::ElfAddress;
 
 const CHUNK: u64 = CHUNK_SLOTS as u64;
 
-/// The tables of one file.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tables {
-    /// Contents of the slots, from the slot on that was given to [`layout`].
-    pub slots: Vec<u64>,
-    /// What the mappings of the file have to say about them.
-    pub placement: Placement,
-}
-
 /// Where the index of a file is: what [`Mapping`] holds beside the addresses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Placement {
@@ -44,14 +35,22 @@ impl Placement {
     }
 }
 
-/// Rows whose addresses or number do not fit the tables' 32-bit fields.
+/// Why there are no tables; `E` is what the writer failed with.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{rows} rows from {first} on do not fit into the kernel's tables; the file is unwound in userspace")]
-pub struct TooLarge {
-    /// How many rows.
-    pub rows: usize,
-    /// The first address.
-    pub first: ElfAddress,
+pub enum LayoutError<E> {
+    /// Addresses or number of the rows do not fit the tables' 32-bit fields.
+    #[error(
+        "{rows} rows from {first} on do not fit into the kernel's tables; the file is unwound in userspace"
+    )]
+    TooLarge {
+        /// How many rows.
+        rows: usize,
+        /// The first address.
+        first: ElfAddress,
+    },
+    /// Slots could not be written.
+    #[error(transparent)]
+    Write(#[from] E),
 }
 
 /// How many slots [`layout`] needs at most, wherever the first one is.
@@ -64,27 +63,34 @@ pub fn slots_needed(rows: &Rows) -> u64 {
     dense + borders * lost
 }
 
-/// Lays out the index and then the rows from slot `first` on.
+/// Lays out the index and the rows from slot `first` on. `write` gets words and the number of the slot that they begin
+/// at, in pieces: the rows first, each slot once.
 ///
 /// # Errors
-/// When the addresses reach past 2^40 or the slots past 2^32.
-pub fn layout(rows: &Rows, first: u32) -> Result<Tables, TooLarge> {
-    let Some(extent) = Extent::of(rows) else { return Ok(Tables::default()) };
-    let error = || TooLarge { rows: rows.len(), first: ElfAddress(extent.first_page << PAGE_SHIFT) };
+/// When the addresses reach past 2^40 or the slots past 2^32, and what `write` fails with.
+pub fn layout<E>(
+    rows: &Rows,
+    first: u32,
+    write: impl FnMut(u32, &[u64]) -> Result<(), E>,
+) -> Result<Placement, LayoutError<E>> {
+    let Some(extent) = Extent::of(rows) else { return Ok(Placement::default()) };
     let fits = u64::from(first).checked_add(slots_needed(rows)).is_some_and(|end| end < u64::from(u32::MAX));
     let (true, Ok(pages), Ok(first_page)) =
         (fits, u32::try_from(extent.pages), u32::try_from(extent.first_page))
     else {
-        return Err(error());
+        let first = ElfAddress(extent.first_page << PAGE_SHIFT);
+        return Err(LayoutError::TooLarge { rows: rows.len(), first });
     };
 
-    let mut writer = Writer { first: u64::from(first), slots: vec![0; pages as usize], in_force: None };
+    let mut index = vec![0; pages as usize];
+    let mut writer =
+        Writer { next: u64::from(first) + u64::from(pages), piece: Vec::new(), in_force: None, write };
     let mut rest = rows.iter().peekable();
     // The rule in force, and the rows that begin inside the page at hand.
     let mut rule = Row::default();
     let mut inside = Vec::new();
-    for page in 0..pages {
-        let start = (u64::from(first_page) + u64::from(page)) << PAGE_SHIFT;
+    for (page, slot) in index.iter_mut().enumerate() {
+        let start = (u64::from(first_page) + page as u64) << PAGE_SHIFT;
         inside.clear();
         while let Some((address, next)) =
             rest.next_if(|(address, _)| address.0 >> PAGE_SHIFT << PAGE_SHIFT == start)
@@ -95,13 +101,12 @@ pub fn layout(rows: &Rows, first: u32) -> Result<Tables, TooLarge> {
         if inside.is_empty() && rule.cfa_kind == CfaKind::None as u8 {
             continue;
         }
-        let entry = writer.page(rule, &inside);
-        if let Some(slot) = writer.slots.get_mut(page as usize) {
-            *slot = entry.to_slot();
-        }
+        *slot = writer.page(rule, &inside)?.to_slot();
         rule = inside.last().copied().unwrap_or(rule);
     }
-    Ok(Tables { slots: writer.slots, placement: Placement { index: first, pages, first_page } })
+    writer.flush()?;
+    (writer.write)(first, &index)?;
+    Ok(Placement { index: first, pages, first_page })
 }
 
 /// The pages from the first row to the last.
@@ -120,39 +125,57 @@ impl Extent {
     }
 }
 
-struct Writer {
-    /// Number of `slots[0]`.
-    first: u64,
-    slots: Vec<u64>,
-    /// The last row written and its slot.
+/// Words of a piece: enough that few are written, and little memory.
+const PIECE: usize = 1 << 15;
+
+struct Writer<W> {
+    /// Number of the slot after the last.
+    next: u64,
+    /// The last words, not yet written.
+    piece: Vec<u64>,
+    /// The last row and its slot.
     in_force: Option<(Row, u64)>,
+    write: W,
 }
 
-impl Writer {
-    fn next(&self) -> u64 {
-        self.first + self.slots.len() as u64
-    }
-
-    /// Writes the rows of a page: the one in force at its start, and those inside.
-    fn page(&mut self, in_force: Row, inside: &[Row]) -> IndexEntry {
+impl<E, W: FnMut(u32, &[u64]) -> Result<(), E>> Writer<W> {
+    /// Puts the rows of a page: the one in force at its start, and those inside.
+    fn page(&mut self, in_force: Row, inside: &[Row]) -> Result<IndexEntry, E> {
         let len = inside.len() as u64;
         let shared = self.in_force.filter(|(row, _)| *row == in_force).map(|(_, slot)| slot);
         let first = match shared {
             Some(slot) if slot / CHUNK == (slot + len) / CHUNK => slot,
             _ => {
-                if self.next() / CHUNK != (self.next() + len) / CHUNK {
-                    let border = (self.next() / CHUNK + 1) * CHUNK;
-                    self.slots.resize((border - self.first) as usize, 0);
+                if self.next / CHUNK != (self.next + len) / CHUNK {
+                    let border = (self.next / CHUNK + 1) * CHUNK;
+                    while self.next < border {
+                        self.put(0)?;
+                    }
                 }
-                let slot = self.next();
-                self.slots.push(in_force.to_slot());
+                let slot = self.next;
+                self.put(in_force.to_slot())?;
                 slot
             }
         };
-        self.slots.extend(inside.iter().map(|row| row.to_slot()));
+        for row in inside {
+            self.put(row.to_slot())?;
+        }
         let last = inside.last().copied().unwrap_or(in_force);
         self.in_force = Some((last, first + len));
-        IndexEntry { first: first as u32, count: (len + 1) as u32 }
+        Ok(IndexEntry { first: first as u32, count: (len + 1) as u32 })
+    }
+
+    fn put(&mut self, word: u64) -> Result<(), E> {
+        self.piece.push(word);
+        self.next += 1;
+        if self.piece.len() == PIECE { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<(), E> {
+        let first = self.next - self.piece.len() as u64;
+        (self.write)(first as u32, &self.piece)?;
+        self.piece.clear();
+        Ok(())
     }
 }
 

@@ -4,7 +4,7 @@
 //!
 //! - [`rows::Rows`]: for every address of its code, how to find the caller's frame, in the few shapes that the kernel
 //!   side understands ([`rows::build`]);
-//! - [`layout::Tables`]: those rows as the 8-byte slots that the kernel side reads ([`layout::layout`]);
+//! - those rows as the 8-byte slots that the kernel side reads ([`layout::layout`]);
 //! - [`pool::Pool`]: where in the kernel's tables they go, and what has to leave for them;
 //! - [`walk::Walker`]: the walk up a copied stack with all registers, for what a row cannot express.
 //!

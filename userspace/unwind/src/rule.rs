@@ -3,7 +3,8 @@
 //! ```text
 //! x86_64   return address at CFA - 8              else Complex     undefined: End
 //!          rbp unchanged                          Same
-//!          rbp at CFA + 8n                        AtCfa n          anything else but undefined: Complex
+//!          rbp at CFA + 8n                        AtCfa n
+//!          rbp at rbp + 8n                        AtFp n           anything else but undefined: Complex
 //! aarch64  x29 at CFA + 8n, x30 at CFA + 8n + 8   AtCfa n
 //!          both unchanged                         SameReturnInRegister         else Complex
 //! ```
@@ -140,6 +141,10 @@ fn simple<'a, S: UnwindSection<Slice<'a>>>(
             fp if same(&fp) => Some(rule(FpKind::Same, 0)),
             Some(RegisterRule::Offset(offset)) => Some(rule(FpKind::AtCfa, words(offset)?)),
             Some(RegisterRule::Undefined) => Some(rule(FpKind::Undefined, 0)),
+            Some(RegisterRule::Expression(at)) => match expression::register(section, cie, &at)? {
+                (X86_64::RBP, offset) => Some(rule(FpKind::AtFp, words(offset)?)),
+                _ => None,
+            },
             _ => None,
         },
         (Architecture::Aarch64, Some(RegisterRule::Offset(fp)), Some(RegisterRule::Offset(ra)))

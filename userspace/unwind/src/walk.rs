@@ -7,6 +7,16 @@
 //! ```text
 //! return address = *(fp + 8)     caller's fp = *fp     caller's sp = fp + 16     fp >= sp
 //! ```
+//!
+//! The unwinder of C++ and Rust exceptions writes into its own frame before it leaves for a landing pad: for some
+//! instructions the return address there is that of a frame further up, and no table says so. Where a walk through
+//! such a frame leads nowhere, it goes on from the place further up the stack that holds the same return address:
+//!
+//! ```text
+//! lower addresses                                               higher addresses
+//! | unwinder's frame, R | frames that are given up, R | frame with the landing pad |
+//!                                                     ^ sp there
+//! ```
 
 mod evaluate;
 mod memory;
@@ -56,7 +66,7 @@ pub trait CodeSource {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Walk {
     /// Leaf first. The first is the interrupted instruction; the others are return addresses, but for one right after
-    /// a signal frame, which is written plus one, so that minus one is right for all.
+    /// a signal frame or a jump to a landing pad, which is written plus one, so that minus one is right for all.
     pub frames: Vec<RuntimeAddress>,
     /// Why the walk ended.
     pub end: UnwindEnd,
@@ -98,28 +108,55 @@ impl Walker {
         source: &mut dyn CodeSource,
         max_frames: usize,
     ) -> Walk {
-        let mut frames = Vec::new();
-        let Some(mut registers) = Registers::new(registers) else {
-            return Walk { frames, end: UnwindEnd::NoRegisters };
+        let Some(leaf) = Registers::new(registers) else {
+            return Walk { frames: Vec::new(), end: UnwindEnd::NoRegisters };
         };
-        // How the frame at hand was come by decides what its pc means.
-        let mut reached = Reached::Leaf;
+        let Climb { walk, unwinder } = self.climb(leaf, Reached::Leaf, stack, source, max_frames);
+        if walk.end != UnwindEnd::Root
+            && let Some((len, caller)) = unwinder
+            && let Some(left_for) = caller.further_up(stack)
+        {
+            let rest = max_frames.saturating_sub(len);
+            let Climb { walk: above, .. } = self.climb(left_for, Reached::ByCall, stack, source, rest);
+            if above.end == UnwindEnd::Root {
+                let frames = walk.frames.iter().take(len).copied().chain(above.frames).collect();
+                return Walk { frames, end: above.end };
+            }
+        }
+        walk
+    }
+
+    /// Goes up from the frame of `registers` as far as the tables lead.
+    fn climb(
+        &mut self,
+        mut registers: Registers,
+        mut reached: Reached,
+        stack: Stack<'_>,
+        source: &mut dyn CodeSource,
+        max_frames: usize,
+    ) -> Climb {
+        let mut frames = Vec::new();
+        let mut unwinder = None;
         let end = loop {
             if frames.len() >= max_frames {
                 break UnwindEnd::TooDeep;
             }
             let pc = registers.pc();
-            frames.push(RuntimeAddress(if reached == Reached::BySignal { pc.wrapping_add(1) } else { pc }));
-            let address = if reached == Reached::ByCall { pc.wrapping_sub(1) } else { pc };
+            frames.push(RuntimeAddress(if reached == Reached::Exact { pc.wrapping_add(1) } else { pc }));
+            let is_after_call = matches!(reached, Reached::ByCall | Reached::ByUnwinder);
+            let address = if is_after_call { pc.wrapping_sub(1) } else { pc };
             match self.step(&registers, reached, address, stack, source) {
                 Ok((caller, by)) => {
                     registers = caller;
                     reached = by;
+                    if by == Reached::ByUnwinder && unwinder.is_none() {
+                        unwinder = Some((frames.len(), registers.clone()));
+                    }
                 }
                 Err(end) => break end,
             }
         };
-        Walk { frames, end }
+        Climb { walk: Walk { frames, end }, unwinder }
     }
 
     fn step(
@@ -143,6 +180,14 @@ impl Walker {
     }
 }
 
+/// A walk by the tables alone.
+struct Climb {
+    walk: Walk,
+    /// The frame that the first unwinder of exceptions on the way returned to: the number of frames below, and its
+    /// registers.
+    unwinder: Option<(usize, Registers)>,
+}
+
 /// How the walk came to a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reached {
@@ -150,6 +195,8 @@ enum Reached {
     Leaf,
     /// It called the frame before: its pc is a return address.
     ByCall,
-    /// A signal interrupted it: its pc is the next instruction to run.
-    BySignal,
+    /// The same, and the frame before is one that may return to a landing pad instead.
+    ByUnwinder,
+    /// By a signal or a jump: its pc is the next instruction to run.
+    Exact,
 }

@@ -55,6 +55,7 @@ fn by_rule(rule: Rule, pc: u64) -> Option<Vec<u64>> {
     let fp = match rule.fp {
         FpKind::Same => FP,
         FpKind::AtCfa => cfa.wrapping_add_signed(i64::from(rule.fp_words) * 8),
+        FpKind::AtFp => FP.wrapping_add_signed(i64::from(rule.fp_words) * 8),
         FpKind::Undefined | FpKind::SameReturnInRegister => return None,
     };
     // A step down the stack is refused by both.

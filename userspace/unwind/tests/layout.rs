@@ -4,9 +4,10 @@ use descry_abi::limits::CHUNK_SLOTS;
 use descry_abi::unwind::{CfaKind, FpKind, IndexEntry, PAGE_SHIFT};
 use descry_decode::ids::ElfAddress;
 use descry_unwind::Rule;
-use descry_unwind::layout::{Tables, find, layout, slots_needed};
+use descry_unwind::layout::{LayoutError, Placement, find, layout, slots_needed};
 use descry_unwind::rows::Rows;
 use proptest::prelude::*;
+use std::convert::Infallible;
 
 const CHUNK: u32 = CHUNK_SLOTS as u32;
 const BIAS: u64 = 0x7f00_0000_0000;
@@ -24,9 +25,30 @@ fn rows(start: u64, steps: &[(u64, u16)]) -> Rows {
     }))
 }
 
+/// What was written, from the first slot on.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Tables {
+    slots: Vec<u64>,
+    placement: Placement,
+}
+
+/// Lays out rows; every slot must be written once.
+fn lay_out(rows: &Rows, first: u32) -> Result<Tables, LayoutError<Infallible>> {
+    let mut written: Vec<Option<u64>> = Vec::new();
+    let placement = layout(rows, first, |slot, words| {
+        let at = (slot - first) as usize;
+        written.resize(written.len().max(at + words.len()), None);
+        for (place, word) in written[at..].iter_mut().zip(words) {
+            assert_eq!(place.replace(*word), None, "slot {slot} and on");
+        }
+        Ok(())
+    })?;
+    Ok(Tables { slots: written.into_iter().map(|word| word.expect("a written slot")).collect(), placement })
+}
+
 /// Checks every address at which anything could change, and its neighbours.
 fn check(rows: &Rows, first: u32) -> Tables {
-    let tables = layout(rows, first).expect("tables");
+    let tables = lay_out(rows, first).expect("tables");
     assert!(tables.slots.len() as u64 <= slots_needed(rows));
     let placement = tables.placement;
     let mapping = placement.mapping(0, u64::MAX, BIAS);
@@ -51,7 +73,7 @@ fn check(rows: &Rows, first: u32) -> Tables {
 
 #[test]
 fn nothing_needs_nothing() {
-    assert_eq!(layout(&Rows::default(), 7).expect("tables"), Tables::default());
+    assert_eq!(lay_out(&Rows::default(), 7).expect("tables"), Tables::default());
     assert_eq!(slots_needed(&Rows::default()), 0);
 }
 
@@ -82,8 +104,14 @@ fn a_page_that_would_straddle_a_border_begins_after_it() {
 #[test]
 fn what_does_not_fit_is_refused() {
     let few = rows(0x1000, &[(0, 1), (16, 0)]);
-    assert!(layout(&few, u32::MAX - 4).is_err());
-    assert!(layout(&rows(1 << 41, &[(0, 1), (16, 0)]), 0).is_err());
+    assert!(lay_out(&few, u32::MAX - 4).is_err());
+    assert!(lay_out(&rows(1 << 41, &[(0, 1), (16, 0)]), 0).is_err());
+}
+
+#[test]
+fn what_cannot_be_written_ends_the_layout() {
+    let few = rows(0x1000, &[(0, 1), (16, 0)]);
+    assert_eq!(layout(&few, 0, |_, _| Err("no room")), Err(LayoutError::Write("no room")));
 }
 
 proptest! {

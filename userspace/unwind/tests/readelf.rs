@@ -69,9 +69,15 @@ impl Said {
             return rule.cfa == CfaKind::End;
         }
         let fp = words(&self.fp, "c");
+        // Which expression it is, readelf does not say here.
+        let fp_by_expression = self.fp == "exp";
+        if fp_by_expression && rule.cfa == CfaKind::Complex {
+            return true;
+        }
         let kinds: &[FpKind] = match (machine, fp, words(&self.ra, "c")) {
             (Machine::X86_64, Some(_), Some(-1)) => &[FpKind::AtCfa],
             (Machine::X86_64, None, Some(-1)) if unsaved(&self.fp) => &[FpKind::Same, FpKind::Undefined],
+            (Machine::X86_64, None, Some(-1)) if fp_by_expression => &[FpKind::AtFp, FpKind::AtCfa],
             (Machine::Aarch64, Some(fp), Some(ra)) if ra == fp + 1 => &[FpKind::AtCfa],
             (Machine::Aarch64, None, None) if unsaved(&self.fp) && unsaved(&self.ra) => {
                 &[FpKind::SameReturnInRegister]
@@ -91,7 +97,7 @@ impl Said {
         let found = if rule.cfa == CfaKind::SpFar { CfaKind::Sp } else { rule.cfa };
         (found, i64::from(rule.cfa_words) + far) == (cfa, cfa_words)
             && kinds.contains(&rule.fp)
-            && i64::from(rule.fp_words) == fp.unwrap_or(0)
+            && (fp_by_expression || i64::from(rule.fp_words) == fp.unwrap_or(0))
     }
 }
 

@@ -30,6 +30,7 @@ fn text(rule: Rule) -> String {
         FpKind::AtCfa => format!("{cfa} fp@{}", rule.fp_words),
         FpKind::Undefined => format!("{cfa} fp lost"),
         FpKind::SameReturnInRegister => format!("{cfa} x30"),
+        FpKind::AtFp => format!("{cfa} fp@fp{:+}", rule.fp_words),
     }
 }
 
@@ -156,11 +157,12 @@ fn dereferenced_frames() {
 
 #[test]
 fn a_realigned_stack() {
-    // gcc: the CFA in r10, then *(rbp - 8); rbp saved at *rbp, which no row can say.
+    // gcc: the CFA in r10, which no row can say, then *(rbp - 8); rbp saved at rbp.
     let instructions =
         [&[0x0c, 10, 0, 0x45][..], &saved_at(6, &[0x76, 0]), &[0x43], &cfa_expression(&[0x76, 0x78, 0x06])]
             .concat();
-    let report = check(&one(&instructions), &[(0, "complex"), (32, "none")]);
+    let expected = [(0, "complex"), (8, "*(fp-8)+0 fp@fp+0"), (32, "none")];
+    let report = check(&one(&instructions), &expected);
     assert_eq!(report.complex_rules, 1);
 }
 
@@ -168,8 +170,18 @@ fn a_realigned_stack() {
 fn a_frame_pointer_saved_relative_to_the_register_of_the_cfa() {
     let instructions = [&[0x0c, 6, 16][..], &saved_at(6, &[0x76, 0])].concat();
     check(&one(&instructions), &[(0, "fp+16 fp@-2"), (32, "none")]);
-    let instructions = [&[0x0c, 7, 16][..], &saved_at(6, &[0x76, 0])].concat();
-    check(&one(&instructions), &[(0, "complex"), (32, "none")]);
+    let instructions = [&[0x0c, 7, 16][..], &saved_at(6, &[0x76, 0x78])].concat();
+    check(&one(&instructions), &[(0, "sp+16 fp@fp-1"), (32, "none")]);
+    // Not in words, too far, by another register, a value instead of a place.
+    for place in [
+        saved_at(6, &[0x76, 1]),
+        saved_at(6, &[0x76, 0x80, 0x80, 0x20]),
+        saved_at(6, &[0x73, 8]),
+        vec![0x16, 6, 2, 0x76, 8],
+    ] {
+        let instructions = [&[0x0c, 7, 16][..], &place].concat();
+        check(&one(&instructions), &[(0, "complex"), (32, "none")]);
+    }
 }
 
 #[test]

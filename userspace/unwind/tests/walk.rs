@@ -80,7 +80,9 @@ fn check(process: &mut Process, registers: &[u64], words: &[u64], frames: &[u64]
 }
 
 /// Functions of x86_64, 0x100 bytes each: 0 with a frame of 16 bytes; 1 keeps rbx at CFA-16 and rbp at CFA-24;
-/// 2 finds its CFA by rbx + 16; 3 is the outermost; 4 the signal trampoline; 5 has a realigned stack; 6 is broken.
+/// 2 finds its CFA by rbx + 16; 3 is the outermost; 4 the signal trampoline; 5 has a realigned stack; 6 is broken;
+/// 7 is an unwinder of exceptions, with rax, rdx and rbp saved below CFA = rbp + 16; 9 its last instruction, with the
+/// return address in rcx.
 fn functions(header: bool) -> Elf {
     let mut table = Table::eh_frame();
     let cie = table.x86_64();
@@ -91,6 +93,8 @@ fn functions(header: bool) -> Elf {
     function(3, &[0x07, 16]);
     function(5, &[&cfa_expression(&[0x76, 0x78, 0x06])[..], &saved_at(6, &[0x76, 0])].concat());
     function(6, &[0x3f]);
+    function(7, &[0x0c, 6, 16, 0x80, 9, 0x81, 8, 0x86, 2]);
+    function(9, &[0x0c, 7, 0, 0x09, 16, 2]);
     let signal = table.signal_frame(16);
     // rbx, rbp, rsp and rip of the `ucontext` at rsp.
     let context = [
@@ -203,6 +207,32 @@ fn code_without_tables_is_followed_by_frame_pointers() {
     }
     let leaf = x86_64(JIT + 0x10, STACK, 0);
     check(&mut Process::new(&functions(true)), &leaf, &words, &[JIT + 0x10], UnwindEnd::Root);
+}
+
+#[test]
+fn an_unwinder_that_wrote_into_its_frame_is_left_for_the_frame_of_the_landing_pad() {
+    let mut process = Process::new(&functions(true));
+    let leaf = x86_64(code(0x710), STACK - 0x80, STACK);
+    let returned = code(0x120);
+    let stack = |given_up| [0, returned, 0, given_up, 0, 5, 0, code(0x330)];
+    let frames = [code(0x710), returned, code(0x330)];
+    check(&mut process, &leaf, &stack(returned), &frames, UnwindEnd::Root);
+    // Without another such place, or where the way from there leads nowhere, the first walk stays.
+    let frames = [code(0x710), returned, 5];
+    check(&mut process, &leaf, &stack(0), &frames, UnwindEnd::NoMapping);
+    let nowhere = [0, returned, 0, returned, 0, 5, 0, 7];
+    check(&mut process, &leaf, &nowhere, &frames, UnwindEnd::NoMapping);
+    // Its frame as the tables have it.
+    let words = [0, code(0x20), 2, code(0x330), code(0x20), 4, code(0x340)];
+    check(&mut process, &leaf, &words, &[code(0x710), code(0x20), code(0x330)], UnwindEnd::Root);
+}
+
+#[test]
+fn the_last_instruction_of_an_unwinder_has_the_return_address_in_a_register() {
+    let mut process = Process::new(&functions(true));
+    // It jumps to the first instruction of a landing pad: written plus one, as after a signal.
+    let leaf = registers::<17>(&[(16, code(0x910)), (7, STACK), (2, code(0))]);
+    check(&mut process, &leaf, &[1, code(0x330)], &[code(0x910), code(1), code(0x330)], UnwindEnd::Root);
 }
 
 #[test]

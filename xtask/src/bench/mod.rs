@@ -1,10 +1,12 @@
 //! Measurements of what descry costs, beside other tools where there are any.
 
 mod export;
+mod offcpu;
 mod proc;
 mod profile;
 mod profiler;
 mod spread;
+mod syscalls;
 mod unwind;
 
 use anyhow::Result;
@@ -15,8 +17,13 @@ use clap::Subcommand;
 pub enum Bench {
     /// The cost of profiling a busy machine, beside perf and bpftrace, in pairs with bare runs.
     Profile(profile::Args),
+    /// The cost of measuring system calls, beside bpftrace and strace, in pairs with bare runs.
+    Syscalls(syscalls::Args),
     /// The kernel's own account of descry's programs, a sample and a frame.
     Unwind(unwind::Args),
+    /// What it costs a program that does little else than switch to have its time off the CPU measured, in pairs.
+    #[command(name = "offcpu")]
+    OffCpu(offcpu::Args),
     /// How fast spans become the bytes of OTLP requests.
     Export(export::Args),
 }
@@ -25,7 +32,9 @@ pub enum Bench {
 pub fn run(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Profile(args) => profile::run(args),
+        Bench::Syscalls(args) => syscalls::run(args),
         Bench::Unwind(args) => unwind::run(args),
+        Bench::OffCpu(args) => offcpu::run(args),
         Bench::Export(args) => export::run(args),
     }
 }

@@ -18,6 +18,7 @@ const ORDER: &[&str] = &[
     "descry-probe",
     "descry-process",
     "descry-symbol",
+    "descry-function",
     "descry-assemble",
     "descry-aggregate",
     "descry-export",

@@ -7,8 +7,8 @@ use descry_abi::event::EventKind;
 use descry_abi::limits::STACK_COPY_BYTES;
 
 use crate::emit::{self, count};
-use crate::maps::{COPY_STATES, ProgramKind, State};
-use crate::registers;
+use crate::maps::{COPY_STATES, CopyState, ProgramKind, State};
+use crate::registers::{self, Registers};
 
 const PAGE: u64 = 4096;
 
@@ -44,6 +44,31 @@ pub fn ship_stack(program: ProgramKind, state: *const State) -> bool {
             count(Counter::StackCopyFailed);
             return false;
         }
+        let registers = &raw const (*copy).saved;
+        fill_header(copy, state, registers, len);
+        emit::stack_copy(copy, len)
+    }
+}
+
+/// Sends the registers that the state has saved, of a task that is blocked: userspace reads its memory itself.
+#[inline(always)]
+pub fn ship_registers(program: ProgramKind, state: *const State) -> bool {
+    let Some(copy) = COPY_STATES.get_ptr_mut(program as u32) else {
+        count(Counter::NoState);
+        return false;
+    };
+    // SAFETY: both states are per-CPU entries that were checked by their lookups.
+    unsafe { fill_header(copy, state, &raw const (*state).saved, 0) };
+    emit::stack_copy(copy, 0)
+}
+
+/// # Safety
+///
+/// The pointers are those of per-CPU entries that were checked by their lookups.
+#[inline(always)]
+unsafe fn fill_header(copy: *mut CopyState, state: *const State, saved: *const Registers, len: u64) {
+    // SAFETY: by the caller.
+    unsafe {
         let header = &mut (*copy).header;
         header.kind = EventKind::StackCopy as u16;
         header.registers_len = registers::COPIED;
@@ -51,8 +76,7 @@ pub fn ship_stack(program: ProgramKind, state: *const State) -> bool {
         header.time = (*state).header.time;
         header.tgid = (*state).header.tgid;
         header.tid = (*state).header.tid;
-        header.start = start;
-        registers::copy(&(*copy).saved, &mut header.registers);
-        emit::stack_copy(copy, len)
+        header.start = registers::stack_pointer(&*saved) & !7;
+        registers::copy(&*saved, &mut header.registers);
     }
 }

@@ -17,7 +17,7 @@ use descry_abi::event::UnwindEnd;
 use descry_abi::limits::MAX_USER_FRAMES;
 use descry_abi::unwind::Process;
 
-pub use copy::ship_stack;
+pub use copy::{ship_registers, ship_stack};
 pub use table::Tables;
 
 use crate::maps::{MEMOS, Memo, PROCESSES, State, WALK_STATES};

@@ -5,7 +5,7 @@
 //! return     *(CFA - 8)            x86_64
 //!            *(saved fp + 8) or lr aarch64
 //! caller sp  CFA
-//! caller fp  *(CFA + 8 * fp_words), or unchanged
+//! caller fp  *(CFA + 8 * fp_words), *(fp + 8 * fp_words), or unchanged
 //! ```
 
 use descry_abi::event::UnwindEnd;
@@ -141,7 +141,9 @@ fn up(state: &mut State, cfa: u64, row: Row) -> Result<(), UnwindEnd> {
     if cfa < state.sp || (cfa == state.sp && !in_register) {
         return Err(UnwindEnd::NoProgress);
     }
-    let fp_at = cfa.wrapping_add((i64::from(row.fp_words) * 8) as u64);
+    let by_fp = row.fp_kind == FpKind::AtFp as u8;
+    let fp_base = if by_fp { frame_pointer(state)? } else { cfa };
+    let fp_at = fp_base.wrapping_add((i64::from(row.fp_words) * 8) as u64);
     let return_at =
         if cfg!(bpf_target_arch = "aarch64") { fp_at.wrapping_add(8) } else { cfa.wrapping_sub(8) };
     let pc = if in_register {
@@ -163,7 +165,7 @@ fn up(state: &mut State, cfa: u64, row: Row) -> Result<(), UnwindEnd> {
             }
         }
     };
-    if row.fp_kind == FpKind::AtCfa as u8 {
+    if row.fp_kind == FpKind::AtCfa as u8 || by_fp {
         match window::word(state, fp_at) {
             Some(word) => {
                 state.fp = word;

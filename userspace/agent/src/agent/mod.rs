@@ -27,9 +27,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use descry_config::{Config, Loaded, Problem, Problems, Step};
-use descry_probe::{Options, Sampling, Scope};
+use descry_probe::{Options, Sampling};
 use descry_process::identity::ResourceOptions;
-use descry_process::namespace::PidNamespace;
 use descry_telemetry::Counters;
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tracing::{error, info, warn};
@@ -38,7 +37,7 @@ use crate::cli::{AgentArgs, Own};
 use crate::config;
 use crate::counted::{self, Reading};
 use crate::failure::Failure;
-use crate::measure::{Watch, raise_open_files};
+use crate::measure::{self, Watch, raise_open_files};
 use crate::profile::ring_bytes;
 use crate::stop::Stop;
 use destinations::Destinations;
@@ -203,17 +202,11 @@ impl Agent {
     fn measure(&mut self) -> Result<(), Failure> {
         let profile = &self.config.profile;
         if profile.enabled {
-            let namespace = PidNamespace::current().context("cannot read /proc/self/ns/pid")?;
             let options = Options {
-                scope: Scope::All,
-                follow: false,
-                comm: None,
-                executables: Vec::new(),
-                pid_namespace: (!namespace.is_initial()).then_some(namespace.inode as u32),
                 sampling: Some(Sampling { frequency: profile.frequency }),
                 kernel_stacks: profile.kernel,
                 ring_bytes: ring_bytes(profile.frequency)?,
-                table_chunks: profile.unwind_memory,
+                ..measure::options(profile.unwind_memory)?
             };
             let resource_options = ResourceOptions { command_arguments: self.config.resource.command_args };
             self.generation += 1;

@@ -120,6 +120,7 @@ impl Exporter {
             start: clocks.unix,
             duration: window.duration,
             period: 1_000_000_000 / window.frequency.max(1),
+            threads: true,
             boot_to_unix: clocks.boot_to_unix,
         };
         let profile = window.aggregator.finish(summary, &code, &known);

@@ -1,13 +1,18 @@
 //! Only the parts of a binary that unwinding needs.
 //!
-//! The image is as long as the file, but all zeros outside of the headers and the sections that were asked for. Zeros
-//! that were never written take no memory, so a program of 100 MB costs what its unwind tables do.
+//! A file of the system is mapped: what is not read of it takes no memory. Of another one, which others may make
+//! shorter, an image is made: as long as the file, but all zeros outside of the headers and the sections that were asked
+//! for. Zeros that were never written take no memory, so a program of 100 MB costs what its unwind tables do.
 
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
+use descry_probe::map_file;
 use descry_process::object::{DebugFile, ElfError, Object, Segment};
+use descry_symbol::is_of_the_system;
+use descry_unwind::cfi::Bytes;
 use object::read::elf::{FileHeader, SectionHeader};
 use object::{Endianness, elf, pod};
 
@@ -21,17 +26,27 @@ const UNWIND_SECTIONS: [&[u8]; 4] = [b".eh_frame", b".eh_frame_hdr", b".debug_fr
 
 type Header = elf::FileHeader64<Endianness>;
 
-/// The image of a binary's unwind tables.
-pub fn of_unwind_tables(object: &Object) -> Result<Vec<u8>, ElfError> {
-    let Some(file) = object.file() else { return object.read_all(MAX_PART) };
-    image(file, object.len(), Some(object))
+/// A binary's unwind tables.
+pub fn of_unwind_tables(object: &Object) -> Result<Bytes, ElfError> {
+    match object.file() {
+        Some(file) => mapped_or_image(file, Some(object)),
+        None => Ok(Arc::new(object.read_all(MAX_PART)?)),
+    }
 }
 
-/// The image of the unwind tables of a separate debug file.
-pub fn of_debug_file(debug: &DebugFile) -> Result<Vec<u8>, ElfError> {
-    let metadata = debug.file.metadata();
-    let len = metadata.map_err(|source| ElfError::Read { offset: 0, len: 0, source })?.len();
-    image(&debug.file, len, None)
+/// The unwind tables of a separate debug file.
+pub fn of_debug_file(debug: &DebugFile) -> Result<Bytes, ElfError> {
+    mapped_or_image(&debug.file, None)
+}
+
+fn mapped_or_image(file: &File, object: Option<&Object>) -> Result<Bytes, ElfError> {
+    let metadata = file.metadata().map_err(|source| ElfError::Read { offset: 0, len: 0, source })?;
+    if is_of_the_system(&metadata)
+        && let Ok(mapped) = map_file(file)
+    {
+        return Ok(Arc::new(mapped));
+    }
+    Ok(Arc::new(image(file, object.map_or(metadata.len(), Object::len), object)?))
 }
 
 fn image(file: &File, len: u64, object: Option<&Object>) -> Result<Vec<u8>, ElfError> {

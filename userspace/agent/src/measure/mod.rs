@@ -2,6 +2,7 @@
 //!
 //! A command says what it wants of the kernel side, and gets the events as a [`Consumer`].
 
+mod blocked;
 mod builder;
 mod image;
 mod process_code;
@@ -14,13 +15,11 @@ mod watch;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use descry_abi::counter::Counter;
 use descry_decode::Event;
 use descry_decode::ids::{Tgid, UnixNanos};
 use descry_probe::{HeldChild, Options, Session};
 use descry_process::identity::ResourceOptions;
-use descry_process::namespace::PidNamespace;
 use descry_telemetry::Counters;
 
 use crate::cli::MeasureArgs;
@@ -33,7 +32,7 @@ pub use progress::of_symbols as progress_of_symbols;
 pub use symbols::{PerfMapOwner, Symbols};
 pub use tables::TableCounters;
 pub use tracker::{HeldObject, ProcessKey, Tracked, Tracker, TrackerCounters};
-pub use watch::{Clocks, Watch, raise_open_files};
+pub use watch::{Clocks, Watch, options, raise_open_files};
 
 /// How long to measure a program that was not started by descry.
 const DEFAULT_DURATION: Duration = Duration::from_secs(10);
@@ -47,19 +46,33 @@ const LEAST_TICK: Duration = Duration::from_millis(2);
 const SHORT_TICKS: u32 = 50;
 /// Between two looks at whether the targets still live, should the event of their end have been lost.
 const LIVENESS: Duration = Duration::from_secs(1);
-/// The smallest ring.
-const MIN_RING: u32 = 4 << 20;
 
 /// Takes what is measured.
 pub trait Consumer {
     /// An event of the ring, in the order of their times. The tracker knows already what it says of processes.
     fn event(&mut self, tracker: &mut Tracker, event: Event);
 
+    /// Everything is loaded and the processes are known, and a started program has not run an instruction yet.
+    ///
+    /// # Errors
+    /// What makes the measurement fail before it begins.
+    fn ready(&mut self, _session: &mut Session, _tracker: &mut Tracker) -> Result<(), Failure> {
+        Ok(())
+    }
+
     /// The ring was drained.
     ///
     /// # Errors
     /// What ends the measurement.
     fn drained(&mut self, _session: &mut Session, _tracker: &mut Tracker) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// The time is up; the ring is drained once more after this.
+    ///
+    /// # Errors
+    /// What makes the measurement fail.
+    fn time_is_up(&mut self, _session: &mut Session) -> Result<(), Failure> {
         Ok(())
     }
 
@@ -115,17 +128,12 @@ impl<'a> Prepared<'a> {
     /// # Errors
     /// When descry's own pid namespace cannot be found out.
     pub fn options(&self) -> Result<Options, Failure> {
-        let namespace = PidNamespace::current().context("cannot read /proc/self/ns/pid")?;
         Ok(Options {
             scope: self.target.scope.clone(),
             follow: self.target.follow,
             comm: self.target.comm,
             executables: self.target.executables.clone(),
-            pid_namespace: (!namespace.is_initial()).then_some(namespace.inode as u32),
-            sampling: None,
-            kernel_stacks: true,
-            ring_bytes: MIN_RING,
-            table_chunks: self.args.unwind_memory,
+            ..options(self.args.unwind_memory)?
         })
     }
 
@@ -144,9 +152,12 @@ impl<'a> Prepared<'a> {
         let resource_options = ResourceOptions { command_arguments: args.command_args };
         let mut watch = Watch::start(options, &target.processes, resource_options, consumer)?;
         attach(&mut watch.session, &target)?;
+        consumer.ready(&mut watch.session, &mut watch.tracker)?;
         let clocks = Clocks::read()?;
         let ring_bytes = options.ring_bytes.into();
         let began = Instant::now();
+        // While the program that was started is still held, and others are still blocked where they were found.
+        watch.follow(consumer)?;
         if let Some(child) = &mut child {
             child.release()?;
         }
@@ -194,6 +205,7 @@ impl Measurement<'_> {
     pub fn run(mut self, consumer: &mut dyn Consumer, counters: &Counters) -> Result<Finished, Failure> {
         let exit = self.until_the_end(consumer)?;
         let duration = self.began.elapsed();
+        consumer.time_is_up(&mut self.watch.session)?;
         self.watch.drain(consumer)?;
         let Watch { mut session, side_band, mut tracker } = self.watch;
         consumer.ending(&mut session, &mut tracker)?;

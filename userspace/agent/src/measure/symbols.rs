@@ -12,7 +12,7 @@ use descry_decode::ids::{ElfAddress, RuntimeAddress, Tgid};
 use descry_probe::give_memory_back;
 use descry_process::object::{DebugFile, Object, ObjectId, debug_file};
 use descry_process::table::ProcessTable;
-use descry_symbol::{Counters, ObjectSource, Options, Outcome, PerfMap, Symbolized, Symbolizer};
+use descry_symbol::{Counters, ObjectSource, Options, Outcome, PerfMap, SourceFrame, Symbolized, Symbolizer};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use rustc_hash::FxHashMap;
 use tracing::debug;
@@ -85,7 +85,7 @@ impl<'a> Symbols<'a> {
                 CodeRef::Kernel(address) => kernel.push((index, *address)),
                 CodeRef::Object { id, address } => objects.entry(*id).or_default().push((index, *address)),
                 CodeRef::Jit { tgid, address } => jit.entry(*tgid).or_default().push((index, *address)),
-                CodeRef::Unreadable { .. } | CodeRef::Unknown(_) => {}
+                CodeRef::Unreadable { .. } | CodeRef::Unknown(_) | CodeRef::Label(_) => {}
             }
         }
         let mut done = 0;
@@ -209,12 +209,20 @@ fn object_mapping(object: &Object) -> ProfileMapping {
 
 /// A place without a name.
 fn unknown(place: &CodeRef) -> KnownCode {
+    if let CodeRef::Label(words) = place {
+        let function = Arc::clone(words);
+        let frame =
+            SourceFrame { function, system_name: None, file: None, line: None, column: None, inlined: false };
+        let symbolized = Symbolized { frames: vec![frame], kind: FrameKind::Native };
+        return KnownCode { mapping: None, address: 0, symbolized };
+    }
     let (mapping, address, kind) = match place {
         CodeRef::Kernel(address) => (Some(mapping("[kernel]")), address.0, FrameKind::Kernel),
         CodeRef::Object { address, .. } => (None, address.0, FrameKind::Native),
         CodeRef::Jit { address, .. } => (Some(mapping("[jit]")), address.0, FrameKind::Jit),
         CodeRef::Unreadable { name, offset } => (Some(mapping(name)), offset.0, FrameKind::Native),
         CodeRef::Unknown(address) => (None, address.0, FrameKind::Native),
+        CodeRef::Label(_) => (None, 0, FrameKind::Native),
     };
     KnownCode { mapping, address, symbolized: Symbolized { frames: Vec::new(), kind } }
 }

@@ -14,8 +14,8 @@ use descry_probe::{ProbeError, Session, Tables, give_memory_back};
 use descry_process::object::{Object, ObjectId};
 use descry_process::table::{MappingTarget, ProcessTable};
 use descry_unwind::Limits;
-use descry_unwind::cfi::Cfi;
-use descry_unwind::layout::{self, Placement};
+use descry_unwind::cfi::{Bytes, Cfi};
+use descry_unwind::layout::{self, LayoutError, Placement};
 use descry_unwind::pool::{Pool, Reservation, Slots};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tracing::debug;
@@ -50,7 +50,7 @@ struct ProcessTables {
 
 /// A file's tables for walks in userspace.
 struct Walkable {
-    image: Arc<Vec<u8>>,
+    image: Bytes,
     cfi: Option<Arc<Cfi>>,
     /// Count of syncs when it was last used.
     used: u64,
@@ -76,7 +76,7 @@ pub struct UnwindTables {
     writer: Tables,
     files: FxHashMap<ObjectId, FileTables>,
     wanted: FxHashSet<ObjectId>,
-    building: FxHashSet<ObjectId>,
+    building: Option<ObjectId>,
     builder: Builder,
     processes: FxHashMap<Tgid, ProcessTables>,
     forgotten: Vec<Tgid>,
@@ -101,7 +101,7 @@ impl UnwindTables {
             writer,
             files: FxHashMap::default(),
             wanted: FxHashSet::default(),
-            building: FxHashSet::default(),
+            building: None,
             builder: Builder::start()?,
             processes: FxHashMap::default(),
             forgotten: Vec::new(),
@@ -126,12 +126,12 @@ impl UnwindTables {
             Some(FileTables::Full { until }) => *until < syncs,
             Some(FileTables::Loaded(_) | FileTables::Without | FileTables::Waiting) => false,
         };
-        if is_wanted && !self.building.contains(&object.id) {
+        if is_wanted && self.building != Some(object.id) {
             self.wanted.insert(object.id);
         }
         let walkable = self.walkable.entry(object.id).or_insert_with(|| {
-            let image = Arc::new(image::of_unwind_tables(object).unwrap_or_default());
-            let cfi = Cfi::new(Arc::clone(&image) as _, None, &Limits::default());
+            let image = image::of_unwind_tables(object).unwrap_or_else(|_| Arc::new([]));
+            let cfi = Cfi::new(Arc::clone(&image), None, &Limits::default());
             self.counters.unreadable += u64::from(cfi.is_err());
             Walkable { image, cfi: cfi.ok().map(|(cfi, _)| Arc::new(cfi)), used: syncs }
         });
@@ -141,7 +141,7 @@ impl UnwindTables {
 
     /// Wants a file's tables in the kernel before a sample asks for them.
     pub fn want(&mut self, id: ObjectId) {
-        if !self.files.contains_key(&id) && !self.building.contains(&id) {
+        if !self.files.contains_key(&id) && self.building != Some(id) {
             self.wanted.insert(id);
         }
     }
@@ -187,41 +187,48 @@ impl UnwindTables {
 
     /// Whether files wait for their rows.
     pub fn is_building(&self) -> bool {
-        !self.building.is_empty() || !self.wanted.is_empty()
+        self.building.is_some() || !self.wanted.is_empty()
     }
 
-    /// Asks for the rows of what is wanted, and takes those that are ready.
+    /// Takes rows that are ready and asks for those of the next file that is wanted, until one takes longer.
     fn load_files(&mut self, processes: &mut ProcessTable) -> Result<(), ProbeError> {
-        for id in std::mem::take(&mut self.wanted) {
+        let mut waiting = Vec::new();
+        loop {
+            if let Some(built) = self.builder.take() {
+                self.building = None;
+                let tables = self.place(&built)?;
+                debug!(path = %built.object.path, ?tables, "unwind tables");
+                // What the kernel walks now, userspace need not.
+                self.walkable.remove(&built.object.id);
+                match tables {
+                    FileTables::Full { .. } => self.counters.full += 1,
+                    FileTables::Waiting => waiting.push(built.object.id),
+                    FileTables::Loaded(_) | FileTables::Without => self.epoch += 1,
+                }
+                self.files.insert(built.object.id, tables);
+                drop(built);
+                give_memory_back();
+            }
+            if self.building.is_some() || !self.ask_for_next(processes) {
+                break;
+            }
+        }
+        self.wanted.extend(waiting);
+        Ok(())
+    }
+
+    /// Asks for the rows of a file that is wanted; false: none is.
+    fn ask_for_next(&mut self, processes: &mut ProcessTable) -> bool {
+        while let Some(id) = self.wanted.iter().next().copied() {
+            self.wanted.remove(&id);
             let Some(object) = processes.objects().get(id).cloned() else { continue };
             let image = self.walkable.get(&id).map(|walkable| Arc::clone(&walkable.image));
             if self.builder.ask(object, image) {
-                self.building.insert(id);
-            } else {
-                self.wanted.insert(id);
+                self.building = Some(id);
+                return true;
             }
         }
-        let mut any = false;
-        while let Some(built) = self.builder.take() {
-            any = true;
-            self.building.remove(&built.object.id);
-            let tables = self.place(&built)?;
-            debug!(path = %built.object.path, ?tables, "unwind tables");
-            // What the kernel walks now, userspace need not.
-            self.walkable.remove(&built.object.id);
-            match tables {
-                FileTables::Full { .. } => self.counters.full += 1,
-                FileTables::Waiting => {
-                    self.wanted.insert(built.object.id);
-                }
-                FileTables::Loaded(_) | FileTables::Without => self.epoch += 1,
-            }
-            self.files.insert(built.object.id, tables);
-        }
-        if any {
-            give_memory_back();
-        }
-        Ok(())
+        false
     }
 
     /// Puts the rows of a file into the pool.
@@ -244,12 +251,14 @@ impl UnwindTables {
                 for chunk in opened {
                     self.writer.create_chunk(chunk)?;
                 }
-                let Ok(tables) = layout::layout(rows, first) else {
-                    self.pool.remove_file(&id);
-                    return Ok(full);
-                };
-                self.writer.write(first, &tables.slots)?;
-                Ok(FileTables::Loaded(tables.placement))
+                match layout::layout(rows, first, |slot, words| self.writer.write(slot, words)) {
+                    Ok(placement) => Ok(FileTables::Loaded(placement)),
+                    Err(LayoutError::TooLarge { .. }) => {
+                        self.pool.remove_file(&id);
+                        Ok(full)
+                    }
+                    Err(LayoutError::Write(error)) => Err(error),
+                }
             }
             Reservation::Evicted(files) => {
                 self.evicted(&files);

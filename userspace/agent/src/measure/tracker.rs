@@ -18,6 +18,7 @@ use descry_unwind::walk::{Stack, Walker};
 use lru::LruCache;
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::blocked;
 use super::process_code::{ProcessCode, apply};
 use super::symbols::{PerfMapOwner, PerfMapOwners};
 use super::tables::{TableCounters, UnwindTables};
@@ -32,6 +33,8 @@ const MAX_PENDING_MAPPINGS: usize = 512;
 const MAX_RESOURCES: usize = 1 << 16;
 /// Binaries held open until their symbols are read at most.
 const MAX_HELD: usize = 4096;
+/// Processes that are remembered as changed at most: as many as are known.
+const MAX_CHANGED: usize = 8192;
 
 /// How often, and how far apart, expected tables are asked for before the measurement begins without them.
 const SETTLE_TICKS: u32 = 400;
@@ -40,15 +43,15 @@ const SETTLE_TICK: Duration = Duration::from_millis(5);
 counters! {
     /// Counters of this stage.
     TrackerCounters = "descry.recorder." {
-        /// Samples that arrived.
-        samples,
-        /// Of those, samples with a user stack that reached its root.
+        /// Stacks that arrived: of samples one each, of waits each once.
+        stacks,
+        /// Of those, stacks of a program that reached their root.
         rooted,
-        /// Samples with a user stack that did not.
+        /// Stacks of a program that did not.
         truncated,
-        /// Samples without a user stack: kernel threads.
+        /// Stacks without frames of a program: kernel threads.
         without_user_stack,
-        /// Frames of all samples.
+        /// Frames of all stacks.
         frames,
         /// Stacks that were walked in userspace.
         walked,
@@ -97,6 +100,7 @@ pub struct Tracker {
     names: FxHashMap<Tgid, (Comm, Arc<str>)>,
     ended: Vec<Tgid>,
     started: Vec<(Tgid, Tgid)>,
+    changed: FxHashSet<Tgid>,
     scratch: Vec<CodeRef>,
     counters: TrackerCounters,
 }
@@ -141,6 +145,7 @@ impl Tracker {
             names: FxHashMap::default(),
             ended: Vec::new(),
             started: Vec::new(),
+            changed: FxHashSet::default(),
             scratch: Vec::new(),
             counters: TrackerCounters::default(),
         }
@@ -230,6 +235,24 @@ impl Tracker {
         std::mem::take(&mut self.started)
     }
 
+    /// Watched processes that run another program, and known ones with new mappings, since the last call.
+    pub fn take_changed(&mut self) -> FxHashSet<Tgid> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Processes and binaries.
+    pub fn processes(&mut self) -> &mut ProcessTable {
+        &mut self.processes
+    }
+
+    /// The name of a process, and its Resource as far as that is known.
+    pub fn resource(&mut self, tgid: Tgid, comm: Comm) -> (Arc<str>, Attributes) {
+        self.learn(tgid);
+        let name = self.process_name(tgid, comm);
+        let resource = self.resources.get(&(tgid, Arc::clone(&name))).cloned();
+        (name, resource.unwrap_or_default())
+    }
+
     /// Counters so far.
     pub fn counters(&self) -> TrackerCounters {
         self.counters
@@ -285,6 +308,7 @@ impl Tracker {
     fn mapped(&mut self, event: MmapEvent) {
         if self.processes.get(event.tgid).is_some() {
             apply(&mut self.processes, &event);
+            self.change(event.tgid);
             if self.expected.contains(&event.tgid) {
                 self.want_all(event.tgid);
             }
@@ -303,6 +327,12 @@ impl Tracker {
         }
     }
 
+    fn change(&mut self, tgid: Tgid) {
+        if self.changed.len() < MAX_CHANGED {
+            self.changed.insert(tgid);
+        }
+    }
+
     /// A process runs another program: of its mappings only those made since are its own.
     fn executed(&mut self, exec: ExecEvent) {
         if self.processes.get(exec.tgid).is_some() {
@@ -315,7 +345,9 @@ impl Tracker {
 
     fn follow(&mut self, event: Event, handle: &mut dyn FnMut(&mut Self, Event)) {
         match event {
-            Event::Sample(_) => handle(self, event),
+            Event::Sample(_) | Event::SlowCall(_) | Event::Stack(..) | Event::Wait(_) => handle(self, event),
+            Event::Call(_) | Event::Arguments(_) => handle(self, event),
+            Event::Opened(_) | Event::Message(_) | Event::Closed(_) => handle(self, event),
             Event::StackCopy(copy) => {
                 if self.copies.len() >= MAX_COPIES {
                     self.counters.copies_dropped += self.copies.len() as u64;
@@ -324,7 +356,11 @@ impl Tracker {
                 self.copies.insert((copy.tid, copy.time), copy);
             }
             // The kernel side has dropped its mappings; the side band tells of the new ones.
-            Event::Exec(exec) => self.tables.forget(exec.tgid),
+            Event::Exec(exec) => {
+                self.tables.forget(exec.tgid);
+                self.change(exec.tgid);
+                handle(self, event);
+            }
             Event::Fork(fork) => {
                 let parent = Tgid(fork.other);
                 self.started.push((parent, fork.tgid));
@@ -338,17 +374,19 @@ impl Tracker {
                 self.tables.forget(exit.tgid);
                 self.pending.pop(&exit.tgid);
                 self.processes.exit(exit.tgid, exit.time);
+                handle(self, event);
             }
             Event::Comm(rename) => {
                 if rename.tgid.0 == rename.tid.0 && self.processes.get(rename.tgid).is_some() {
                     self.processes.rename(rename.tgid, rename.comm);
                 }
+                handle(self, event);
             }
         }
     }
 
     /// Makes sure that what can be known of a process is.
-    fn learn(&mut self, tgid: Tgid) {
+    pub fn learn(&mut self, tgid: Tgid) {
         if self.processes.get(tgid).is_some_and(|process| process.loaded.is_some()) {
             return;
         }
@@ -361,9 +399,9 @@ impl Tracker {
         }
     }
 
-    /// Where each frame of an event's stack lies. Counts it among the samples.
+    /// Where each frame of an event's stack lies. Counts it.
     pub fn locate(&mut self, sample: &Sample) -> Located<'_> {
-        self.counters.samples += 1;
+        self.counters.stacks += 1;
         let copy = self.copies.remove(&(sample.tid, sample.time));
         let mut end = sample.end;
         let mut walked = None;
@@ -372,7 +410,7 @@ impl Tracker {
         } else {
             self.learn(sample.tgid);
             self.tables.track(sample.tgid);
-            if let Some(copy) = copy.filter(|_| sample.has_copy) {
+            if let Some(copy) = copy.filter(|_| sample.has_copy).and_then(blocked::with_memory) {
                 let walk = self.walk(&copy);
                 // The kernel's walk may have come further: it is not bound to the length of the copy.
                 if walk.1 == UnwindEnd::Root || walk.0.len() >= sample.user.len() {
@@ -441,6 +479,22 @@ impl Tracker {
             }
             _ => self.counters.not_held += 1,
         }
+    }
+
+    /// The processes that were named.
+    pub fn expected(&self) -> impl Iterator<Item = Tgid> {
+        self.expected.iter().copied()
+    }
+
+    /// The program that a process runs, if it was made by Go's linker.
+    pub fn go_program(&mut self, tgid: Tgid) -> Option<Arc<Object>> {
+        self.learn(tgid);
+        let mapped: Vec<MappingTarget> =
+            self.processes.get(tgid)?.mappings().iter().map(|it| it.target).collect();
+        mapped.into_iter().find_map(|target| {
+            let MappingTarget::Object { id, .. } = target else { return None };
+            self.processes.objects().get(id).filter(|object| object.is_go).cloned()
+        })
     }
 
     /// The name that the stacks of a process begin with; `comm` where nothing is known of it. Also notes its Resource.

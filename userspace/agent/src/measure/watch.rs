@@ -2,13 +2,40 @@
 
 use anyhow::Context;
 use descry_decode::ids::{Tgid, UnixNanos};
-use descry_probe::{Options, Session, SideBand};
+use descry_probe::{Options, Scope, Session, SideBand};
 use descry_process::identity::ResourceOptions;
+use descry_process::namespace::PidNamespace;
 use nix::time::{ClockId, clock_gettime};
 
 use super::tables::UnwindTables;
 use super::{Consumer, Tracker};
 use crate::failure::Failure;
+
+/// The smallest ring.
+const MIN_RING: u32 = 4 << 20;
+
+/// What to load to watch every process, with so many chunks of unwind tables at most: nothing is measured.
+///
+/// # Errors
+/// When descry's own pid namespace cannot be found out.
+pub fn options(table_chunks: u32) -> anyhow::Result<Options> {
+    let namespace = PidNamespace::current().context("cannot read /proc/self/ns/pid")?;
+    Ok(Options {
+        scope: Scope::All,
+        follow: false,
+        comm: None,
+        executables: Vec::new(),
+        pid_namespace: (!namespace.is_initial()).then_some(namespace.inode as u32),
+        sampling: None,
+        syscalls: None,
+        off_cpu: None,
+        net: false,
+        functions: None,
+        kernel_stacks: true,
+        ring_bytes: MIN_RING,
+        table_chunks,
+    })
+}
 
 /// The kernel side and what keeps up with it. Dropping it detaches everything.
 pub struct Watch {
@@ -49,10 +76,15 @@ impl Watch {
     /// # Errors
     /// What the kernel refuses, and what the consumer says.
     pub fn drain(&mut self, consumer: &mut dyn Consumer) -> Result<u64, Failure> {
-        let mut handle = |tracker: &mut Tracker, event| consumer.event(tracker, event);
-        let bytes = self.tracker.tick(&mut self.session, &mut self.side_band, &mut handle)?;
+        let bytes = self.follow(consumer)?;
         consumer.drained(&mut self.session, &mut self.tracker)?;
-        Ok(bytes as u64)
+        Ok(bytes)
+    }
+
+    /// The same while the measurement is still being started.
+    pub fn follow(&mut self, consumer: &mut dyn Consumer) -> Result<u64, Failure> {
+        let mut handle = |tracker: &mut Tracker, event| consumer.event(tracker, event);
+        Ok(self.tracker.tick(&mut self.session, &mut self.side_band, &mut handle)? as u64)
     }
 }
 

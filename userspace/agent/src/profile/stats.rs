@@ -1,19 +1,22 @@
 //! The last line on stderr: what was taken, what was lost, what it cost.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use descry_abi::counter::Counter;
-use descry_aggregate::profile::Profile;
+use descry_aggregate::profile::{Profile, ProfileKind};
 use descry_telemetry::ProcessUsage;
 use serde_json::json;
 
+use super::waits::WaitCounters;
+use crate::last_line;
 use crate::measure::{TableCounters, TrackerCounters};
 
 /// The figures.
 #[derive(Debug)]
 pub struct Stats {
     samples: u64,
+    /// Waits; none: they were not measured.
+    waits: Option<u64>,
     lost: BTreeMap<&'static str, u64>,
     /// Share of samples with a user stack that reached its root.
     rooted: f64,
@@ -25,7 +28,7 @@ pub struct Stats {
 }
 
 /// Counters of the kernel side that mean a lost sample, event or stack.
-const LOST: [Counter; 8] = [
+const LOST: [Counter; 12] = [
     Counter::RingFullSample,
     Counter::RingFullCopy,
     Counter::RingFullLifecycle,
@@ -34,12 +37,20 @@ const LOST: [Counter; 8] = [
     Counter::UserRegistersFailed,
     Counter::StackCopyFailed,
     Counter::ScopeFull,
+    Counter::RingFullStack,
+    Counter::RingFullWait,
+    Counter::TasksFull,
+    Counter::CopyTooSoon,
 ];
 
 /// What the stages counted.
 pub struct Counted<'a> {
     /// The kernel side.
     pub kernel: &'a [(Counter, u64)],
+    /// Samples that arrived.
+    pub samples: u64,
+    /// Waits.
+    pub waits: WaitCounters,
     /// Processes and stacks.
     pub tracker: TrackerCounters,
     /// The unwind tables.
@@ -67,7 +78,8 @@ impl Stats {
             }
         }
         let tracker = counted.tracker;
-        note("malformed_record", tracker.malformed);
+        note("malformed_record", tracker.malformed + counted.waits.malformed);
+        note("wait_without_stack", counted.waits.without_stack);
         note("stack_copy_without_sample", tracker.copies_dropped);
         note("mapping_event_dropped", tracker.mappings_dropped + counted.side_band_lost);
         note("mapping_event_malformed", counted.side_band_malformed);
@@ -80,32 +92,23 @@ impl Stats {
         let with_user_stack = tracker.rooted + tracker.truncated;
         let (frames, unnamed) = frames(profile);
         Self {
-            samples: tracker.samples,
+            samples: counted.samples,
+            waits: (profile.kind != ProfileKind::Cpu).then_some(counted.waits.waits),
             lost,
             rooted: share(tracker.rooted, with_user_stack, 1.0),
             truncated: tracker.truncated,
             unsymbolized: share(unnamed, frames, 0.0),
             frames: tracker.frames,
-            usage: ProcessUsage::now().inspect_err(|error| tracing::warn!(%error, "own usage")).ok(),
+            usage: last_line::usage(),
         }
     }
 
     /// For people, on one line.
     pub fn text(&self) -> String {
-        let lost = if self.lost.is_empty() {
-            "0 lost".to_owned()
-        } else {
-            let reasons: Vec<String> =
-                self.lost.iter().map(|(name, count)| format!("{name} {count}")).collect();
-            format!("lost: {}", reasons.join(", "))
-        };
-        let usage = self.usage.map_or_else(String::new, |usage| {
-            let cpu = Duration::from_nanos(usage.cpu_ns);
-            let mib = usage.peak_rss_bytes as f64 / f64::from(1 << 20);
-            format!("; descry took {:.2} s CPU, {mib:.1} MiB peak", cpu.as_secs_f64())
-        });
+        let (lost, usage) = (last_line::lost_text(&self.lost), last_line::usage_text(self.usage));
+        let waits = self.waits.map_or_else(String::new, |waits| format!(", {waits} waits"));
         format!(
-            "{} samples, {lost}; {:.2} % of stacks reached their root ({} cut); {:.2} % of frames without a name{usage}",
+            "{} samples{waits}, {lost}; {:.2} % of stacks reached their root ({} cut); {:.2} % of frames without a name{usage}",
             self.samples,
             self.rooted * 100.0,
             self.truncated,
@@ -117,6 +120,7 @@ impl Stats {
     pub fn json(&self) -> String {
         json!({
             "samples": self.samples,
+            "waits": self.waits,
             "lost": self.lost,
             "rooted": self.rooted,
             "truncated": self.truncated,

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use descry_aggregate::profile::{FrameKind, Profile, ProfileKind};
+use descry_aggregate::profile::{FrameKind, Profile, ProfileKind, Reason};
 use inferno::flamegraph::color::{BackgroundColor, Color, PaletteMap};
 use inferno::flamegraph::{Options, TextTruncateDirection, from_lines};
 
@@ -69,9 +69,28 @@ fn xml_text(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;")
 }
 
+/// A hue for each kind of reason: blue the network, red locks, brown disks, green sleep, violet a CPU that others have.
+fn of_reason(reason: Reason) -> (u8, u8, u8) {
+    match reason {
+        Reason::NetworkRead | Reason::NetworkWrite | Reason::NetworkAccept | Reason::NetworkConnect => {
+            (80, 130, 220)
+        }
+        Reason::NetworkPoll => (130, 180, 235),
+        Reason::Lock => (220, 50, 60),
+        Reason::Disk => (150, 105, 65),
+        Reason::Sleep => (135, 185, 130),
+        Reason::Pipe => (70, 165, 165),
+        Reason::PageFault => (215, 120, 170),
+        Reason::Child => (165, 175, 80),
+        Reason::RunQueue => (150, 100, 205),
+        Reason::Stopped | Reason::Other => (150, 150, 155),
+    }
+}
+
 /// A hue for who made the code, its shade from the name: the same function always has the same color.
 fn color(text: &str, role: Role) -> Color {
     let (red, green, blue) = match role {
+        Role::Reason(reason) => of_reason(reason),
         Role::Group => (200, 200, 205),
         Role::Unknown => (170, 170, 170),
         Role::Function { kind: FrameKind::Kernel, .. } => (235, 135, 60),

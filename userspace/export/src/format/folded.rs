@@ -1,14 +1,14 @@
 //! A line a stack: `process;outer;inner 42`.
 //!
 //! The first frame is the name of the process; the second is that of the thread where threads are kept apart; then
-//! comes `[truncated]` where the root is missing. Kernel frames end in `_[k]`, inlined ones in `_[i]`. The number is
-//! samples for CPU time, else microseconds.
+//! comes `[truncated]` where the root is missing. Kernel frames end in `_[k]`, inlined ones in `_[i]`. The last frame of a
+//! wait is its reason in brackets. The number is samples for CPU time, else microseconds.
 
 use std::collections::HashMap;
 use std::io::{self, Write};
 use std::rc::Rc;
 
-use descry_aggregate::profile::{FrameKind, NamedFrame, Profile, ProfileKind};
+use descry_aggregate::profile::{FrameKind, NamedFrame, Profile, ProfileKind, Reason, Waited};
 use indexmap::IndexMap;
 
 use super::WriteOptions;
@@ -29,6 +29,8 @@ pub enum Role {
     },
     /// An address without a name.
     Unknown,
+    /// Why a thread waited.
+    Reason(Reason),
 }
 
 /// The stacks of a profile; equal ones are merged.
@@ -60,6 +62,9 @@ impl Folded {
                 profile.named_frames(sample.stack).map(|frame| folded.function(&frame)).collect()
             });
             frames.extend_from_slice(functions);
+            if let Some(Waited { reason, .. }) = sample.waited {
+                frames.push(folded.label(&format!("[{}]", reason.as_str()), Role::Reason(reason)));
+            }
             let sum = sums.entry(frames).or_default();
             *sum = sum.saturating_add(match profile.kind {
                 ProfileKind::Cpu => sample.count,

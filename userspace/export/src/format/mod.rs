@@ -7,7 +7,9 @@ mod escape;
 mod firefox;
 mod flamegraph;
 mod folded;
+mod json_line;
 mod pprof;
+mod reasons;
 mod speedscope;
 mod summary;
 mod text;
@@ -22,8 +24,8 @@ use descry_aggregate::profile::Profile;
 use prost::Message;
 use thiserror::Error;
 
-pub(crate) use escape::is_unsafe;
 pub use escape::{printable, printable_frame};
+pub(crate) use json_line::line;
 pub(crate) use summary::{duration, grouped};
 pub(crate) use text::{columns, padded};
 

@@ -1,7 +1,7 @@
 //! pprof's format: a gzip-compressed `perftools.profiles.Profile`.
 //!
 //! Two values a sample: `samples`/`count`, and the time (`cpu`, `offcpu` or `wall`/`nanoseconds`), which is shown at
-//! first. Labels: `process`, `pid`, and `thread`, `tid`, `cpu` where known. Addresses are those of the ELF file, so a
+//! first. Labels: `process`, `pid`, and `thread`, `tid`, `cpu` where known, of waits `reason` and `state`. Addresses are those of the ELF file, so a
 //! mapping spans the whole address space, which readers take to mean just that; the kernel's keeps its range. A
 //! truncated stack ends, at its root, in a function `[truncated]`.
 
@@ -9,7 +9,7 @@ use std::hash::Hash;
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use descry_aggregate::profile::{AttributeValue, Profile, ProfileKind};
+use descry_aggregate::profile::{AttributeValue, Profile, ProfileKind, state_name};
 use descry_proto::pprof;
 use flate2::{Compression, GzBuilder};
 use indexmap::{IndexMap, IndexSet};
@@ -148,6 +148,10 @@ impl<'a> Builder<'a> {
             }
             if let Some(cpu) = sample.cpu {
                 labels.push(self.number_label("cpu", cpu.0));
+            }
+            if let Some(waited) = sample.waited {
+                labels.push(self.text_label("reason", &Arc::from(waited.reason.as_str())));
+                labels.push(self.text_label("state", &Arc::from(state_name(waited.state))));
             }
             let (count, weight) = merged.entry((locations, labels)).or_default();
             *count = count.saturating_add(sample.count);

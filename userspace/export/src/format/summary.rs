@@ -32,7 +32,11 @@ pub fn subject(profile: &Profile) -> String {
 
 /// How much was measured: `990 samples at 99 Hz over 10.0 s: 10.0 s of CPU time`.
 pub fn extent(profile: &Profile) -> String {
-    let samples = profile.samples.iter().fold(0u64, |sum, sample| sum.saturating_add(sample.count));
+    let count = |waits: bool| {
+        let counted = profile.samples.iter().filter(|sample| sample.waited.is_some() == waits);
+        counted.fold(0u64, |sum, sample| sum.saturating_add(sample.count))
+    };
+    let (samples, waits) = (count(false), count(true));
     let rate = match profile.period {
         0 => String::new(),
         period => {
@@ -46,9 +50,14 @@ pub fn extent(profile: &Profile) -> String {
         ProfileKind::OffCpu => "off the CPU",
         ProfileKind::Wall => "elapsed",
     };
-    let noun = if samples == 1 { "sample" } else { "samples" };
+    let noun = |count, one: &str| format!("{} {one}{}", grouped(count), if count == 1 { "" } else { "s" });
+    let counted = match (samples, waits) {
+        (samples, 0) => format!("{}{rate}", noun(samples, "sample")),
+        (0, waits) => noun(waits, "wait"),
+        (samples, waits) => format!("{}{rate} and {}", noun(samples, "sample"), noun(waits, "wait")),
+    };
     let over = duration(u64::try_from(profile.duration.as_nanos()).unwrap_or(u64::MAX));
-    format!("{} {noun}{rate} over {over}: {} {time}", grouped(samples), duration(total_weight(profile)))
+    format!("{counted} over {over}: {} {time}", duration(total_weight(profile)))
 }
 
 /// Sum of the weights (ns).

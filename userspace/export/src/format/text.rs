@@ -1,4 +1,4 @@
-//! A table of hot functions.
+//! A table of hot functions; of waits also one of their reasons.
 //!
 //! `self` is the time in a function itself, `total` the time in it and in what it called; a function that is on a stack
 //! more than once counts once. Functions are told apart by name and binary.
@@ -12,6 +12,7 @@ use indexmap::IndexMap;
 
 use super::WriteOptions;
 use super::escape::printable;
+use super::reasons;
 use super::summary::{duration, extent, grouped, subject, total_weight};
 
 /// Narrowest column for function names, however narrow the terminal is.
@@ -40,6 +41,7 @@ struct Times {
 pub fn write(profile: &Profile, out: &mut dyn Write, options: &WriteOptions) -> io::Result<()> {
     writeln!(out, "{}", subject(profile))?;
     writeln!(out, "{}", extent(profile))?;
+    reasons::write(profile, out, options)?;
     let mut rows: Vec<_> = rows(profile, options).into_iter().collect();
     if rows.is_empty() {
         return Ok(());
@@ -160,7 +162,7 @@ fn write_rows(
     Ok(())
 }
 
-fn percent(part: u64, total: u64) -> String {
+pub(super) fn percent(part: u64, total: u64) -> String {
     format!("{:.2}%", 100.0 * part as f64 / total.max(1) as f64)
 }
 

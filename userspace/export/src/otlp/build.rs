@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use descry_aggregate::profile::{Profile, ProfileKind, ProfileMapping};
+use descry_aggregate::profile::{Profile, ProfileKind, ProfileMapping, state_name};
 use indexmap::IndexMap;
 use opentelemetry_proto::tonic::profiles::v1development::{
     Function, Line, Mapping, Profile as ProfileMessage, ProfilesData, ResourceProfiles, Sample,
@@ -16,6 +16,10 @@ use sha2::{Digest, Sha256};
 
 use super::dictionary::{AttributeContent, Dictionary, LocationContent};
 use super::{OtlpOptions, TRUNCATED, attributes};
+
+/// Attributes of a wait: why, and in which state the thread left its CPU. No semantic convention has names for these.
+const REASON: &str = "descry.off_cpu.reason";
+const STATE: &str = "descry.off_cpu.state";
 
 /// A part of one sample: all of it, or some of its timestamps with their share of the weight.
 #[derive(Clone, Debug)]
@@ -223,6 +227,12 @@ impl<'a> Builder<'a> {
             if let Some(cpu) = sample.cpu {
                 let number = AttributeContent::Int(i64::from(cpu.0));
                 attributes.push(self.dictionary.attribute("cpu.logical_number", number));
+            }
+            if let Some(waited) = sample.waited {
+                let reason = AttributeContent::Text(waited.reason.as_str().into());
+                attributes.push(self.dictionary.attribute(REASON, reason));
+                let state = AttributeContent::Text(state_name(waited.state).into());
+                attributes.push(self.dictionary.attribute(STATE, state));
             }
             let sum = merged.entry(Identity { stack, attributes }).or_default();
             sum.count = sum.count.saturating_add(piece.count);

@@ -1,9 +1,9 @@
 //! Profiles, spans and metrics as OTLP messages.
 //!
 //! Give it a [`Profile`]; get one [`ProfilesData`] ([`profiles_data`]), or requests under a size limit, each with a
-//! dictionary of its own ([`requests`]). Give a [`TraceWriter`] spans, or [`metrics::metrics_requests`] what was counted; get
-//! requests of these signals. It does no I/O and reads no clock. The messages keep the rules of the data model that
-//! [`check`] verifies.
+//! dictionary of its own ([`requests`]). Give a [`TraceWriter`] spans, or [`metrics::metrics_requests`] what was
+//! counted; get requests of these signals. It does no I/O and reads no clock. The messages keep the rules of the data
+//! models that [`check`], [`check_traces`] and [`check_metrics`] verify.
 //!
 //! What a profile becomes:
 //!

@@ -93,6 +93,9 @@ pub struct TraceWriter {
     oversized_spans: u64,
     /// The span at hand.
     span: Vec<u8>,
+    /// Empty buffers for the spans of the next request's processes: new memory costs more than the writing. They hold
+    /// at most twice `max_bytes` together.
+    spare: Vec<Vec<u8>>,
 }
 
 /// The spans of a process.
@@ -117,6 +120,7 @@ impl TraceWriter {
             spans: 0,
             oversized_spans: 0,
             span: Vec::new(),
+            spare: Vec::new(),
         }
     }
 
@@ -139,7 +143,8 @@ impl TraceWriter {
         let index = known.unwrap_or(self.groups.len());
         if known.is_none() {
             self.by_resource.insert(resource.id(), index);
-            self.groups.push(Group { resource: resource.clone(), spans: Vec::new() });
+            let spans = self.spare.pop().unwrap_or_default();
+            self.groups.push(Group { resource: resource.clone(), spans });
         }
         if let Some(group) = self.groups.get_mut(index) {
             group.spans.extend_from_slice(&self.span);
@@ -173,6 +178,11 @@ impl TraceWriter {
             delimited(&mut request, RESOURCE_SPANS_SCOPE_SPANS, scope_len);
             request.extend_from_slice(&self.scope);
             request.extend_from_slice(&group.spans);
+            let mut buffer = group.spans;
+            if self.spare.iter().map(Vec::capacity).sum::<usize>() + buffer.capacity() <= 2 * self.max_bytes {
+                buffer.clear();
+                self.spare.push(buffer);
+            }
         }
         self.by_resource.clear();
         self.len = 0;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::error::{DropReason, SendError};
 
-/// The account of one [`Sender::send`](super::Sender::send), or of all that a [`Background`](super::Background) was given: every item given is either sent
+/// The account of one [`Sender::send`](super::Sender::send), or of all that a
+/// [`Background`](super::Background) was given: every item given is either sent
 /// (and perhaps rejected by the receiver) or dropped under a reason.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {

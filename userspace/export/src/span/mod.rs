@@ -5,6 +5,7 @@
 //! Text from watched programs comes out without characters that could drive a terminal: as escapes, in JSON as JSON's.
 
 mod format;
+mod function;
 mod json;
 mod operations;
 mod sink;
@@ -17,6 +18,7 @@ use descry_assemble::span::SpanKind;
 use descry_process::{AttributeValue, Attributes};
 
 pub use format::{SpanFormat, UnknownSpanFormat};
+pub use function::{FunctionRow, call_line, function_summary_line, function_table};
 pub use json::{json_line, summary_line};
 pub use operations::{Operation, Operations};
 pub use sink::{Delivered, SpanProcess, TraceSink};

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use descry_aggregate::profile::{
     AttributeValue, Attributes, FrameKind, Function, Line, Location, Profile, ProfileKind, ProfileMapping,
-    ProfileProcess, ProfileSample, Stack,
+    ProfileProcess, ProfileSample, Reason, Stack, WaitState, Waited,
 };
 use descry_decode::ids::{Comm, Cpu, Tgid, Tid, UnixNanos};
 
@@ -159,8 +159,10 @@ pub fn sample(process: u32, thread: Option<(u32, &str)>, stack: u32, count: u64)
         thread: thread.map(|(tid, name)| (Tid(tid), comm(name))),
         cpu: None,
         stack,
+        waited: None,
         count,
         weight: count * PERIOD,
+        longest: 0,
         timestamps: Vec::new(),
     }
 }
@@ -211,6 +213,19 @@ pub fn off_cpu() -> Profile {
     for (sample, weight) in profile.samples.iter_mut().zip([1_234_567_890, 999, 400, 499, 499, 2_000_600, 0])
     {
         sample.weight = weight;
+    }
+    let waits = [
+        (Reason::Lock, WaitState::Interruptible, 1_000_000_000),
+        (Reason::Disk, WaitState::Uninterruptible, 500),
+        (Reason::RunQueue, WaitState::Preempted, 300),
+        (Reason::NetworkPoll, WaitState::Interruptible, 60),
+        (Reason::NetworkPoll, WaitState::Interruptible, 499),
+        (Reason::Sleep, WaitState::Interruptible, 1_000_000),
+        (Reason::Other, WaitState::Stopped, 0),
+    ];
+    for (sample, (reason, state, longest)) in profile.samples.iter_mut().zip(waits) {
+        sample.waited = Some(Waited { reason, state });
+        sample.longest = longest;
     }
     profile
 }

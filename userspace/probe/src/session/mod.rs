@@ -1,6 +1,10 @@
 //! The loaded kernel side. What each kind of measurement loads and attaches is in a file of its own.
 
+mod functions;
+mod net;
+mod off_cpu;
 mod sampling;
+mod syscalls;
 
 use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::{ProgramError, RawTracePoint};
@@ -14,8 +18,15 @@ use tracing::debug;
 use crate::error::chain;
 use crate::memory::give_memory_back;
 use crate::{ProbeError, Tables, doctor, offsets, possible_cpus};
+use functions::Tracing;
 
+pub use functions::{FunctionFigures, Functions};
+pub use net::SocketHooks;
+pub use off_cpu::OffCpu;
+use off_cpu::OffCpuMaps;
 pub use sampling::{Sampler, Sampling};
+use syscalls::SyscallMaps;
+pub use syscalls::{SyscallCount, Syscalls};
 
 /// The kernel side, built for this architecture.
 static OBJECT: &[u8] = include_bytes_aligned!(env!("DESCRY_EBPF_OBJECT"));
@@ -46,6 +57,14 @@ pub struct Options {
     pub pid_namespace: Option<u32>,
     /// Samples of stacks; none: no sampling.
     pub sampling: Option<Sampling>,
+    /// System calls; none: they are not measured.
+    pub syscalls: Option<Syscalls>,
+    /// Time off the CPU; none: not measured.
+    pub off_cpu: Option<OffCpu>,
+    /// Whether connections and messages on sockets are.
+    pub net: bool,
+    /// Traced functions; none: no functions.
+    pub functions: Option<Functions>,
     /// Whether kernel frames are wanted.
     pub kernel_stacks: bool,
     /// Bytes of the event ring: a power of two.
@@ -66,7 +85,11 @@ pub struct Session {
     _scope_executables: HashMap<MapData, Executable, u32>,
     logger: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
     sampling: Option<Sampling>,
+    syscalls: Option<SyscallMaps>,
+    off_cpu: Option<OffCpuMaps>,
     has_loop: bool,
+    net: Option<net::NetMaps>,
+    tracing: Option<Tracing>,
 }
 
 /// A [`Process`] as aya wants it.
@@ -102,15 +125,17 @@ impl Session {
         }
         raise_memlock();
         let release = doctor::release();
-        let offsets = offsets::of_kernel(&release)?;
+        let offsets = offsets::of_kernel(&release, options.off_cpu.is_some(), options.net)?;
         let mut ebpf = load_object(options, &offsets)?;
         // aya reads all types of the kernel even where it is told not to use them.
         give_memory_back();
 
+        let tracing = options.functions.map(|_| Tracing::new(&mut ebpf)).transpose()?;
         let counts = take(&mut ebpf, "COUNTS")?;
         let events = take(&mut ebpf, "EVENTS")?;
         let processes = take(&mut ebpf, "PROCESSES")?;
         let scope_tgids = take(&mut ebpf, "SCOPE_TGIDS")?;
+        let syscalls = options.syscalls.as_ref().map(|syscalls| SyscallMaps::new(&mut ebpf, syscalls));
         let mut session = Self {
             events: events.try_into().map_err(ProbeError::map("EVENTS"))?,
             counts: counts.try_into().map_err(ProbeError::map("COUNTS"))?,
@@ -120,7 +145,11 @@ impl Session {
             _scope_executables: scope_executables(&mut ebpf, options)?,
             logger: None,
             sampling: options.sampling,
+            syscalls: syscalls.transpose()?,
+            off_cpu: None,
             has_loop: doctor::has_loop(),
+            net: None,
+            tracing,
             ebpf,
         };
         if let Scope::Processes(tgids) = &options.scope {
@@ -128,7 +157,13 @@ impl Session {
                 session.watch(*tgid)?;
             }
         }
+        if options.net {
+            session.take_net_maps()?;
+        }
         session.load_programs()?;
+        if let Some(off_cpu) = &options.off_cpu {
+            session.load_off_cpu(off_cpu)?;
+        }
         // Release objects have no log map; then there is nothing to read.
         session.logger = aya_log::EbpfLogger::init(&mut session.ebpf).ok();
         Ok(session)
@@ -137,6 +172,12 @@ impl Session {
     fn load_programs(&mut self) -> Result<(), ProbeError> {
         if self.sampling.is_some() {
             self.load_sampling()?;
+        }
+        if self.syscalls.is_some() {
+            self.load_syscalls()?;
+        }
+        if let Some(tracing) = &mut self.tracing {
+            tracing.load()?;
         }
         for (name, _) in LIFECYCLE {
             raw_program(&mut self.ebpf, name)?.load().map_err(|error| ProbeError::program(name, &error))?;
@@ -186,13 +227,15 @@ impl Session {
         }
     }
 
-    /// The kernel side's counters, summed over CPUs.
+    /// One of the kernel side's counters, summed over CPUs.
+    pub fn counter(&self, counter: Counter) -> Result<u64, ProbeError> {
+        let values = self.counts.get(&(counter as u32), 0).map_err(ProbeError::map("COUNTS"))?;
+        Ok(values.iter().sum())
+    }
+
+    /// All of them.
     pub fn counters(&self) -> Result<Vec<(Counter, u64)>, ProbeError> {
-        let sum = |counter: Counter| -> Result<u64, ProbeError> {
-            let values = self.counts.get(&(counter as u32), 0).map_err(ProbeError::map("COUNTS"))?;
-            Ok(values.iter().sum())
-        };
-        Counter::ALL.iter().map(|counter| Ok((*counter, sum(*counter)?))).collect()
+        Counter::ALL.iter().map(|counter| Ok((*counter, self.counter(*counter)?))).collect()
     }
 }
 
@@ -207,8 +250,14 @@ fn load_object(options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebp
     let comm = options.comm.unwrap_or_default();
     let pid_namespace = options.pid_namespace.unwrap_or_default();
     let weight = options.sampling.map_or(0, |sampling| sampling.weight());
+    let functions = u32::from(options.functions.is_some());
+    let event_interval = options.functions.map_or(0, Functions::interval);
     let kernel_stacks = u32::from(options.kernel_stacks);
+    let requests = u32::from(options.net);
     let cpus = possible_cpus()?.iter().max().map_or(1, |last| last + 1);
+
+    let slow_call = options.syscalls.as_ref().and_then(|syscalls| syscalls.slower_than).unwrap_or_default();
+    let [tasks, sums, stacks] = off_cpu::sizes(options.off_cpu.as_ref());
 
     let mut loader = EbpfLoader::new();
     // The offsets are looked up by descry itself.
@@ -221,10 +270,25 @@ fn load_object(options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebp
         .override_global("SCOPE_BY_EXECUTABLE", &by_executable, true)
         .override_global("PID_NAMESPACE", &pid_namespace, true)
         .override_global("SAMPLE_WEIGHT", &weight, true)
+        .override_global("REQUESTS", &requests, true)
+        .override_global("FUNCTIONS", &functions, true)
+        .override_global("FUNCTION_EVENT_INTERVAL", &event_interval, true)
         .override_global("KERNEL_STACKS", &kernel_stacks, true)
+        .override_global("SLOW_CALL", &slow_call, true)
         .map_max_entries("EVENTS", options.ring_bytes)
         .map_max_entries("TABLES", options.table_chunks)
+        .map_max_entries("OFF_CPU_TASKS", tasks)
+        .map_max_entries("WAIT_SUMS", sums)
+        .map_max_entries("STACKS_SENT", stacks)
         .map_max_entries("MEMOS", cpus);
+    if options.syscalls.is_some() {
+        syscalls::set_sizes(&mut loader, cpus);
+    }
+    if !options.net {
+        for map in net::MAPS {
+            loader.map_max_entries(map, 1);
+        }
+    }
     for (name, value) in offsets {
         loader.override_global(name, value, true);
     }

@@ -65,6 +65,17 @@ pub fn tids(tgid: Tgid) -> Result<Vec<Tid>, ProcessError> {
     Ok(tids)
 }
 
+/// The number of the system call that a thread is in; none: it runs, or is not in a call, or is gone.
+pub fn current_call(tgid: Tgid, tid: Tid) -> Option<u32> {
+    let text = proc_file::read(tgid, &format!("task/{tid}/syscall"), MAX_FILE).ok()?;
+    call_number(&text)
+}
+
+/// `NUMBER ARGUMENTS...` in a call, `-1 ...` outside of one, `running` while it runs (proc(5)).
+fn call_number(text: &[u8]) -> Option<u32> {
+    std::str::from_utf8(text).ok()?.split_ascii_whitespace().next()?.parse().ok()
+}
+
 /// The process of a thread; of the main thread, which has the same number, itself. `/proc` answers to the ids of
 /// threads as to those of processes, so this is what tells them apart.
 pub fn process_of(tid: Tid) -> Result<Tgid, ProcessError> {

@@ -1,5 +1,6 @@
 //! The registers of one frame, as far as they are known.
 
+use super::Stack;
 use crate::elf::Architecture;
 use gimli::{AArch64, Register, X86_64};
 
@@ -65,6 +66,17 @@ impl Registers {
         };
         self.set(self.pc_register(), Some(pc));
         self.set(self.sp_register(), Some(sp));
+    }
+
+    /// These with the stack pointer above the next place up the stack that holds the pc.
+    pub(crate) fn further_up(&self, stack: Stack<'_>) -> Option<Self> {
+        let sp = self.sp();
+        let above = stack.bytes.get(usize::try_from(sp.checked_sub(stack.start.0)?).ok()?..)?;
+        let (words, _) = above.as_chunks::<8>();
+        let at = words.iter().position(|word| u64::from_le_bytes(*word) == self.pc())?;
+        let mut further_up = self.clone();
+        further_up.set(self.sp_register(), Some(sp.checked_add((at as u64 + 1) * 8)?));
+        Some(further_up)
     }
 
     pub(crate) fn pc_register(&self) -> Register {

@@ -9,7 +9,7 @@ use crate::elf::Architecture;
 use crate::section::{Context, Fde, Slice, UnwindRow};
 use descry_abi::event::UnwindEnd;
 use descry_decode::ids::ElfAddress;
-use gimli::{CfaRule, Register, RegisterRule, UnwindSection};
+use gimli::{CfaRule, Register, RegisterRule, UnwindSection, X86_64};
 
 type Caller = Result<(Registers, Reached), UnwindEnd>;
 
@@ -68,7 +68,15 @@ fn through_aarch64_signal(registers: &Registers, memory: &mut Memory<'_>) -> Cal
     if pc == 0 {
         return Err(UnwindEnd::Root);
     }
-    Ok((caller, Reached::BySignal))
+    Ok((caller, Reached::Exact))
+}
+
+/// Whether a function of x86_64 can return to a landing pad (`__builtin_eh_return`): such a one alone saves the registers
+/// in which a landing pad gets the exception, rax and rdx (System V ABI, AMD64 supplement, section 6.2.3), which no call
+/// preserves.
+fn is_unwinder(row: &UnwindRow) -> bool {
+    let is_saved = |register| matches!(row.register(register), Some(RegisterRule::Offset(_)));
+    is_saved(X86_64::RAX) && is_saved(X86_64::RDX)
 }
 
 struct Step<'a, 'm> {
@@ -132,16 +140,21 @@ impl<'s, S: UnwindSection<Slice<'s>>> Rules<'_, '_, S> {
         }
         if fde.is_signal_trampoline() {
             // The interrupted code may have run on another stack.
-            return Ok((caller, Reached::BySignal));
+            return Ok((caller, Reached::Exact));
+        }
+        let is_leaf = matches!(reached, Reached::Leaf | Reached::Exact);
+        let x86_64 = registers.architecture() == Architecture::X86_64;
+        let in_register = matches!(row.register(return_address), Some(RegisterRule::Register(_)));
+        if x86_64 && in_register && is_leaf && sp >= registers.sp() {
+            // The last instruction of an unwinder of exceptions: it jumps to a landing pad.
+            return Ok((caller, Reached::Exact));
         }
         // Only a leaf can have no frame: on aarch64 its return address is still in x30.
-        let frameless = registers.architecture() == Architecture::Aarch64
-            && reached != Reached::ByCall
-            && sp == registers.sp();
+        let frameless = !x86_64 && is_leaf && sp == registers.sp();
         if sp <= registers.sp() && !frameless {
             return Err(UnwindEnd::NoProgress);
         }
-        Ok((caller, Reached::ByCall))
+        Ok((caller, if x86_64 && is_unwinder(row) { Reached::ByUnwinder } else { Reached::ByCall }))
     }
 
     fn cfa(&mut self, rule: &CfaRule<usize>) -> Result<u64, UnwindEnd> {

@@ -1,0 +1,124 @@
+//! What watched processes send and receive on sockets.
+//!
+//! A connection is told of once ([`Opened`]), when its first bytes pass after descry came; then each message
+//! ([`Message`]), with the head of its bytes and the true number; then its end ([`Closed`]) where the kernel tells it.
+
+/// Bytes of one message that are captured at most.
+pub const MAX_CAPTURE: usize = 4096;
+/// Segments of a scattered buffer (`struct iovec`) that are followed at most.
+pub const MAX_SEGMENTS: u32 = 8;
+/// Connections known at once. The least recently used one is forgotten for a new one.
+pub const MAX_CONNECTIONS: u32 = 65_536;
+/// Units whose request is known at once.
+pub const MAX_UNITS: u32 = 65_536;
+
+/// Value of a verdict on a connection: none of its bytes are wanted any more.
+pub const VERDICT_IGNORE: u32 = 0;
+
+/// Who opened a connection, seen from the watched process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Role {
+    /// It cannot be told.
+    Unknown = 0,
+    /// The process accepted it: it is the server.
+    Accepted = 1,
+    /// The process connected: it is the client.
+    Connected = 2,
+}
+
+impl Role {
+    /// The role of this number, if there is one.
+    pub const fn from_u8(n: u8) -> Option<Self> {
+        Some(match n {
+            0 => Self::Unknown,
+            1 => Self::Accepted,
+            2 => Self::Connected,
+            _ => return None,
+        })
+    }
+}
+
+/// [`Message::flags`]: the process sent it; else it received it.
+pub const MESSAGE_SENT: u16 = 1;
+/// [`Message::flags`]: its bytes could not be seen (sendfile, splice, io_uring, a buffer that could not be read).
+pub const MESSAGE_UNSEEN: u16 = 2;
+
+/// A connection's first sight.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Opened {
+    /// `EventKind::ConnectionOpened`.
+    pub kind: u16,
+    /// `AF_INET`, `AF_INET6`, `AF_UNIX` (linux/socket.h).
+    pub family: u16,
+    /// `SOCK_STREAM`, `SOCK_DGRAM`, ... (linux/net.h).
+    pub socket_type: u16,
+    /// A [`Role`].
+    pub role: u8,
+    /// 1: the message that follows is its first in either direction; 0: it is older, or nobody can tell.
+    pub from_start: u8,
+    /// When (ns, `CLOCK_BOOTTIME`).
+    pub time: u64,
+    /// Process.
+    pub tgid: u32,
+    /// Thread.
+    pub tid: u32,
+    /// The socket's inode number: the N of `socket:[N]` in /proc/PID/fd.
+    pub connection: u64,
+    /// Local address; the first 4 bytes for `AF_INET`. In network byte order.
+    pub local: [u8; 16],
+    /// Remote address.
+    pub remote: [u8; 16],
+    /// Local port, 0 if there is none.
+    pub local_port: u16,
+    /// Remote port.
+    pub remote_port: u16,
+    /// Zero.
+    pub reserved_too: u32,
+}
+const _: () = assert!(size_of::<Opened>() == 72);
+
+/// One message: what one call moved. `captured` bytes follow it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Message {
+    /// `EventKind::Message`.
+    pub kind: u16,
+    /// `MESSAGE_*` bits.
+    pub flags: u16,
+    /// Bytes that follow.
+    pub captured: u32,
+    /// When (ns, `CLOCK_BOOTTIME`): when the call was done with it.
+    pub time: u64,
+    /// Process.
+    pub tgid: u32,
+    /// Thread.
+    pub tid: u32,
+    /// As in [`Opened::connection`].
+    pub connection: u64,
+    /// Bytes of this direction before this message, since the first sight of the connection: what is missing was lost.
+    pub offset: u64,
+    /// Bytes that the call moved.
+    pub len: u64,
+    /// Execution unit: the thread id, or the number of the goroutine or task.
+    pub unit: u64,
+    /// Request that it belongs to, 0: none known.
+    pub request: u64,
+}
+const _: () = assert!(size_of::<Message>() == 64);
+
+/// A connection's end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Closed {
+    /// `EventKind::ConnectionClosed`.
+    pub kind: u16,
+    /// Zero.
+    pub reserved: [u16; 3],
+    /// When (ns, `CLOCK_BOOTTIME`).
+    pub time: u64,
+    /// As in [`Opened::connection`].
+    pub connection: u64,
+}
+const _: () = assert!(size_of::<Closed>() == 24);

@@ -1,0 +1,107 @@
+//! System calls: what is counted in the kernel, and the record of a slow one.
+
+/// Set in a number: a call of the 32-bit interface, whose numbers are others. Bit 30 is the kernel's own mark of x32.
+pub const COMPAT: u32 = 1 << 31;
+/// Numbers with [traits](SyscallTraits); above those of every 64-bit interface.
+pub const TRAIT_SLOTS: usize = 512;
+/// Bytes of a path in a record at most, with the zero at its end. Longer ones are cut.
+pub const PATH_BYTES: usize = 256;
+/// The highest error number (`MAX_ERRNO` in linux/err.h): results from -4095 to -1 are errors.
+pub const MAX_ERRNO: i64 = 4095;
+/// Rows that take the calls of processes for which there was no room: one for work, one for blocking waits.
+pub const OTHER_ROWS: usize = 2;
+
+/// What a call is counted by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(C)]
+pub struct CallKey {
+    /// Process.
+    pub tgid: u32,
+    /// Number of the system call, perhaps with [`COMPAT`].
+    pub number: u32,
+}
+const _: () = assert!(size_of::<CallKey>() == 8);
+
+/// What an error is counted by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(C)]
+pub struct ErrorKey {
+    /// The call.
+    pub call: CallKey,
+    /// The error number, positive.
+    pub errno: u32,
+}
+const _: () = assert!(size_of::<ErrorKey>() == 12);
+
+/// The call that a thread is in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct ThreadCall {
+    /// When it began (ns, `CLOCK_MONOTONIC`); 0: the thread is in none.
+    pub start: u64,
+    /// The call.
+    pub key: CallKey,
+    /// Thread.
+    pub tid: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+const _: () = assert!(size_of::<ThreadCall>() == 24);
+
+/// Calls that did not return because their thread ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Unreturned {
+    /// How many.
+    pub count: u64,
+    /// Time from their beginnings to the ends of their threads (ns).
+    pub sum: u64,
+}
+const _: () = assert!(size_of::<Unreturned>() == 16);
+
+/// What the kernel side has to know of a system call of the native interface; userspace fills them in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct SyscallTraits {
+    /// Which argument is a path, counted from 1; 0: none is.
+    pub path: u8,
+    /// 1: it waits for others, it does no work.
+    pub blocking: u8,
+    /// Whether the registers afterwards are those of other code: a [`Replaces`].
+    pub replaces: u8,
+    /// 1: a child returns from it too, which has not called it.
+    pub forks: u8,
+}
+const _: () = assert!(size_of::<SyscallTraits>() == 4);
+
+/// Whether the registers after a call are those of other code than that which called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Replaces {
+    /// They never are.
+    Never = 0,
+    /// They are if it succeeds: execve.
+    OnSuccess = 1,
+    /// They always are, and so is the result: rt_sigreturn gives back those of the code that a signal interrupted.
+    Always = 2,
+}
+
+/// What follows the frames in a record of [`EventKind::SlowCall`](crate::event::EventKind::SlowCall): this, then
+/// `path_len` bytes of path, filled up with anything to a multiple of 8.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct SlowCall {
+    /// When it began (ns, `CLOCK_BOOTTIME`).
+    pub start: u64,
+    /// What it returned.
+    pub result: i64,
+    /// Its arguments as they were in the registers; meaningless if `has_arguments` is 0.
+    pub arguments: [u64; 6],
+    /// Its number, perhaps with [`COMPAT`].
+    pub number: u32,
+    /// Bytes of the path that follows, without a zero; 0: none was read.
+    pub path_len: u16,
+    /// 0: the registers are no longer those of the call (execve, rt_sigreturn).
+    pub has_arguments: u16,
+}
+const _: () = assert!(size_of::<SlowCall>() == 72);

@@ -1,0 +1,128 @@
+//! Connections: known from their first bytes to their end.
+
+use aya_ebpf::cty::c_void;
+use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
+use descry_abi::counter::Counter;
+use descry_abi::event::EventKind;
+use descry_abi::net::{Closed, MAX_CAPTURE, Opened, Role, VERDICT_IGNORE};
+
+use super::message::Moved;
+use super::socket::{SOCK_STREAM, Socket};
+use crate::emit::{self, count};
+use crate::maps::{CONNECTIONS, VERDICTS};
+use crate::task::Ids;
+
+/// What is known of a connection. Found by the address of its `struct sock`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Connection {
+    /// Its socket's inode number.
+    pub id: u64,
+    /// The request that its bytes belong to.
+    pub request: u64,
+    /// Bytes since its first sight.
+    pub sent: u64,
+    pub received: u64,
+    /// Messages since then.
+    pub messages: u32,
+    /// Bytes of a message that are captured at most.
+    pub capture: u32,
+    /// A [`Role`].
+    pub role: u8,
+    pub last_was_sent: u8,
+    /// Whether the kernel tells of its end.
+    pub is_tcp: u8,
+    pub reserved: [u8; 5],
+}
+
+/// The connection of a socket; one that is new, or another than the one at this address before, is told of.
+#[inline(always)]
+pub fn find(moved: &Moved, ids: Ids) -> Option<*mut Connection> {
+    let socket = moved.socket;
+    if let Some(known) = CONNECTIONS.get_ptr_mut(socket.0) {
+        // SAFETY: the pointer was checked by the lookup.
+        let (is_tcp, id) = unsafe { ((*known).is_tcp, (*known).id) };
+        // Nobody tells when others than TCP's end and their memory becomes another socket's.
+        if is_tcp != 0 || socket.inode_number() == Some(id) {
+            return Some(known);
+        }
+    }
+    open(moved, ids)
+}
+
+#[inline(never)]
+fn open(moved: &Moved, ids: Ids) -> Option<*mut Connection> {
+    let socket = moved.socket;
+    let Some(id) = socket.inode_number() else {
+        count(Counter::SocketUnreadable);
+        return None;
+    };
+    let mut opened = Opened {
+        kind: EventKind::ConnectionOpened as u16,
+        // SAFETY: the helper has no preconditions.
+        time: unsafe { bpf_ktime_get_boot_ns() },
+        tgid: ids.tgid,
+        tid: ids.tid,
+        connection: id,
+        ..Opened::default()
+    };
+    if socket.describe(&mut opened).is_none() {
+        count(Counter::SocketUnreadable);
+        return None;
+    }
+    let is_tcp = Socket::is_tcp_family(opened.family) && opened.socket_type == SOCK_STREAM;
+    if is_tcp {
+        opened.from_start = socket.is_at_start(moved.len, moved.is_sent).into();
+    }
+    let connection = Connection {
+        id,
+        request: 0,
+        sent: 0,
+        received: 0,
+        messages: 0,
+        capture: MAX_CAPTURE as u32,
+        role: opened.role,
+        last_was_sent: u8::from(opened.role == Role::Accepted as u8),
+        is_tcp: u8::from(is_tcp),
+        reserved: [0; 5],
+    };
+    // The map forgets the least recently used one rather than refuse.
+    let _ = CONNECTIONS.insert(socket.0, connection, 0);
+    emit::opened(&opened);
+    CONNECTIONS.get_ptr_mut(socket.0)
+}
+
+/// Takes over what userspace has found out of a connection: at its 1st, 2nd, 4th, 8th ... message.
+#[inline(always)]
+pub fn obey_verdict(connection: &mut Connection) {
+    if connection.messages & connection.messages.wrapping_sub(1) != 0 {
+        return;
+    }
+    if let Some(verdict) = VERDICTS.get_ptr(connection.id) {
+        // SAFETY: the pointer was checked by the lookup.
+        let verdict = unsafe { *verdict };
+        connection.capture = verdict.min(MAX_CAPTURE as u32);
+        if verdict == VERDICT_IGNORE {
+            connection.capture = 0;
+        }
+    }
+}
+
+/// `tcp_destroy_sock(sk)`.
+#[inline(always)]
+pub fn destroyed(socket: *const c_void) {
+    let socket = socket as u64;
+    let Some(connection) = CONNECTIONS.get_ptr(socket) else { return };
+    // SAFETY: the pointer was checked by the lookup.
+    let id = unsafe { (*connection).id };
+    let _ = CONNECTIONS.remove(socket);
+    let _ = VERDICTS.remove(id);
+    let closed = Closed {
+        kind: EventKind::ConnectionClosed as u16,
+        reserved: [0; 3],
+        // SAFETY: the helper has no preconditions.
+        time: unsafe { bpf_ktime_get_boot_ns() },
+        connection: id,
+    };
+    emit::closed(&closed);
+}

@@ -1,0 +1,72 @@
+//! One message: what a call moved on a socket.
+
+use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
+use descry_abi::counter::Counter;
+use descry_abi::event::EventKind;
+use descry_abi::net::{MESSAGE_SENT, MESSAGE_UNSEEN, Message};
+
+use super::calls::{Buffer, Call};
+use super::connection;
+use super::payload;
+use super::request;
+use super::socket::Socket;
+use crate::emit::{self, count};
+use crate::maps::NetState;
+use crate::task::Ids;
+use crate::unit;
+
+/// What moved.
+pub struct Moved {
+    pub socket: Socket,
+    pub call: Call,
+    /// Bytes.
+    pub len: u64,
+    pub is_sent: bool,
+}
+
+/// Sends a record of it, with the head of its bytes.
+#[inline(always)]
+pub fn take(state: *mut NetState, ids: Ids, moved: &Moved) {
+    let Some(connection) = connection::find(moved, ids) else { return };
+    // SAFETY: the pointer was checked by the lookup. Two CPUs may count messages of one connection at once; the kernel
+    // itself serializes what one direction moves.
+    let connection = unsafe { &mut *connection };
+    let unit = unit::current(ids.tgid);
+    let request = request::of_message(connection, &unit, moved.is_sent);
+    let total = if moved.is_sent { &mut connection.sent } else { &mut connection.received };
+    let offset = *total;
+    *total = offset.wrapping_add(moved.len);
+    connection.messages = connection.messages.wrapping_add(1);
+    connection::obey_verdict(connection);
+    if connection.capture == 0 {
+        return count(Counter::MessagesIgnored);
+    }
+    let want = moved.len.min(connection.capture.into());
+    let mut flags = if moved.is_sent { MESSAGE_SENT } else { 0 };
+    let captured = if moved.call.buffer == Buffer::Unknown {
+        count(Counter::MessagesUnseen);
+        0
+    } else {
+        payload::copy(state, moved.call, want)
+    };
+    if captured == 0 {
+        flags |= MESSAGE_UNSEEN;
+    }
+    // SAFETY: `state` is this CPU's own; the helper has no preconditions.
+    unsafe {
+        (*state).message = Message {
+            kind: EventKind::Message as u16,
+            flags,
+            captured: captured as u32,
+            time: bpf_ktime_get_boot_ns(),
+            tgid: ids.tgid,
+            tid: ids.tid,
+            connection: connection.id,
+            offset,
+            len: moved.len,
+            unit: unit.number(ids),
+            request,
+        };
+    }
+    emit::message(state, captured);
+}

@@ -1,0 +1,85 @@
+//! Requests are born here: the first bytes that a server receives after it answered begin one.
+//!
+//! ```text
+//! server, receives after it sent     a new request: the connection's and the unit's
+//! server, receives or sends more     the connection's, and the unit's again
+//! client, sends                      the unit's: it becomes the connection's
+//! client, receives                   the connection's: it becomes the unit's (an event loop turns to it)
+//! ```
+
+use aya_ebpf::helpers::bpf_get_smp_processor_id;
+use descry_abi::net::Role;
+
+use super::connection::Connection;
+use crate::maps::{REQUEST_NUMBERS, UNITS};
+use crate::unit::{self, Unit};
+
+const ACCEPTED: u8 = Role::Accepted as u8;
+const CONNECTED: u8 = Role::Connected as u8;
+
+/// The request that a unit serves, or the one that made it; 0: none known.
+#[inline(always)]
+pub fn of_unit(unit: &Unit) -> u64 {
+    if let Some(request) = UNITS.get_ptr(unit.key) {
+        // SAFETY: the pointer was checked by the lookup.
+        return unsafe { *request };
+    }
+    if unit.parent == 0 {
+        return 0;
+    }
+    // SAFETY: the pointer was checked by the lookup.
+    UNITS.get_ptr(unit.maker()).map_or(0, |request| unsafe { *request })
+}
+
+/// The request that a message belongs to.
+#[inline(always)]
+pub fn of_message(connection: &mut Connection, unit: &Unit, is_sent: bool) -> u64 {
+    let turns = (connection.last_was_sent != 0) != is_sent;
+    connection.last_was_sent = u8::from(is_sent);
+    match connection.role {
+        ACCEPTED if !is_sent => {
+            if turns {
+                connection.request = next();
+            }
+            serve(unit, connection.request);
+        }
+        CONNECTED if is_sent => {
+            if turns || connection.request == 0 {
+                connection.request = of_unit(unit);
+            }
+        }
+        CONNECTED if connection.request != 0 => serve(unit, connection.request),
+        _ => {}
+    }
+    connection.request
+}
+
+/// A unit turns to a request.
+#[inline(always)]
+fn serve(unit: &Unit, request: u64) {
+    match UNITS.get_ptr_mut(unit.key) {
+        // SAFETY: the pointer was checked by the lookup; a unit runs in one place at a time.
+        Some(current) => unsafe { *current = request },
+        // The map forgets the least recently used one rather than refuse.
+        None => {
+            let _ = UNITS.insert(unit.key, request, 0);
+        }
+    }
+}
+
+/// A new number: the CPU's, and how many it gave before.
+#[inline(always)]
+fn next() -> u64 {
+    let Some(number) = REQUEST_NUMBERS.get_ptr_mut(0) else { return 0 };
+    // SAFETY: the entry is this CPU's own, and the pointer was checked by the lookup.
+    unsafe {
+        *number += 1;
+        (u64::from(bpf_get_smp_processor_id()) + 1) << 48 | (*number & 0xffff_ffff_ffff)
+    }
+}
+
+/// A thread ended.
+#[inline(always)]
+pub fn forget_thread() {
+    let _ = UNITS.remove(unit::thread().key);
+}

@@ -1,0 +1,148 @@
+//! Reading a `struct sock`: who it is, and who is at its ends.
+
+use descry_abi::net::{Opened, Role};
+
+use crate::config::{
+    FDTABLE_FD, FDTABLE_MAX_FDS, FILE_INODE, FILE_PRIVATE_DATA, FILES_FDT, ICSK_BIND_HASH, INODE_INO,
+    INODE_MODE, SK_DADDR, SK_DPORT, SK_FAMILY, SK_NUM, SK_RCV_SADDR, SK_SOCKET, SK_STATE, SK_V6_DADDR,
+    SK_V6_RCV_SADDR, SOCKET_ALLOC_INODE, SOCKET_SK, SOCKET_TYPE, TASK_FILES, TB_FASTREUSE, TCP_BYTES_ACKED,
+    TCP_BYTES_RECEIVED, TCP_COPIED_SEQ, TCP_RCV_NXT, TCP_SND_UNA, TCP_WRITE_SEQ, UNIX_ADDR,
+};
+use crate::task::{Task, member};
+
+const AF_UNIX: u16 = 1;
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+/// `SOCK_STREAM` (linux/net.h).
+pub const SOCK_STREAM: u16 = 1;
+/// `TCP_ESTABLISHED`, which connected UDP has too (include/net/tcp_states.h).
+const ESTABLISHED: u8 = 1;
+/// `S_IFMT` and `S_IFSOCK` (linux/stat.h).
+const S_IFMT: u16 = 0o170_000;
+const S_IFSOCK: u16 = 0o140_000;
+
+/// A `struct sock` of the kernel.
+#[derive(Clone, Copy)]
+pub struct Socket(pub u64);
+
+impl Socket {
+    /// That behind a descriptor of the running task; none: it is no socket.
+    #[inline(always)]
+    pub fn of_descriptor(descriptor: u32) -> Option<Self> {
+        let files: u64 = member(Task::current().0, TASK_FILES.load())?;
+        let table: u64 = member(files, FILES_FDT.load())?;
+        let max: u32 = member(table, FDTABLE_MAX_FDS.load())?;
+        if descriptor >= max {
+            return None;
+        }
+        let array: u64 = member(table, FDTABLE_FD.load())?;
+        let file: u64 = member(array.wrapping_add(u64::from(descriptor) * 8), 0)?;
+        let inode: u64 = member(file, FILE_INODE.load())?;
+        let mode: u16 = member(inode, INODE_MODE.load())?;
+        if mode & S_IFMT != S_IFSOCK {
+            return None;
+        }
+        let socket: u64 = member(file, FILE_PRIVATE_DATA.load())?;
+        member(socket, SOCKET_SK.load()).filter(|sk| *sk != 0).map(Self)
+    }
+
+    /// The inode number of its `struct socket`: inode and socket lie side by side in a `struct socket_alloc`.
+    #[inline(always)]
+    pub fn inode_number(self) -> Option<u64> {
+        let socket: u64 = member(self.0, SK_SOCKET.load())?;
+        if socket == 0 {
+            return None;
+        }
+        member(socket + u64::from(SOCKET_ALLOC_INODE.load()), INODE_INO.load())
+    }
+
+    #[inline(always)]
+    pub fn is_tcp_family(family: u16) -> bool {
+        family == AF_INET || family == AF_INET6
+    }
+
+    /// Fills in what is at its ends and who opened it.
+    #[inline(always)]
+    pub fn describe(self, opened: &mut Opened) -> Option<()> {
+        let socket: u64 = member(self.0, SK_SOCKET.load())?;
+        opened.family = member(self.0, SK_FAMILY.load())?;
+        opened.socket_type = member(socket, SOCKET_TYPE.load())?;
+        let role = match opened.family {
+            AF_UNIX => self.unix_role(),
+            AF_INET => {
+                let local: [u8; 4] = member(self.0, SK_RCV_SADDR.load())?;
+                let remote: [u8; 4] = member(self.0, SK_DADDR.load())?;
+                let (Some(to_local), Some(to_remote)) =
+                    (opened.local.first_chunk_mut::<4>(), opened.remote.first_chunk_mut::<4>())
+                else {
+                    return None;
+                };
+                (*to_local, *to_remote) = (local, remote);
+                self.inet_role(opened)
+            }
+            AF_INET6 => {
+                opened.local = member(self.0, SK_V6_RCV_SADDR.load())?;
+                opened.remote = member(self.0, SK_V6_DADDR.load())?;
+                self.inet_role(opened)
+            }
+            _ => Role::Unknown,
+        };
+        if Self::is_tcp_family(opened.family) {
+            opened.local_port = member(self.0, SK_NUM.load())?;
+            opened.remote_port = u16::from_be(member(self.0, SK_DPORT.load())?);
+        }
+        opened.role = role as u8;
+        Some(())
+    }
+
+    /// Whether the message of `len` bytes that just moved is the first on this TCP socket.
+    ///
+    /// ```text
+    /// read by the program     bytes_received - (rcv_nxt - copied_seq)
+    /// written by the program  bytes_acked + (write_seq - snd_una), and one more where the SYN was counted
+    /// ```
+    #[inline(always)]
+    pub fn is_at_start(self, len: u64, is_sent: bool) -> bool {
+        let counts = || {
+            let received: u64 = member(self.0, TCP_BYTES_RECEIVED.load())?;
+            let (next, copied): (u32, u32) =
+                (member(self.0, TCP_RCV_NXT.load())?, member(self.0, TCP_COPIED_SEQ.load())?);
+            let acknowledged: u64 = member(self.0, TCP_BYTES_ACKED.load())?;
+            let (write, first): (u32, u32) =
+                (member(self.0, TCP_WRITE_SEQ.load())?, member(self.0, TCP_SND_UNA.load())?);
+            let read = received.wrapping_sub(next.wrapping_sub(copied).into());
+            Some((read, acknowledged.wrapping_add(write.wrapping_sub(first).into())))
+        };
+        let Some((read, written)) = counts() else { return false };
+        let (read_now, written_now) = if is_sent { (0, len) } else { (len, 0) };
+        read == read_now && written.wrapping_sub(written_now) <= 1
+    }
+
+    /// An accepted socket has its listener's address; a client has none unless it bound one.
+    #[inline(always)]
+    fn unix_role(self) -> Role {
+        match member::<u64>(self.0, UNIX_ADDR.load()) {
+            None => Role::Unknown,
+            Some(0) => Role::Connected,
+            Some(_) => Role::Accepted,
+        }
+    }
+
+    /// connect() without bind() takes its port from a bucket with fastreuse -1 (inet_hash_connect); an accepted socket
+    /// shares its listener's. A socket of datagrams that has a peer called connect().
+    #[inline(always)]
+    fn inet_role(self, opened: &Opened) -> Role {
+        if member::<u8>(self.0, SK_STATE.load()) != Some(ESTABLISHED) {
+            return Role::Unknown;
+        }
+        if opened.socket_type != SOCK_STREAM {
+            return Role::Connected;
+        }
+        let bucket: Option<u64> = member(self.0, ICSK_BIND_HASH.load());
+        match bucket.and_then(|bucket| member::<i8>(bucket, TB_FASTREUSE.load())) {
+            None => Role::Unknown,
+            Some(-1) => Role::Connected,
+            Some(_) => Role::Accepted,
+        }
+    }
+}

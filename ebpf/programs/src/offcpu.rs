@@ -1,0 +1,462 @@
+//! Time off the CPU: each watched task's waits, measured where the scheduler switches and added up here.
+//!
+//! A wait ends when its task gets a CPU again. The part before the task was woken is blocked time, the part after it is
+//! run queue time. Both go to a sum by task, stack, system call and state; a stack is sent once, and afterwards known by
+//! its hash. The state of a task is found by its id, so it does not matter between which CPUs it moves.
+
+use aya_ebpf::EbpfContext;
+use aya_ebpf::bindings::{BPF_NOEXIST, task_struct};
+use aya_ebpf::cty::c_void;
+use aya_ebpf::helpers::generated::{
+    bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_task_btf, bpf_get_task_stack,
+    bpf_ktime_get_boot_ns,
+};
+use aya_ebpf::programs::BtfTracePointContext;
+use descry_abi::counter::Counter;
+use descry_abi::event::{
+    EventKind, SAMPLE_HAS_COPY, SAMPLE_IN_KERNEL, SAMPLE_KERNEL_THREAD, SampleHeader, UnwindEnd, Wait,
+};
+use descry_abi::limits::{COPY_PAUSE, FRAME_SLOTS, MAX_KERNEL_FRAMES, MAX_USER_FRAMES};
+use descry_abi::offcpu::{Control, NO_STACK, TaskTimes, WaitKey, WaitKind, WaitState, WaitSum};
+
+use crate::config::{KERNEL_STACKS, SWITCH_HAS_STATE, TASK_FLAGS, TASK_ON_CPU, TASK_PID, TASK_STATE};
+use crate::emit::{self, count};
+use crate::maps::{
+    COPY_STATES, OFF_CPU_CONTROL, OFF_CPU_TASKS, PROCESSES, ProgramKind, STACKS_SENT, State, WAIT_SUMS,
+    WALK_STATES,
+};
+use crate::registers::{self, Hit};
+use crate::stack::{self, Taking, Walk};
+use crate::task::{self, Ids, Task, direct};
+use crate::{lifecycle, scope, unwind};
+
+/// `PF_EXITING` (include/linux/sched.h): the task is on its way out.
+const EXITING: u32 = 4;
+
+/// What userspace says, if time off the CPU is measured now.
+#[inline(always)]
+fn control() -> Option<Control> {
+    // SAFETY: the pointer was checked by the lookup; each of the two numbers is written at once.
+    let control = unsafe { *OFF_CPU_CONTROL.get_ptr(0)? };
+    (control.active != 0).then_some(control)
+}
+
+#[inline(always)]
+fn now() -> u64 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_ktime_get_boot_ns() }
+}
+
+/// `sched_switch(preempt, prev, next, prev_state)`, in the context of `prev`. The last argument came with Linux 5.18.
+#[inline(always)]
+pub fn switch(ctx: &BtfTracePointContext, walk: Walk) {
+    let Some(control) = control() else { return };
+    let prev = ctx.arg::<*const c_void>(1).cast_mut().cast::<task_struct>();
+    let next = ctx.arg::<*const c_void>(2).cast_mut().cast::<task_struct>();
+    let preempted = ctx.arg::<u64>(0) & 0xff != 0;
+    let state =
+        if SWITCH_HAS_STATE.load() != 0 { ctx.arg::<u64>(3) as u32 } else { direct(prev, TASK_STATE.load()) };
+    let now = now();
+    leaves(ctx, prev, if preempted { 0 } else { state }, now, walk);
+    comes(next, now, control);
+}
+
+/// The running task leaves its CPU.
+#[inline(always)]
+fn leaves(ctx: &BtfTracePointContext, prev: *mut task_struct, state: u32, now: u64, walk: Walk) {
+    // SAFETY: the helper has no preconditions.
+    let pid = unsafe { bpf_get_current_pid_tgid() } as u32;
+    if pid == 0 {
+        return;
+    }
+    let Some(ids) = task::current_ids() else { return count(Counter::PidNotVisible) };
+    if !scope::current_is_watched(ids.tgid) {
+        return;
+    }
+    let times = match OFF_CPU_TASKS.get_ptr_mut(pid) {
+        Some(times) => times,
+        // What a task does after its exit was told is nobody's time any more.
+        None if direct::<u32>(prev, TASK_FLAGS.load()) & EXITING != 0 => return,
+        None => {
+            let times = TaskTimes { tgid: ids.tgid, tid: ids.tid, ..TaskTimes::default() };
+            if !add_task(pid, &times, Task::current()) {
+                return;
+            }
+            let Some(times) = OFF_CPU_TASKS.get_ptr_mut(pid) else { return };
+            times
+        }
+    };
+    let (stack, syscall) = own_stack(ctx, ids, now, walk);
+    // SAFETY: the pointer was checked by the lookup. No other CPU writes: the task is neither woken nor switched in before
+    // this program ends.
+    let times = unsafe { &mut *times };
+    // One that came to its CPU while it was being listed is taken to have had it since then.
+    let since = if times.on == 0 { times.out } else { times.on };
+    if since != 0 {
+        times.cpu += now.wrapping_sub(since);
+    }
+    times.on = 0;
+    times.stack = stack;
+    times.syscall = syscall;
+    times.state = WaitState::from_kernel(state) as u8;
+    times.runnable = if state == 0 { now } else { 0 };
+    times.out = now;
+}
+
+/// A task gets a CPU: its wait is over.
+#[inline(always)]
+fn comes(next: *mut task_struct, now: u64, control: Control) {
+    let Some(times) = OFF_CPU_TASKS.get_ptr_mut(direct::<u32>(next, TASK_PID.load())) else { return };
+    // SAFETY: the pointer was checked by the lookup. No other CPU writes: the task is on the way to this one.
+    let times = unsafe { &mut *times };
+    let (out, waker) = (times.out, times.waker);
+    let woken = times.runnable;
+    times.out = 0;
+    times.runnable = 0;
+    times.waker = NO_STACK;
+    times.on = now;
+    if out == 0 {
+        return;
+    }
+    let mut key = key(times, control);
+    // A task that a signal kept from blocking was never woken: it could run all the time.
+    if woken == 0 {
+        key.state = WaitState::Preempted as u8;
+    } else if woken > out {
+        key.kind = WaitKind::Blocked as u8;
+        key.waker = waker;
+        add(&key, woken - out, now);
+        key.kind = WaitKind::RunQueue as u8;
+        key.waker = NO_STACK;
+    }
+    let runnable = if woken > out { woken } else { out };
+    if now > runnable {
+        add(&key, now - runnable, now);
+    }
+}
+
+#[inline(always)]
+fn key(times: &TaskTimes, control: Control) -> WaitKey {
+    WaitKey {
+        stack: times.stack,
+        waker: NO_STACK,
+        tgid: times.tgid,
+        tid: times.tid,
+        syscall: times.syscall,
+        kind: WaitKind::RunQueue as u8,
+        state: times.state,
+        epoch: control.epoch as u16,
+    }
+}
+
+/// Adds a wait to its sum. Only one CPU at a time does so for one task, and the key names the task.
+#[inline(always)]
+fn add(key: &WaitKey, duration: u64, now: u64) {
+    if let Some(sum) = WAIT_SUMS.get_ptr_mut(key) {
+        // SAFETY: the pointer was checked by the lookup.
+        let sum = unsafe { &mut *sum };
+        sum.count += 1;
+        sum.total += duration;
+        if duration > sum.longest {
+            sum.longest = duration;
+        }
+        return;
+    }
+    let sum = WaitSum { count: 1, total: duration, longest: duration };
+    if WAIT_SUMS.insert(key, &sum, BPF_NOEXIST.into()).is_ok() {
+        return count(Counter::WaitSums);
+    }
+    emit::wait(&Wait { kind: EventKind::Wait as u16, reserved: [0; 3], time: now, duration, key: *key });
+}
+
+/// `sched_wakeup(task)`: it can run again. Comes after the switch that took its CPU away, on whichever CPU.
+#[inline(always)]
+pub fn wakeup(ctx: &BtfTracePointContext) {
+    if control().is_none() {
+        return;
+    }
+    let task = ctx.arg::<*const c_void>(0).cast_mut().cast::<task_struct>();
+    let Some(times) = OFF_CPU_TASKS.get_ptr_mut(direct::<u32>(task, TASK_PID.load())) else { return };
+    // SAFETY: the pointer was checked by the lookup. A task is woken by one CPU at a time.
+    let times = unsafe { &mut *times };
+    if times.out != 0 && times.runnable == 0 {
+        times.runnable = now();
+    }
+}
+
+/// `sched_wakeup_new(task)`: a new task waits for its first CPU.
+#[inline(always)]
+pub fn wakeup_new(ctx: &BtfTracePointContext) {
+    if control().is_none() {
+        return;
+    }
+    let raw = ctx.arg::<*const c_void>(0).cast_mut().cast::<task_struct>();
+    let task = Task(raw as u64);
+    let Some(ids) = task.ids() else { return count(Counter::PidNotVisible) };
+    if !scope::task_is_watched(task, ids.tgid) {
+        return;
+    }
+    let now = now();
+    let times = TaskTimes {
+        out: now,
+        runnable: now,
+        tgid: ids.tgid,
+        tid: ids.tid,
+        syscall: -1,
+        state: WaitState::New as u8,
+        ..TaskTimes::default()
+    };
+    add_task(direct::<u32>(raw, TASK_PID.load()), &times, task);
+}
+
+/// `sched_process_exit(task)`: its time ends here.
+#[inline(always)]
+pub fn exit() {
+    let Some(control) = control() else { return };
+    // SAFETY: the helper has no preconditions.
+    let pid = unsafe { bpf_get_current_pid_tgid() } as u32;
+    let Some(times) = OFF_CPU_TASKS.get_ptr(pid) else { return };
+    // SAFETY: the pointer was checked by the lookup; the running task is the only one that writes.
+    let times = unsafe { *times };
+    let now = now();
+    let on = if times.on == 0 { 0 } else { now.wrapping_sub(times.on) };
+    let key = WaitKey {
+        stack: NO_STACK,
+        syscall: -1,
+        state: WaitState::Preempted as u8,
+        kind: WaitKind::OnCpu as u8,
+        ..key(&times, control)
+    };
+    add(&key, times.cpu + on, now);
+    // It was there a moment ago, and nobody else removes it.
+    let _ = OFF_CPU_TASKS.remove(pid);
+}
+
+/// `sched_process_exec(task, old_pid, bprm)`: a thread that is not the leader takes the leader's id.
+#[inline(always)]
+pub fn exec(ctx: &BtfTracePointContext) {
+    let old = ctx.arg::<u64>(1) as u32;
+    // SAFETY: the helper has no preconditions.
+    let pid = unsafe { bpf_get_current_pid_tgid() } as u32;
+    if control().is_none() || old == pid {
+        return;
+    }
+    let Some(times) = OFF_CPU_TASKS.get_ptr(old) else { return };
+    let Some(ids) = task::current_ids() else { return count(Counter::PidNotVisible) };
+    // SAFETY: the pointer was checked by the lookup; the running task is the only one that writes.
+    let times = TaskTimes { tid: ids.tid, ..unsafe { *times } };
+    // It was there a moment ago, and nobody else removes it.
+    let _ = OFF_CPU_TASKS.remove(old);
+    add_task(pid, &times, Task::current());
+}
+
+/// `sched_waking(task)`, in the context of the waker.
+#[inline(always)]
+pub fn waking(ctx: &BtfTracePointContext, walk: Walk) {
+    if control().is_none() {
+        return;
+    }
+    let task = ctx.arg::<*const c_void>(0).cast_mut().cast::<task_struct>();
+    let Some(times) = OFF_CPU_TASKS.get_ptr_mut(direct::<u32>(task, TASK_PID.load())) else { return };
+    let Some(ids) = task::current_ids() else { return count(Counter::PidNotVisible) };
+    let (stack, _) = own_stack(ctx, ids, now(), walk);
+    // SAFETY: the pointer was checked by the lookup. A task is woken by one CPU at a time.
+    unsafe { (*times).waker = stack };
+}
+
+/// Takes the stack of the running task, and sends it if it was not sent before. Returns its id and the system call.
+#[inline(always)]
+fn own_stack(ctx: &BtfTracePointContext, ids: Ids, now: u64, walk: Walk) -> (u64, i32) {
+    let taking = Taking {
+        program: ProgramKind::OffCpu,
+        record: EventKind::Stack,
+        weight: 0,
+        walk,
+        copies: may_copy(now),
+    };
+    let Some(state) = stack::take(&taking, ctx.as_ptr(), ids, Hit::Kernel) else { return (NO_STACK, -1) };
+    // SAFETY: `state` is this CPU's and this kind of program's own; the helper has no preconditions.
+    let (copied, syscall) = unsafe {
+        let header = &(*state).header;
+        let end = UnwindEnd::from_u16(header.end);
+        if !taking.copies && end.is_some_and(unwind::needs_userspace) {
+            count(Counter::CopyTooSoon);
+        }
+        let has_registers = header.flags & SAMPLE_KERNEL_THREAD == 0 && end != Some(UnwindEnd::NoRegisters);
+        let syscall = if has_registers {
+            registers::syscall_of(bpf_get_current_task_btf(), &raw const (*state).saved)
+        } else {
+            -1
+        };
+        (header.flags & SAMPLE_HAS_COPY != 0, syscall)
+    };
+    let hash = hash(state);
+    // What userspace finds out about a copied stack holds for this one only.
+    let id = if copied { mix(hash, now) } else { hash };
+    if !copied && STACKS_SENT.get_ptr(id).is_some() {
+        return (id, syscall);
+    }
+    // SAFETY: as above.
+    unsafe { (*state).header.weight = id };
+    if emit::wait_stack(state) && !copied {
+        // Without room for the id the stack is sent again, which does no harm.
+        let _ = STACKS_SENT.insert(id, 0, 0);
+    }
+    (id, syscall)
+}
+
+/// Whether enough time has gone since this CPU's last copy.
+#[inline(always)]
+fn may_copy(now: u64) -> bool {
+    match COPY_STATES.get_ptr(ProgramKind::OffCpu as u32) {
+        // SAFETY: the pointer was checked by the lookup; the entry is this CPU's own.
+        Some(copy) => now.wrapping_sub(unsafe { (*copy).header.time }) > COPY_PAUSE,
+        None => false,
+    }
+}
+
+/// One word into a hash.
+#[inline(always)]
+fn mix(hash: u64, word: u64) -> u64 {
+    let product = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    product ^ product >> 32
+}
+
+/// The id of a stack: equal for equal frames of one process while its mappings are the same.
+#[inline(always)]
+fn hash(state: *const State) -> u64 {
+    // SAFETY: `state` is a per-CPU entry that was checked by its lookup, and so is the process; the index is bounded.
+    unsafe {
+        let header = &(*state).header;
+        let generation = PROCESSES.get_ptr(header.tgid).map_or(0, |process| (*process).generation);
+        let frames = u64::from(header.kernel_frames) + u64::from(header.user_frames);
+        let mut hash = mix(u64::from(header.tgid) << 32 | u64::from(generation), u64::from(header.end));
+        hash = mix(hash, u64::from(header.kernel_frames));
+        for index in 0..MAX_KERNEL_FRAMES + MAX_USER_FRAMES {
+            if index as u64 >= frames {
+                break;
+            }
+            hash = mix(hash, *(*state).frames.as_ptr().add(index & (FRAME_SLOTS - 1)));
+        }
+        // `NO_STACK` is taken.
+        hash | 1
+    }
+}
+
+/// Puts a task among those that are measured, and tells userspace its name; false: there was no room, or it is there.
+#[inline(always)]
+fn add_task(pid: u32, times: &TaskTimes, task: Task) -> bool {
+    match OFF_CPU_TASKS.insert(pid, times, BPF_NOEXIST.into()) {
+        Ok(()) => {
+            lifecycle::name(Ids { tgid: times.tgid, tid: times.tid }, task);
+            true
+        }
+        Err(EEXIST) => false,
+        Err(_) => {
+            count(Counter::TasksFull);
+            false
+        }
+    }
+}
+
+/// `-EEXIST` (asm-generic/errno-base.h).
+const EEXIST: i32 = -17;
+
+/// A task of the list that the kernel goes through for userspace when a measurement begins.
+#[inline(always)]
+pub fn list(raw: *mut task_struct) {
+    if control().is_none() || direct::<u32>(raw, TASK_FLAGS.load()) & EXITING != 0 {
+        return;
+    }
+    let task = Task(raw as u64);
+    let Some(ids) = task.ids() else { return count(Counter::PidNotVisible) };
+    if !scope::task_is_watched(task, ids.tgid) {
+        return;
+    }
+    let now = now();
+    let state = direct::<u32>(raw, TASK_STATE.load());
+    let mut times = TaskTimes {
+        tgid: ids.tgid,
+        tid: ids.tid,
+        syscall: -1,
+        state: WaitState::from_kernel(state) as u8,
+        ..TaskTimes::default()
+    };
+    if direct::<i32>(raw, TASK_ON_CPU.load()) != 0 {
+        times.on = now;
+    } else {
+        times.out = now;
+        if state == 0 {
+            times.runnable = now;
+        } else {
+            blocked_stack(raw, task, now, &mut times);
+        }
+    }
+    let pid = direct::<u32>(raw, TASK_PID.load());
+    if !add_task(pid, &times, task) || times.out == 0 || direct::<i32>(raw, TASK_ON_CPU.load()) == 0 {
+        return;
+    }
+    // It got a CPU before it was there to be found.
+    if let Some(added) = OFF_CPU_TASKS.get_ptr_mut(pid) {
+        // SAFETY: the pointer was checked by the lookup. Should the task be switched at this moment, these few instructions
+        // are what is lost.
+        let added = unsafe { &mut *added };
+        if added.out == now {
+            added.out = 0;
+            added.runnable = 0;
+            added.on = now;
+        }
+    }
+}
+
+/// Sends the stack of a blocked task: the kernel's frames, and registers from which userspace walks the rest.
+#[inline(always)]
+fn blocked_stack(raw: *mut task_struct, task: Task, now: u64, times: &mut TaskTimes) {
+    let Some(state) = WALK_STATES.get_ptr_mut(ProgramKind::Tasks as u32) else {
+        return count(Counter::NoState);
+    };
+    // SAFETY: `state` is this CPU's and this kind of program's own; the buffer holds FRAME_SLOTS words, more than are
+    // asked for; the helpers have no other preconditions.
+    unsafe {
+        let bytes = if KERNEL_STACKS.load() != 0 {
+            bpf_get_task_stack(raw, (&raw mut (*state).frames).cast(), (MAX_KERNEL_FRAMES * 8) as u32, 0)
+        } else {
+            0
+        };
+        if bytes < 0 {
+            count(Counter::KernelStackFailed);
+        }
+        let is_kernel_thread = task.is_kernel_thread();
+        let id = mix(u64::from(times.tid), now) | 1;
+        (*state).header = SampleHeader {
+            kind: EventKind::Stack as u16,
+            flags: SAMPLE_IN_KERNEL | if is_kernel_thread { SAMPLE_KERNEL_THREAD } else { 0 },
+            kernel_frames: (bytes.max(0) as u64 / 8).min(MAX_KERNEL_FRAMES as u64) as u16,
+            user_frames: 0,
+            time: now,
+            tgid: times.tgid,
+            tid: times.tid,
+            cpu: 0,
+            end: if is_kernel_thread { UnwindEnd::NoUserStack } else { UnwindEnd::NoRegisters } as u16,
+            reserved: 0,
+            cgroup: bpf_get_current_cgroup_id(),
+            weight: id,
+            unit: times.tid.into(),
+            request: 0,
+            comm: task.comm(),
+        };
+        if !is_kernel_thread {
+            if registers::saved_of(raw, &raw mut (*state).saved) {
+                times.syscall = registers::syscall_of(raw, &raw const (*state).saved);
+                if unwind::ship_registers(ProgramKind::Tasks, state) {
+                    (*state).header.flags |= SAMPLE_HAS_COPY;
+                }
+            } else {
+                count(Counter::UserRegistersFailed);
+            }
+        }
+        if emit::wait_stack(state) {
+            times.stack = id;
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! The execution unit that the running thread works for.
+
+use aya_ebpf::helpers::bpf_probe_read_user;
+use aya_ebpf::helpers::generated::bpf_get_current_pid_tgid;
+use descry_abi::unit::{UnitKey, UnitKind, UnitRule};
+
+use crate::config::TASK_THREAD_POINTER;
+use crate::maps::UNIT_RULES;
+use crate::task::{Ids, Task, member};
+
+/// A unit, and the one that made it where that is known.
+#[derive(Clone, Copy)]
+pub struct Unit {
+    pub key: UnitKey,
+    /// Number of the unit that made it; 0: unknown.
+    pub parent: u64,
+}
+
+impl Unit {
+    /// The unit that made it.
+    #[inline(always)]
+    pub fn maker(&self) -> UnitKey {
+        UnitKey { id: self.parent, ..self.key }
+    }
+
+    /// The number as events tell it: of a thread, that of descry's pid namespace.
+    #[inline(always)]
+    pub fn number(&self, ids: Ids) -> u64 {
+        if self.key.kind == UnitKind::Thread as u32 { ids.tid.into() } else { self.key.id }
+    }
+}
+
+/// The kernel's own number of the running thread.
+#[inline(always)]
+pub fn kernel_tid() -> u32 {
+    // SAFETY: the helper has no preconditions.
+    (unsafe { bpf_get_current_pid_tgid() }) as u32
+}
+
+/// The running thread as a unit.
+#[inline(always)]
+pub fn thread() -> Unit {
+    Unit { key: UnitKey { kind: UnitKind::Thread as u32, tgid: 0, id: kernel_tid().into() }, parent: 0 }
+}
+
+/// The unit that the running thread works for; the thread itself where it works for none that is known.
+#[inline(always)]
+pub fn current(tgid: u32) -> Unit {
+    let Some(rule) = UNIT_RULES.get_ptr(tgid) else { return thread() };
+    // SAFETY: the pointer was checked by the lookup.
+    let rule = unsafe { *rule };
+    let found = member(Task::current().0, TASK_THREAD_POINTER.load())
+        .filter(|pointer| *pointer != 0)
+        .and_then(|pointer| of_rule(&rule, pointer));
+    match found {
+        Some((id, parent)) => Unit { key: UnitKey { kind: rule.kind, tgid, id }, parent },
+        None => thread(),
+    }
+}
+
+#[inline(always)]
+fn word(address: u64) -> Option<u64> {
+    // SAFETY: bpf_probe_read_user checks the address and fails on a bad one.
+    unsafe { bpf_probe_read_user(address as *const u64) }.ok()
+}
+
+#[inline(always)]
+fn of_rule(rule: &UnitRule, thread_pointer: u64) -> Option<(u64, u64)> {
+    let at = thread_pointer.wrapping_add_signed(rule.tls);
+    if rule.kind == UnitKind::TokioTask as u32 {
+        // SAFETY: bpf_probe_read_user checks the address and fails on a bad one.
+        let alive =
+            unsafe { bpf_probe_read_user(thread_pointer.wrapping_add_signed(rule.alive) as *const u8) };
+        return word(at).filter(|id| *id != 0 && alive == Ok(1)).map(|id| (id, 0));
+    }
+    let mut g = word(at).filter(|g| *g != 0)?;
+    let mut id = word(g + u64::from(rule.id))?;
+    if id == 0 {
+        // On a system stack: the goroutine that it works for is the one that its machine runs.
+        let m = word(g + u64::from(rule.m))?;
+        g = word(m.wrapping_add(rule.current.into())).filter(|g| *g != 0)?;
+        id = word(g + u64::from(rule.id)).filter(|id| *id != 0)?;
+    }
+    let parent = if rule.parent == 0 { 0 } else { word(g + u64::from(rule.parent)).unwrap_or(0) };
+    Some((id, parent))
+}

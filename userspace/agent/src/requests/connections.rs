@@ -1,0 +1,231 @@
+//! Connections of the watched processes: from records of the kernel side to spans.
+
+use std::collections::VecDeque;
+use std::num::NonZeroUsize;
+
+use descry_assemble::connection::{Connection, End, Origin, Role, Settings};
+use descry_assemble::infer::Transport;
+use descry_assemble::join::{Joiner, Limits};
+use descry_assemble::protocol::{Chunk, Direction, Lost};
+use descry_assemble::span::{Span, SpanKind};
+use descry_decode::ids::{BootNanos, ConnectionId, RequestId};
+use descry_decode::{Closed, Message, Opened, Transport as Socket};
+use descry_export::span::SpanProcess;
+use lru::LruCache;
+
+/// Connections followed at once; the least recently used one is ended for a new one.
+const MAX_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
+/// Beginnings of requests on one connection that are remembered; more are open at once on none that is in order.
+const MAX_BEGINNINGS: usize = 1024;
+
+/// What belongs to a span beside itself.
+#[derive(Clone)]
+pub struct Owned {
+    /// The process that it is of.
+    pub process: SpanProcess,
+}
+
+/// What was counted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counted {
+    /// Connections that were seen.
+    pub connections: u64,
+    /// Connections in none of the wanted protocols.
+    pub unknown: u64,
+    /// Connections that were given up because too many were open.
+    pub dropped: u64,
+    /// Messages of connections whose first sight was lost.
+    pub without_connection: u64,
+    /// Times that bytes of a connection were missing.
+    pub gaps: u64,
+    /// What the parsers could not understand.
+    pub lost: Lost,
+    /// What was joined.
+    pub joined: descry_assemble::join::Counters,
+}
+
+/// A connection, with what the kernel side said of it.
+struct Live {
+    connection: Connection,
+    owner: Owned,
+    /// Bytes of each direction up to here, as the kernel side counts them: sent, received.
+    seen: [u64; 2],
+    /// When requests began, and which they are.
+    beginnings: VecDeque<(BootNanos, RequestId)>,
+    ignored: bool,
+}
+
+/// All of them.
+pub struct Connections {
+    settings: Settings,
+    live: LruCache<ConnectionId, Live>,
+    joiner: Joiner<Owned>,
+    ignored: Vec<ConnectionId>,
+    scratch: Vec<Span>,
+    now: BootNanos,
+    counted: Counted,
+}
+
+impl Connections {
+    /// None yet.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            live: LruCache::new(MAX_CONNECTIONS),
+            joiner: Joiner::new(Limits::default()),
+            ignored: Vec::new(),
+            scratch: Vec::new(),
+            now: BootNanos(0),
+            counted: Counted::default(),
+        }
+    }
+
+    /// A connection's first sight.
+    pub fn opened(&mut self, opened: &Opened, process: SpanProcess, out: &mut Vec<(Owned, Span)>) {
+        self.counted.connections += 1;
+        let is_client = opened.role == descry_decode::Role::Connected;
+        let (client, server) =
+            if is_client { (opened.local, opened.remote) } else { (opened.remote, opened.local) };
+        let transport = match opened.transport {
+            Socket::Tcp | Socket::Unix => Transport::Stream,
+            Socket::Udp => Transport::Datagram,
+            Socket::Other => {
+                self.counted.unknown += 1;
+                self.ignored.push(opened.connection);
+                return;
+            }
+        };
+        let connection = Connection::new(Origin {
+            // Numbers of sockets come again, times do not.
+            id: opened.connection.0 ^ opened.time.0.rotate_left(32),
+            transport,
+            role: if is_client { Role::Client } else { Role::Server },
+            role_turns: true,
+            client,
+            server,
+            is_oriented: opened.role != descry_decode::Role::Unknown,
+            from_start: opened.from_start,
+        });
+        let live = Live {
+            connection,
+            owner: Owned { process },
+            seen: [0; 2],
+            beginnings: VecDeque::new(),
+            ignored: false,
+        };
+        if let Some((id, old)) = self.live.push(opened.connection, live) {
+            // Another connection under the same number, or the least recently used one of too many.
+            self.counted.dropped += u64::from(id != opened.connection);
+            self.end(old, opened.time, out);
+        }
+    }
+
+    /// Bytes went over a connection.
+    pub fn message(&mut self, message: &Message, out: &mut Vec<(Owned, Span)>) {
+        self.now = self.now.max(message.time);
+        let Some(live) = self.live.get_mut(&message.connection) else {
+            self.counted.without_connection += 1;
+            return;
+        };
+        if live.ignored {
+            return;
+        }
+        let is_client = live.connection.origin().role == Role::Client;
+        let direction = if message.sent == is_client { Direction::ToServer } else { Direction::ToClient };
+        let seen = &mut live.seen[usize::from(!message.sent)];
+        let gap_before = message.offset.saturating_sub(*seen);
+        self.counted.gaps += u64::from(gap_before > 0);
+        *seen = message.offset.saturating_add(message.len);
+        if message.request != live.beginnings.back().map_or(RequestId(0), |(_, request)| *request) {
+            if live.beginnings.len() >= MAX_BEGINNINGS {
+                live.beginnings.pop_front();
+            }
+            live.beginnings.push_back((message.time, message.request));
+        }
+        let chunk = Chunk {
+            direction,
+            time: message.time,
+            gap_before,
+            bytes: &message.bytes,
+            cut: message.len.saturating_sub(message.bytes.len() as u64),
+        };
+        // Where client and server turn out to be the other way round, the role of the origin has turned too.
+        live.connection.data(chunk, &self.settings, &mut self.scratch);
+        if live.connection.is_unknown() {
+            live.ignored = true;
+            self.counted.unknown += 1;
+            self.ignored.push(message.connection);
+        }
+        let done = std::mem::take(&mut self.scratch);
+        join(&mut self.joiner, live, &self.settings, self.now, done, out);
+    }
+
+    /// A connection is gone.
+    pub fn closed(&mut self, closed: &Closed, out: &mut Vec<(Owned, Span)>) {
+        self.now = self.now.max(closed.time);
+        if let Some(live) = self.live.pop(&closed.connection) {
+            self.end(live, closed.time, out);
+        }
+    }
+
+    /// Nothing comes any more: gives what is still open.
+    pub fn finish(&mut self, out: &mut Vec<(Owned, Span)>) {
+        while let Some((_, live)) = self.live.pop_lru() {
+            self.end(live, self.now, out);
+        }
+        self.joiner.finish(out);
+    }
+
+    /// Connections whose bytes are not wanted, since the last call.
+    pub fn take_ignored(&mut self) -> Vec<ConnectionId> {
+        std::mem::take(&mut self.ignored)
+    }
+
+    /// What was counted.
+    pub fn counters(&self) -> Counted {
+        Counted { joined: self.joiner.counters(), ..self.counted }
+    }
+
+    /// Who closed it cannot be told from the end of its memory in the kernel.
+    fn end(&mut self, mut live: Live, time: BootNanos, out: &mut Vec<(Owned, Span)>) {
+        let mut done = Vec::new();
+        live.connection.end(time, End::Unknown, &self.settings, &mut done);
+        let lost = live.connection.lost();
+        self.counted.lost.resynchronized += lost.resynchronized;
+        self.counted.lost.malformed += lost.malformed;
+        self.counted.lost.requests_dropped += lost.requests_dropped;
+        self.counted.lost.unmatched += lost.unmatched;
+        join(&mut self.joiner, &mut live, &self.settings, self.now, done, out);
+    }
+}
+
+/// Gives the spans of a connection to the joiner, each with its request.
+fn join(
+    joiner: &mut Joiner<Owned>,
+    live: &mut Live,
+    settings: &Settings,
+    now: BootNanos,
+    done: Vec<Span>,
+    out: &mut Vec<(Owned, Span)>,
+) {
+    for span in done {
+        let start = BootNanos(span.start.0.saturating_add_signed(settings.unix_offset.saturating_neg()));
+        let request = live.request_at(start);
+        match span.kind {
+            SpanKind::Server | SpanKind::Consumer => {
+                joiner.server(request, now, span, live.owner.clone(), out)
+            }
+            SpanKind::Client | SpanKind::Producer | SpanKind::Internal => {
+                joiner.client(request, now, span, live.owner.clone(), out);
+            }
+        }
+    }
+}
+
+impl Live {
+    /// The request that a message of this time belonged to.
+    fn request_at(&self, time: BootNanos) -> RequestId {
+        let begun = self.beginnings.iter().rev().find(|(began, _)| *began <= time);
+        begun.map_or(RequestId(0), |(_, request)| *request)
+    }
+}

@@ -1,0 +1,68 @@
+//! What following connections counted, by name.
+
+use std::collections::BTreeMap;
+
+use super::connections::Counted;
+use crate::counted::counters;
+
+counters! {
+    /// What following connections counted.
+    RequestCounters = "descry.requests." {
+        /// Connections that were seen.
+        connections,
+        /// Connections in none of the wanted protocols.
+        connection_unknown,
+        /// Connections that were given up because too many were open.
+        connection_dropped,
+        /// Messages of connections whose first sight was lost.
+        message_without_connection,
+        /// Times that bytes of a connection were missing.
+        message_gap,
+        /// Times that a parser lost its place and found the next message.
+        resynchronized,
+        /// Messages that make no sense.
+        message_malformed,
+        /// Requests that were given up because too many were open.
+        request_dropped,
+        /// Answers without a request that was seen.
+        answer_unmatched,
+        /// Client spans that found the request that caused them.
+        joined,
+        /// Client spans whose request was not seen to end: they have no parent.
+        parent_not_seen,
+        /// Client spans that have no parent because too many waited for theirs.
+        too_many_waiting,
+    }
+}
+
+/// Those that mean no loss.
+const HARMLESS: [&str; 5] =
+    ["connections", "connection_unknown", "joined", "parent_not_seen", "answer_unmatched"];
+
+impl RequestCounters {
+    /// From what the stage counted.
+    pub fn new(counted: &Counted) -> Self {
+        Self {
+            connections: counted.connections,
+            connection_unknown: counted.unknown,
+            connection_dropped: counted.dropped,
+            message_without_connection: counted.without_connection,
+            message_gap: counted.gaps,
+            resynchronized: counted.lost.resynchronized,
+            message_malformed: counted.lost.malformed,
+            request_dropped: counted.lost.requests_dropped,
+            answer_unmatched: counted.lost.unmatched,
+            joined: counted.joined.joined,
+            parent_not_seen: counted.joined.waited_too_long,
+            too_many_waiting: counted.joined.too_many,
+        }
+    }
+
+    /// What was lost, by reason; nothing that is zero.
+    pub fn lost(&self) -> BTreeMap<&'static str, u64> {
+        self.entries()
+            .map(|(name, _, value)| (name.rsplit('.').next().unwrap_or(name), value))
+            .filter(|(name, value)| *value > 0 && !HARMLESS.contains(name))
+            .collect()
+    }
+}

@@ -1,0 +1,413 @@
+//! A connection: from its chunks to its protocol, to exchanges, to spans.
+//!
+//! Give it chunks in the order of their times; get spans. Ids of spans are made from the connection's id and the
+//! span's number, so the same connection always gives the same spans.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+
+use descry_decode::ids::{BootNanos, UnixNanos};
+use sha2::{Digest, Sha256};
+
+use crate::infer::{Inference, Opening, Protocol, Transport, infer};
+use crate::protocol::{Chunk, Direction, Exchange, LOST, Lost, Options, Parser, TraceContext, UNANSWERED};
+use crate::span::{Span, SpanId, SpanKind, Status, TraceId, Value};
+
+/// Chunks that are kept until the protocol is known.
+const MAX_HELD: usize = 16;
+/// Bytes of each direction that are looked at for the protocol.
+const MAX_OPENING: usize = 4096;
+/// Times that a connection that is older than the capture, or carries datagrams, is looked at.
+const MAX_TRIES: u32 = 16;
+/// Trace flags of a trace that begins here: sampled, and its id is random (W3C Trace Context, level 2, section 3.2.2.5).
+const NEW_TRACE: u8 = 3;
+
+/// What is known of a connection before its bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin {
+    /// A number that no other connection has.
+    pub id: u64,
+    /// What carries the bytes.
+    pub transport: Transport,
+    /// Whose spans are made.
+    pub role: Role,
+    /// Whether they are the other's once it turns out that client and server are the other way round: of a connection
+    /// that is watched at one end.
+    pub role_turns: bool,
+    /// The client's address; none of a socket of the Unix domain.
+    pub client: Option<SocketAddr>,
+    /// The server's address.
+    pub server: Option<SocketAddr>,
+    /// Whether it is certain who is the client. Else the bytes decide, where they say it.
+    pub is_oriented: bool,
+    /// Whether the first chunks are the connection's first bytes.
+    pub from_start: bool,
+}
+
+/// A side of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Who was called.
+    Server,
+    /// Who called.
+    Client,
+}
+
+impl Role {
+    /// The other.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Server => Self::Client,
+            Self::Client => Self::Server,
+        }
+    }
+}
+
+/// Why nothing comes any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Who closes the connection first says the direction.
+    Closed(Direction),
+    /// Nobody looks any more.
+    Unknown,
+}
+
+/// What all connections have in common.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What users decide about parsing.
+    pub options: Options,
+    /// The protocols that are wanted.
+    pub protocols: Vec<&'static Protocol>,
+    /// What makes Unix time of the chunks' time (ns).
+    pub unix_offset: i64,
+}
+
+/// A connection.
+#[derive(Debug)]
+pub struct Connection {
+    origin: Origin,
+    state: State,
+    /// Spans so far.
+    spans: u64,
+}
+
+#[derive(Debug)]
+enum State {
+    Opening(Held),
+    Known(&'static Protocol, Box<dyn Parser>),
+    Unknown,
+}
+
+/// What was said before the protocol is known.
+#[derive(Debug, Default)]
+struct Held {
+    chunks: Vec<HeldChunk>,
+    tries: u32,
+    /// Whether chunks were dropped.
+    dropped: bool,
+}
+
+#[derive(Debug)]
+struct HeldChunk {
+    direction: Direction,
+    time: BootNanos,
+    gap_before: u64,
+    bytes: Box<[u8]>,
+    cut: u64,
+}
+
+impl HeldChunk {
+    fn new(chunk: Chunk<'_>) -> Self {
+        let Chunk { direction, time, gap_before, bytes, cut } = chunk;
+        Self { direction, time, gap_before, bytes: bytes.into(), cut }
+    }
+
+    fn chunk(&self) -> Chunk<'_> {
+        let Self { direction, time, gap_before, ref bytes, cut } = *self;
+        Chunk { direction, time, gap_before, bytes, cut }
+    }
+}
+
+impl Direction {
+    /// The other.
+    #[must_use]
+    pub const fn reversed(self) -> Self {
+        match self {
+            Self::ToServer => Self::ToClient,
+            Self::ToClient => Self::ToServer,
+        }
+    }
+}
+
+impl Connection {
+    /// A connection of which no byte was seen.
+    pub fn new(origin: Origin) -> Self {
+        Self { origin, state: State::Opening(Held::default()), spans: 0 }
+    }
+
+    /// What is known of it; who is client and who is server may have turned out since it was made.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// The protocol, once it is known.
+    pub fn protocol(&self) -> Option<&'static Protocol> {
+        match self.state {
+            State::Known(protocol, _) => Some(protocol),
+            State::Opening(_) | State::Unknown => None,
+        }
+    }
+
+    /// Whether it speaks none of the wanted protocols: its bytes are not needed.
+    pub fn is_unknown(&self) -> bool {
+        matches!(self.state, State::Unknown)
+    }
+
+    /// What its parser could not understand or had to forget.
+    pub fn lost(&self) -> Lost {
+        match &self.state {
+            State::Known(_, parser) => parser.lost(),
+            State::Opening(_) | State::Unknown => Lost::default(),
+        }
+    }
+
+    /// Takes the next bytes. Says whether its directions turned out to be the other way round: the chunks that follow
+    /// have to be given so.
+    pub fn data(&mut self, chunk: Chunk<'_>, settings: &Settings, spans: &mut Vec<Span>) -> bool {
+        let mut exchanges = Vec::new();
+        let mut turned = false;
+        match &mut self.state {
+            State::Unknown => return false,
+            State::Known(_, parser) => parser.data(chunk, &mut exchanges),
+            State::Opening(held) => {
+                let (known, is_turned) = held.look(&self.origin, chunk, settings);
+                turned = is_turned;
+                if turned {
+                    std::mem::swap(&mut self.origin.client, &mut self.origin.server);
+                    if self.origin.role_turns {
+                        self.origin.role = self.origin.role.other();
+                    }
+                }
+                match known {
+                    Inference::NotYet => return false,
+                    Inference::Unknown => {
+                        self.state = State::Unknown;
+                        return false;
+                    }
+                    Inference::Known(protocol) => {
+                        let mut parser = (protocol.parser)(self.origin.transport, &settings.options);
+                        for held in std::mem::take(&mut held.chunks) {
+                            parser.data(held.chunk(), &mut exchanges);
+                        }
+                        self.state = State::Known(protocol, parser);
+                    }
+                }
+            }
+        }
+        for mut exchange in exchanges {
+            explain(&mut exchange, LOST);
+            spans.push(self.span(exchange, settings));
+        }
+        turned
+    }
+
+    /// Nothing comes any more.
+    pub fn end(&mut self, time: BootNanos, end: End, settings: &Settings, spans: &mut Vec<Span>) {
+        let State::Known(_, parser) = &mut self.state else { return };
+        let mut exchanges = Vec::new();
+        parser.end(time, &mut exchanges);
+        for mut exchange in exchanges {
+            let why = match end {
+                End::Closed(Direction::ToServer) => "closed_by_client",
+                End::Closed(Direction::ToClient) => "closed_by_server",
+                End::Unknown => "unknown",
+            };
+            if explain(&mut exchange, why)
+                && let End::Closed(by) = end
+            {
+                exchange.attributes.push(("error.type".into(), Value::Static("connection_closed")));
+                exchange.client_status = Status::Error("".into());
+                // A client that goes away is no failure of the server.
+                if by == Direction::ToClient {
+                    exchange.server_status = Status::Error("".into());
+                }
+            }
+            spans.push(self.span(exchange, settings));
+        }
+    }
+
+    fn span(&mut self, exchange: Exchange, settings: &Settings) -> Span {
+        let unix = |time: BootNanos| UnixNanos(time.0.saturating_add_signed(settings.unix_offset));
+        let Origin { id, role, client, server, .. } = self.origin;
+        let (trace, span) = ids(id, self.spans);
+        self.spans += 1;
+        let context = exchange.context.unwrap_or(TraceContext {
+            trace,
+            parent: SpanId::default(),
+            flags: NEW_TRACE,
+            state: "".into(),
+        });
+        let parent = (context.parent != SpanId::default()).then_some(context.parent);
+        let (kind, status, peer) = match role {
+            Role::Server => (exchange.kind, exchange.server_status, client),
+            Role::Client => (client_kind(exchange.kind), exchange.client_status, server),
+        };
+        let mut attributes = exchange.attributes;
+        // What is an error for one side need not be one for the other.
+        let failed = matches!(status, Status::Error(_));
+        attributes.retain(|(name, _)| failed || name != "error.type");
+        if kind == SpanKind::Client
+            && let Some((name, _)) = attributes.iter_mut().find(|(name, _)| name == "http.route")
+        {
+            *name = Cow::Borrowed("url.template");
+        }
+        let mut add = |name: &'static str, value: Value| {
+            if attributes.iter().all(|(other, _)| other != name) {
+                attributes.push((Cow::Borrowed(name), value));
+            }
+        };
+        let mut address = |[host, port]: [&'static str; 2], address: Option<SocketAddr>| {
+            if let Some(address) = address {
+                add(host, Value::Text(address.ip().to_string().into()));
+                add(port, Value::Int(address.port().into()));
+            }
+        };
+        address(["server.address", "server.port"], server);
+        if role == Role::Server {
+            address(["client.address", "client.port"], client);
+        }
+        address(["network.peer.address", "network.peer.port"], peer);
+        Span {
+            trace: context.trace,
+            span,
+            parent,
+            trace_state: context.state,
+            flags: context.flags,
+            parent_is_remote: parent.map(|_| true),
+            kind,
+            name: exchange.name,
+            start: unix(exchange.start),
+            end: unix(exchange.end.max(exchange.start)),
+            status,
+            attributes,
+            events: Vec::new(),
+            links: Vec::new(),
+        }
+    }
+}
+
+/// Says why an exchange has no answer, if it has none and does not say it itself. Says whether it did.
+fn explain(exchange: &mut Exchange, why: &'static str) -> bool {
+    let is_explained = exchange.attributes.iter().any(|(name, _)| name == UNANSWERED || name == "error.type");
+    let explains = !exchange.answered && !is_explained;
+    if explains {
+        exchange.attributes.push((Cow::Borrowed(UNANSWERED), Value::Static(why)));
+    }
+    explains
+}
+
+/// What the other side of a span is.
+const fn client_kind(kind: SpanKind) -> SpanKind {
+    match kind {
+        SpanKind::Server => SpanKind::Client,
+        SpanKind::Consumer => SpanKind::Producer,
+        other => other,
+    }
+}
+
+/// Ids of a connection's span: the beginning of a hash of both numbers.
+fn ids(connection: u64, number: u64) -> (TraceId, SpanId) {
+    let hash =
+        Sha256::new().chain_update(connection.to_le_bytes()).chain_update(number.to_le_bytes()).finalize();
+    let (mut trace, mut span) = ([0; 16], [0; 8]);
+    trace.iter_mut().chain(&mut span).zip(hash).for_each(|(to, from)| *to = from);
+    (TraceId(id(trace)), SpanId(id(span)))
+}
+
+/// An id that is not all zeros.
+fn id<const N: usize>(mut bytes: [u8; N]) -> [u8; N] {
+    if bytes == [0; N]
+        && let Some(last) = bytes.last_mut()
+    {
+        *last = 1;
+    }
+    bytes
+}
+
+impl Held {
+    /// Takes a chunk. Says what the protocol is, and whether client and server are the other way round; then the held
+    /// chunks are as the parser has to see them.
+    fn look(&mut self, origin: &Origin, chunk: Chunk<'_>, settings: &Settings) -> (Inference, bool) {
+        self.chunks.push(HeldChunk::new(chunk));
+        let complete = self.chunks.iter().all(|chunk| chunk.gap_before == 0);
+        let whole = origin.from_start && origin.transport == Transport::Stream && complete;
+        let (to_server, to_client) =
+            (self.said(Direction::ToServer, whole), self.said(Direction::ToClient, whole));
+        let opening = Opening { to_server: &to_server, to_client: &to_client, from_start: whole };
+        let mut inference = infer(&settings.protocols, origin.transport, opening);
+        let mut turned = false;
+        if !origin.is_oriented
+            && !matches!(inference, Inference::Known(_))
+            && let known @ Inference::Known(_) =
+                infer(&settings.protocols, origin.transport, opening.swapped())
+        {
+            inference = known;
+            turned = true;
+        }
+        match inference {
+            Inference::Known(_) => {
+                self.begin(whole, turned);
+                (inference, turned)
+            }
+            Inference::NotYet if self.chunks.len() < MAX_HELD => (inference, false),
+            // Another chunk may be the beginning of a message.
+            Inference::NotYet | Inference::Unknown if !whole && self.tries < MAX_TRIES => {
+                self.tries += 1;
+                self.dropped = true;
+                self.chunks.clear();
+                (Inference::NotYet, false)
+            }
+            Inference::NotYet | Inference::Unknown => (Inference::Unknown, false),
+        }
+    }
+
+    /// What was said in a direction: all of it, or the last chunk.
+    fn said(&self, direction: Direction, whole: bool) -> Vec<u8> {
+        let mut of_direction = self.chunks.iter().filter(|chunk| chunk.direction == direction);
+        if !whole {
+            return of_direction.next_back().map_or_else(Vec::new, |chunk| head(&chunk.bytes).to_vec());
+        }
+        let mut said = Vec::new();
+        for chunk in of_direction {
+            said.extend_from_slice(head(&chunk.bytes));
+            if said.len() > MAX_OPENING || chunk.cut > 0 {
+                break;
+            }
+        }
+        said
+    }
+
+    /// The protocol is known: the held chunks are its first.
+    fn begin(&mut self, whole: bool, turned: bool) {
+        if turned {
+            self.chunks.iter_mut().for_each(|chunk| chunk.direction = chunk.direction.reversed());
+        }
+        if !whole && self.dropped {
+            for direction in [Direction::ToServer, Direction::ToClient] {
+                let first = self.chunks.iter_mut().find(|chunk| chunk.direction == direction);
+                if let Some(first) = first {
+                    first.gap_before = u64::MAX;
+                }
+            }
+        }
+    }
+}
+
+fn head(bytes: &[u8]) -> &[u8] {
+    bytes.get(..MAX_OPENING).unwrap_or(bytes)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,266 @@
+//! Joins what one process does for a request: the client's spans that a server's request caused become its children.
+//!
+//! The kernel side numbers the requests that a server receives, and every message says which of them its unit served.
+//! A client's span ends before the server's span that caused it, as a rule, so it waits for that one. One that waits
+//! too long, or of too many, goes on as it is: a root of its own, not a guess.
+
+use std::collections::VecDeque;
+
+use descry_decode::ids::{BootNanos, RequestId};
+use rustc_hash::FxHashMap;
+
+use crate::span::{Span, SpanId, TraceId};
+
+/// How much is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Spans that wait at most; about 500 B each.
+    pub waiting: usize,
+    /// Requests whose span is remembered for children that come after it; 40 B each.
+    pub remembered: usize,
+    /// How long a span waits, and a request is remembered (ns).
+    pub patience: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { waiting: 16_384, remembered: 65_536, patience: 60_000_000_000 }
+    }
+}
+
+/// What was joined, and what was not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Spans that found their parent.
+    pub joined: u64,
+    /// Spans whose request was never seen to end: they go on without a parent.
+    pub waited_too_long: u64,
+    /// Spans that went on without a parent because too many waited.
+    pub too_many: u64,
+}
+
+/// Where a request's span is.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    trace: TraceId,
+    span: SpanId,
+    flags: u8,
+}
+
+/// A span that waits, with whatever belongs to it.
+#[derive(Debug)]
+struct Waiting<T> {
+    span: Span,
+    owner: T,
+}
+
+/// Joins spans by request. `T` is handed through: whose span it is.
+#[derive(Debug)]
+pub struct Joiner<T> {
+    limits: Limits,
+    children: FxHashMap<RequestId, Vec<Waiting<T>>>,
+    waiting: usize,
+    places: FxHashMap<RequestId, Place>,
+    /// Requests in the order in which they were met first, for both tables.
+    order: VecDeque<(BootNanos, RequestId)>,
+    counters: Counters,
+}
+
+impl<T> Joiner<T> {
+    /// An empty one.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            children: FxHashMap::default(),
+            waiting: 0,
+            places: FxHashMap::default(),
+            order: VecDeque::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Takes the span of a server's request; gives it and the children that waited for it.
+    pub fn server(
+        &mut self,
+        request: RequestId,
+        now: BootNanos,
+        span: Span,
+        owner: T,
+        out: &mut Vec<(T, Span)>,
+    ) {
+        if request.0 != 0 {
+            let place = Place { trace: span.trace, span: span.span, flags: span.flags };
+            let is_new = self.places.insert(request, place).is_none();
+            for child in self.take(request) {
+                self.counters.joined += 1;
+                out.push((child.owner, under(child.span, place)));
+            }
+            if is_new {
+                self.order.push_back((now, request));
+            }
+        }
+        out.push((owner, span));
+        self.expire(now, out);
+    }
+
+    /// Takes the span of a client's request, made while `request` was served (0: none known). One that carried a trace
+    /// context has its parent already.
+    pub fn client(
+        &mut self,
+        request: RequestId,
+        now: BootNanos,
+        span: Span,
+        owner: T,
+        out: &mut Vec<(T, Span)>,
+    ) {
+        if request.0 == 0 || span.parent.is_some() {
+            out.push((owner, span));
+        } else if let Some(place) = self.places.get(&request) {
+            self.counters.joined += 1;
+            out.push((owner, under(span, *place)));
+        } else if self.waiting >= self.limits.waiting {
+            self.counters.too_many += 1;
+            out.push((owner, span));
+        } else {
+            self.waiting += 1;
+            let waiting = self.children.entry(request).or_default();
+            if waiting.is_empty() {
+                self.order.push_back((now, request));
+            }
+            waiting.push(Waiting { span, owner });
+        }
+        self.expire(now, out);
+    }
+
+    /// Gives what has waited too long, and forgets old requests.
+    pub fn expire(&mut self, now: BootNanos, out: &mut Vec<(T, Span)>) {
+        while let Some((met, request)) = self.order.front().copied() {
+            let is_old = now.0.saturating_sub(met.0) > self.limits.patience;
+            if !is_old && self.order.len() <= self.limits.remembered {
+                return;
+            }
+            self.order.pop_front();
+            self.places.remove(&request);
+            self.give_up(request, out);
+        }
+    }
+
+    /// Gives everything that waits.
+    pub fn finish(&mut self, out: &mut Vec<(T, Span)>) {
+        for (_, request) in std::mem::take(&mut self.order) {
+            self.places.remove(&request);
+            self.give_up(request, out);
+        }
+    }
+
+    /// What was joined, and what was not.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    fn give_up(&mut self, request: RequestId, out: &mut Vec<(T, Span)>) {
+        for child in self.take(request) {
+            self.counters.waited_too_long += 1;
+            out.push((child.owner, child.span));
+        }
+    }
+
+    fn take(&mut self, request: RequestId) -> Vec<Waiting<T>> {
+        let waiting = self.children.remove(&request).unwrap_or_default();
+        self.waiting -= waiting.len();
+        waiting
+    }
+}
+
+/// A span as a child of a request's.
+fn under(mut span: Span, place: Place) -> Span {
+    span.trace = place.trace;
+    span.parent = Some(place.span);
+    span.flags = place.flags;
+    span.parent_is_remote = Some(false);
+    span
+}
+
+#[cfg(test)]
+mod tests {
+    use descry_decode::ids::{BootNanos, RequestId, UnixNanos};
+
+    use super::{Joiner, Limits};
+    use crate::span::{Span, SpanId, SpanKind, Status, TraceId};
+
+    fn span(number: u8, kind: SpanKind) -> Span {
+        Span {
+            trace: TraceId([number; 16]),
+            span: SpanId([number; 8]),
+            parent: None,
+            trace_state: "".into(),
+            flags: 0,
+            parent_is_remote: None,
+            kind,
+            name: "".into(),
+            start: UnixNanos(0),
+            end: UnixNanos(0),
+            status: Status::Unset,
+            attributes: Vec::new(),
+            events: Vec::new(),
+            links: Vec::new(),
+        }
+    }
+
+    /// (time, request, number of the span; servers are even) in, (number, number of the parent) out.
+    fn check(limits: Limits, spans: &[(u64, u64, u8)], expected: &[(u8, Option<u8>)]) {
+        let mut joiner = Joiner::new(limits);
+        let mut out = Vec::new();
+        for (time, request, number) in spans {
+            let (now, request) = (BootNanos(*time), RequestId(*request));
+            if number % 2 == 0 {
+                joiner.server(request, now, span(*number, SpanKind::Server), (), &mut out);
+            } else {
+                joiner.client(request, now, span(*number, SpanKind::Client), (), &mut out);
+            }
+        }
+        joiner.finish(&mut out);
+        let found: Vec<_> =
+            out.iter().map(|(_, span)| (span.span.0[0], span.parent.map(|id| id.0[0]))).collect();
+        assert_eq!(found, expected);
+        for (_, span) in &out {
+            let trace = span.parent.map_or(span.span.0[0], |parent| parent.0[0]);
+            assert_eq!(span.trace, TraceId([trace; 16]));
+        }
+    }
+
+    #[test]
+    fn children_wait_for_their_parent() {
+        check(
+            Limits::default(),
+            &[(1, 7, 1), (2, 7, 3), (3, 7, 2)],
+            &[(1, Some(2)), (3, Some(2)), (2, None)],
+        );
+    }
+
+    #[test]
+    fn children_come_after_their_parent() {
+        check(Limits::default(), &[(1, 7, 2), (2, 7, 1)], &[(2, None), (1, Some(2))]);
+    }
+
+    #[test]
+    fn other_requests_and_none_are_not_joined() {
+        check(
+            Limits::default(),
+            &[(1, 7, 1), (1, 0, 3), (2, 8, 2), (3, 0, 4), (3, 0, 5)],
+            &[(3, None), (2, None), (4, None), (5, None), (1, None)],
+        );
+    }
+
+    #[test]
+    fn what_waits_too_long_goes_on_alone() {
+        let limits = Limits { patience: 10, ..Limits::default() };
+        check(limits, &[(1, 7, 1), (20, 8, 2), (21, 7, 4)], &[(2, None), (1, None), (4, None)]);
+    }
+
+    #[test]
+    fn too_many_do_not_wait() {
+        let limits = Limits { waiting: 1, ..Limits::default() };
+        check(limits, &[(1, 7, 1), (1, 7, 3), (2, 7, 2)], &[(3, None), (1, Some(2)), (2, None)]);
+    }
+}

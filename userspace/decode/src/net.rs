@@ -1,0 +1,67 @@
+//! Records of connections and messages.
+
+use descry_abi::event::EventKind;
+use descry_abi::net::{self, MAX_CAPTURE, MESSAGE_SENT, Role};
+
+use crate::event::{Closed, Message, Opened, Transport, address};
+use crate::ids::{BootNanos, ConnectionId, RequestId, Tgid, Tid, UnitId};
+use crate::parse::{DecodeError, Fields};
+
+/// `AF_UNIX` (linux/socket.h); `SOCK_STREAM` and `SOCK_DGRAM` (linux/net.h).
+const AF_UNIX: u16 = 1;
+const SOCK_STREAM: u16 = 1;
+const SOCK_DGRAM: u16 = 2;
+
+pub(crate) fn opened(mut fields: Fields<'_>) -> Result<Opened, DecodeError> {
+    let (family, socket_type) = (fields.u16()?, fields.u16()?);
+    let [role, from_start] = fields.take()?;
+    let role = Role::from_u8(role).ok_or(DecodeError::OutOfRange {
+        kind: EventKind::ConnectionOpened as u16,
+        field: "role",
+        value: role.into(),
+    })?;
+    let time = BootNanos(fields.u64()?);
+    let (tgid, tid) = (Tgid(fields.u32()?), Tid(fields.u32()?));
+    let connection = ConnectionId(fields.u64()?);
+    let (local, remote) = (fields.take()?, fields.take()?);
+    let (local_port, remote_port) = (fields.u16()?, fields.u16()?);
+    fields.u32()?;
+    debug_assert_eq!(fields.position(), size_of::<net::Opened>());
+    let (local, remote) = (address(family, local, local_port), address(family, remote, remote_port));
+    let transport = match (local.is_some(), family, socket_type) {
+        (true, _, SOCK_STREAM) => Transport::Tcp,
+        (true, _, SOCK_DGRAM) => Transport::Udp,
+        (false, AF_UNIX, SOCK_STREAM) => Transport::Unix,
+        _ => Transport::Other,
+    };
+    let from_start = from_start == 1;
+    Ok(Opened { time, tgid, tid, connection, transport, role, from_start, local, remote })
+}
+
+pub(crate) fn message(mut fields: Fields<'_>) -> Result<Message, DecodeError> {
+    let flags = fields.u16()?;
+    let captured = fields.u32()?;
+    let captured = fields.bounded("captured", captured as usize, MAX_CAPTURE)?;
+    let message = Message {
+        time: BootNanos(fields.u64()?),
+        tgid: Tgid(fields.u32()?),
+        tid: Tid(fields.u32()?),
+        connection: ConnectionId(fields.u64()?),
+        sent: flags & MESSAGE_SENT != 0,
+        offset: fields.u64()?,
+        len: fields.u64()?,
+        bytes: Vec::new(),
+        unit: UnitId(fields.u64()?),
+        request: RequestId(fields.u64()?),
+    };
+    debug_assert_eq!(fields.position(), size_of::<net::Message>());
+    let bytes = fields.slice(captured)?.to_vec();
+    Ok(Message { bytes, ..message })
+}
+
+pub(crate) fn closed(mut fields: Fields<'_>) -> Result<Closed, DecodeError> {
+    fields.slice(6)?;
+    let (time, connection) = (BootNanos(fields.u64()?), ConnectionId(fields.u64()?));
+    debug_assert_eq!(fields.position(), size_of::<net::Closed>());
+    Ok(Closed { time, connection })
+}

@@ -1,0 +1,105 @@
+//! Sockets: connections and messages.
+
+use aya::maps::{HashMap, MapData};
+use descry_abi::net::VERDICT_IGNORE;
+use descry_abi::unit::UnitRule;
+use descry_decode::ids::{ConnectionId, Tgid};
+
+use super::{Session, raw_program, take};
+use crate::ProbeError;
+use crate::error::chain;
+
+/// A program and the tracepoint that it is attached to.
+type Hook = (&'static str, &'static str);
+
+/// Since Linux 6.3 (net/socket.c).
+const BY_SOCKET: [Hook; 2] = [("socket_sent", "sock_send_length"), ("socket_received", "sock_recv_length")];
+const BY_CALL: [Hook; 1] = [("socket_call_ended", "sys_exit")];
+const ENDS: [Hook; 1] = [("socket_destroyed", "tcp_destroy_sock")];
+
+/// How messages are seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SocketHooks {
+    /// By the sockets' own tracepoints: calls that touch no socket pay nothing.
+    Sockets,
+    /// At the end of every system call, on kernels before 6.3.
+    Calls,
+}
+
+/// Maps of the programs on sockets. Each has a single entry where sockets are not watched.
+pub(super) const MAPS: [&str; 4] = ["CONNECTIONS", "VERDICTS", "UNITS", "UNIT_RULES"];
+
+/// A [`UnitRule`] as aya wants it.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(super) struct Rule(UnitRule);
+
+// SAFETY: repr(C), u32 and i64 without padding.
+unsafe impl aya::Pod for Rule {}
+
+/// What userspace writes for the programs on sockets.
+pub(super) struct NetMaps {
+    verdicts: HashMap<MapData, u64, u32>,
+    unit_rules: HashMap<MapData, u32, Rule>,
+}
+
+impl Session {
+    pub(super) fn take_net_maps(&mut self) -> Result<(), ProbeError> {
+        let (verdicts, unit_rules) = (take(&mut self.ebpf, "VERDICTS")?, take(&mut self.ebpf, "UNIT_RULES")?);
+        self.net = Some(NetMaps {
+            verdicts: verdicts.try_into().map_err(ProbeError::map("VERDICTS"))?,
+            unit_rules: unit_rules.try_into().map_err(ProbeError::map("UNIT_RULES"))?,
+        });
+        Ok(())
+    }
+
+    /// Attaches the programs that see connections and messages.
+    ///
+    /// # Errors
+    /// What the kernel refuses.
+    pub fn attach_net(&mut self) -> Result<SocketHooks, ProbeError> {
+        for hook in ENDS {
+            self.attach_raw(hook)?;
+        }
+        let by_socket = BY_SOCKET.into_iter().try_for_each(|hook| self.attach_raw(hook));
+        match by_socket {
+            Ok(()) => Ok(SocketHooks::Sockets),
+            Err(error) => {
+                tracing::info!(%error, "no tracepoints of sockets here: looking at every system call");
+                for hook in BY_CALL {
+                    self.attach_raw(hook)?;
+                }
+                Ok(SocketHooks::Calls)
+            }
+        }
+    }
+
+    fn attach_raw(&mut self, (name, tracepoint): Hook) -> Result<(), ProbeError> {
+        let program = raw_program(&mut self.ebpf, name)?;
+        program.load().map_err(|error| ProbeError::program(name, &error))?;
+        program.attach(tracepoint).map_err(|error| ProbeError::Attach {
+            program: name,
+            target: format!("tracepoint {tracepoint}"),
+            reason: chain(&error),
+        })?;
+        Ok(())
+    }
+
+    /// Tells the kernel side that the bytes of a connection are of no use. One that is not known any more is no error.
+    pub fn ignore_connection(&mut self, connection: ConnectionId) {
+        if let Some(net) = &mut self.net
+            && let Err(error) = net.verdicts.insert(connection.0, VERDICT_IGNORE, 0)
+        {
+            tracing::debug!(%error, %connection, "a connection cannot be ignored");
+        }
+    }
+
+    /// Tells the kernel side how to find the units of a process. Where there is no room its threads are its units.
+    pub fn set_unit_rule(&mut self, tgid: Tgid, rule: UnitRule) {
+        if let Some(net) = &mut self.net
+            && let Err(error) = net.unit_rules.insert(tgid.0, Rule(rule), 0)
+        {
+            tracing::debug!(%error, %tgid, "the units of a process cannot be followed");
+        }
+    }
+}

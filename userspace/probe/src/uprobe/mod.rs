@@ -1,0 +1,67 @@
+//! Programs at places in the code of other programs.
+//!
+//! aya attaches one place a link, in 5 ms each, and knows no semaphores. So the programs for places are loaded and linked
+//! by hand: [`program`] takes them from the object and gives them the maps that aya made, [`link`] attaches one to many
+//! places of a file, with `uprobe_multi` (Linux 6.6) or one by one.
+
+pub(crate) mod link;
+pub(crate) mod program;
+pub(crate) mod system;
+
+use std::io;
+
+use descry_abi::function::Cookie;
+use descry_decode::ids::FileOffset;
+
+/// What the program at a place does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Hook {
+    /// A function begins.
+    Enter,
+    /// A function that was entered here returns; the kernel puts an address of its own in the place of the return address.
+    Leave,
+    /// An instruction that leaves a function.
+    Exit,
+    /// A USDT probe.
+    Pass,
+}
+
+impl Hook {
+    /// All.
+    pub(crate) const ALL: [Self; 4] = [Self::Enter, Self::Leave, Self::Exit, Self::Pass];
+
+    /// The program's name in the object.
+    pub(crate) fn program(self) -> &'static str {
+        match self {
+            Self::Enter => "function_enter",
+            Self::Leave => "function_leave",
+            Self::Exit => "function_exit",
+            Self::Pass => "function_pass",
+        }
+    }
+
+    /// Whether it is to run at the return from the place, not at the place.
+    pub(crate) fn is_return(self) -> bool {
+        self == Self::Leave
+    }
+}
+
+/// A place in the code of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Site {
+    /// Where its first byte is.
+    pub offset: FileOffset,
+    /// What its program is told.
+    pub cookie: Cookie,
+    /// Where the file has a 16-bit counter that the kernel keeps above zero while the place is probed (USDT).
+    pub semaphore: Option<FileOffset>,
+}
+
+/// A place that the kernel does not probe.
+#[derive(Debug)]
+pub struct Refused {
+    /// The place.
+    pub site: Site,
+    /// Why.
+    pub reason: io::Error,
+}
