@@ -68,7 +68,6 @@ fn fits(rule: &Rule, identity: Option<&Identity>, comm: &str) -> bool {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 mod tests {
     use super::*;
 

@@ -174,7 +174,7 @@ impl State {
         let is_full = self.memory.len() >= limits.requests || self.bytes + request.body.len() > limits.bytes;
         let spool_first = self.spool.as_ref().is_some_and(|spool| is_full || !spool.is_empty());
         if spool_first {
-            self.to_spool(&request);
+            self.write_to_spool(&request);
             return;
         }
         self.bytes += request.body.len();
@@ -207,11 +207,11 @@ impl State {
     /// Puts all that waits in memory on disk.
     fn spill(&mut self) {
         while let Some(request) = self.take() {
-            self.to_spool(&request);
+            self.write_to_spool(&request);
         }
     }
 
-    fn to_spool(&mut self, request: &Request) {
+    fn write_to_spool(&mut self, request: &Request) {
         let Some(spool) = &mut self.spool else { return };
         let mut lost = Lost::default();
         match spool.append(request, &mut lost) {

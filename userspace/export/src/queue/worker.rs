@@ -99,7 +99,7 @@ impl Worker {
                 state.under_way = request.items;
                 return Some((request, Source::Memory));
             }
-            if let Some(request) = self.from_spool(&mut state) {
+            if let Some(request) = self.next_of_spool(&mut state) {
                 return Some((request, Source::Spool));
             }
             if state.deadline.is_some() {
@@ -109,7 +109,7 @@ impl Worker {
         }
     }
 
-    fn from_spool(&self, state: &mut State) -> Option<Request> {
+    fn next_of_spool(&self, state: &mut State) -> Option<Request> {
         let State { spool, account, .. } = state;
         let spool = spool.as_mut()?;
         loop {
@@ -157,7 +157,7 @@ impl Worker {
                 state.account.drop_items(SPOOL_FULL, lost.items);
             }
             Source::Memory if state.spool.is_some() => {
-                state.to_spool(&request);
+                state.write_to_spool(&request);
                 state.spill();
             }
             Source::Memory => state.put_back(request, &self.shared.limits),
