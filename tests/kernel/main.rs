@@ -3,6 +3,7 @@
 //! Every test takes the machine for itself, since shares of CPU time are right only if nothing else of ours runs.
 #![forbid(unsafe_code)]
 
+mod agent;
 mod bad_input;
 mod cleanup;
 mod collector;
