@@ -247,7 +247,7 @@ pub struct TraceArgs {
     /// Whom to measure, how long, and where it goes.
     #[command(flatten)]
     pub measure: MeasureArgs,
-    /// Functions of the target's files by readable name, as [FILE:]GLOB (like main, libssl.so*:SSL_read, axum::*), or one
+    /// Functions of the target's files by readable name, as `[FILE:]GLOB` (like main, libssl.so*:SSL_read, axum::*), or one
     /// by address, as FILE:0x1234; may be given several times
     #[arg(short, long = "function", value_name = "PATTERN", value_parser = parse_function,
           required_unless_present = "usdt")]

@@ -1,6 +1,6 @@
 //! USDT probes (`.note.stapsdt`): marks that a program's authors put into its code.
 //!
-//! Layout: https://sourceware.org/systemtap/wiki/UserSpaceProbeImplementation.
+//! Layout: <https://sourceware.org/systemtap/wiki/UserSpaceProbeImplementation>.
 
 use std::sync::Arc;
 
