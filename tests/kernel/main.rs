@@ -17,6 +17,7 @@ mod oracle;
 mod otlp;
 mod readers;
 mod real;
+mod requests;
 mod split;
 mod stacks;
 mod syscalls;
