@@ -101,7 +101,9 @@ pub fn stream(protocol: &Protocol, input: &[u8]) {
 /// A connection of whatever protocol; the input's first byte says what is known of it:
 ///
 /// ```text
-/// bit 0  datagrams      bit 1  the client's side      bit 2  seen from its start      bit 3  it is known who is the client
+/// bit 0  datagrams                          bit 1  the client's side
+/// bit 2  seen from its start                bit 3  it is known who is the client
+/// bit 4  whose spans are made turns with it
 /// ```
 pub fn any(input: &[u8]) {
     let Some((known, input)) = input.split_first() else { return };
@@ -113,6 +115,7 @@ pub fn any(input: &[u8]) {
         client: None,
         server: None,
         is_oriented: is(8),
+        role_turns: is(16),
         from_start: is(4),
     });
     let mut spans = Vec::new();

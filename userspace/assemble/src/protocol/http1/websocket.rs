@@ -67,7 +67,8 @@ impl WebSocket {
 
 impl Side {
     fn data(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() && !self.lost {
+        // Nothing follows a close frame (section 5.5.1).
+        while !bytes.is_empty() && !self.lost && !self.closed {
             let skipped = usize::try_from(self.left).unwrap_or(usize::MAX).min(bytes.len());
             self.left -= skipped as u64;
             bytes = bytes.get(skipped..).unwrap_or_default();
