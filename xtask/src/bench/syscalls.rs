@@ -43,7 +43,7 @@ const CALLS: f64 = 600_000.0;
 
 const HISTOGRAM: &str = "tracepoint:raw_syscalls:sys_enter /pid == cpid/ { @start[tid] = nsecs; } \
                          tracepoint:raw_syscalls:sys_exit /@start[tid]/ \
-                         { @[args.id] = hist(nsecs - @start[tid]); delete(@start[tid]); }";
+                         { @[args->id] = hist(nsecs - @start[tid]); delete(@start[tid]); }";
 
 impl Tool {
     const ALL: [Self; 4] = [Self::Nobody, Self::Descry, Self::Bpftrace, Self::Strace];
