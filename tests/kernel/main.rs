@@ -3,6 +3,7 @@
 //! Every test takes the machine for itself, since shares of CPU time are right only if nothing else of ours runs.
 #![forbid(unsafe_code)]
 
+mod agent;
 mod bad_input;
 mod cleanup;
 mod collector;
@@ -16,6 +17,7 @@ mod oracle;
 mod otlp;
 mod readers;
 mod real;
+mod requests;
 mod split;
 mod stacks;
 mod syscalls;

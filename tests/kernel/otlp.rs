@@ -2,7 +2,7 @@
 //!
 //! `DESCRY_OTELCOL=FILE` names a collector; else one is built, once. `DESCRY_SKIP_COLLECTOR_TESTS=1` skips those tests.
 
-mod receiver;
+pub mod receiver;
 mod seen;
 
 use std::collections::BTreeSet;

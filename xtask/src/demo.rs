@@ -17,7 +17,7 @@ use crate::repo;
 /// The options of `demo`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// How long each of the three measurements takes, in seconds.
+    /// How long each measurement takes, in seconds.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=600))]
     seconds: u32,
     /// Where the files go.
@@ -25,12 +25,13 @@ pub struct Args {
     out: Option<PathBuf>,
 }
 
-/// Builds descry and a worker, and profiles the one with the other.
+/// Builds descry, a worker and a shop, and measures the two in every way.
 pub fn run(args: &Args) -> Result<()> {
     need_root("to load programs into the kernel")?;
     install::ensure(COMPILER, "the demonstration")?;
     let descry = products::descry()?;
     let burner = products::burner(false)?;
+    let shop = products::shop()?;
     let directory = match &args.out {
         Some(directory) => std::env::current_dir()?.join(directory),
         None => repo::target().join("demo"),
@@ -66,6 +67,44 @@ pub fn run(args: &Args) -> Result<()> {
     let data = ProfilesData::decode(bytes.as_slice())
         .with_context(|| format!("{} is not an OTLP profile", otlp.display()))?;
     print!("{}", summary(&data, bytes.len()));
+    visit(&descry, &shop, args.seconds)
+}
+
+/// Measures the shop: its waits, system calls, functions and requests.
+fn visit(descry: &Path, shop: &Path, seconds: u32) -> Result<()> {
+    step(
+        "starting the shop: a server and its customer, which wait for a lock, a disk, a timer and each other",
+    );
+    let mut shop = Running::start(shop, [""; 0], |command| {
+        command.stdout(Stdio::null());
+    })?;
+    let pid = shop.pid().to_string();
+    let duration = format!("{seconds}s");
+    for words in [
+        // Where its threads wait, and why.
+        &["profile", "--mode", "off-cpu", "--per-thread", "--inlines=no"][..],
+        // What it asks of the kernel; calls of 5 ms and more one by one.
+        &["syscalls", "--slower-than", "5ms"],
+        // A span a call of these functions.
+        &[
+            "trace",
+            "-f",
+            "shop::price",
+            "-f",
+            "shop::take_from_stock",
+            "-f",
+            "shop::write_journal",
+            "--max-rate",
+            "20",
+        ],
+        // What its customer asks of it, and it of itself.
+        &["requests"],
+    ] {
+        shop.must_run()?;
+        let mut command = Command::new(descry);
+        command.args(words).args(["-p", &pid, "-d", &duration]);
+        measure(&mut command)?;
+    }
     Ok(())
 }
 

@@ -21,18 +21,28 @@ pub fn descry() -> Result<PathBuf> {
 /// `frame_pointers` builds it for profilers that can walk nothing else.
 pub fn burner(frame_pointers: bool) -> Result<PathBuf> {
     step("building the bundled worker");
-    let name = if frame_pointers { "workloads-frame-pointers" } else { "workloads" };
-    let target_dir = repo::target().join(name);
+    workload("burner", frame_pointers)
+}
+
+/// Builds the web shop whose waits, calls and requests are known, and returns its path.
+pub fn shop() -> Result<PathBuf> {
+    step("building the bundled shop");
+    workload("shop", false)
+}
+
+fn workload(name: &str, frame_pointers: bool) -> Result<PathBuf> {
+    let directory = if frame_pointers { "workloads-frame-pointers" } else { "workloads" };
+    let target_dir = repo::target().join(directory);
     let mut cargo = repo::cargo();
     cargo
-        .args(["build", "--release", "--bin", "burner"])
+        .args(["build", "--release", "--bin", name])
         .args(["--manifest-path", "tests/workloads/rust/Cargo.toml", "--target-dir"])
         .arg(&target_dir);
     if frame_pointers {
         cargo.env("RUSTFLAGS", "-Cforce-frame-pointers=yes");
     }
     build(&mut cargo)?;
-    Ok(target_dir.join("release/burner"))
+    Ok(target_dir.join("release").join(name))
 }
 
 /// Builds an example of a package as descry is built, and returns its path.

@@ -10,7 +10,10 @@
 //! bytes   as many as `length` says, or as there are
 //! ```
 
-use descry_assemble::protocol::{Chunk, Direction, Exchange, Lost, Parser};
+use descry_assemble::connection::{Connection, End, Origin, Role, Settings};
+use descry_assemble::infer::{PROTOCOLS, Protocol, Transport};
+use descry_assemble::protocol::{Chunk, Direction, Exchange, Lost, Options};
+use descry_assemble::span::{Span, SpanId, TraceId};
 use descry_decode::ids::BootNanos;
 
 /// Microseconds between two records: long enough for pauses to count.
@@ -40,7 +43,12 @@ pub fn chunks(mut input: &[u8]) -> Vec<Chunk<'_>> {
     chunks
 }
 
-fn play<'a>(mut parser: impl Parser, chunks: impl IntoIterator<Item = Chunk<'a>>) -> (Vec<Exchange>, Lost) {
+fn play<'a>(
+    protocol: &Protocol,
+    transport: Transport,
+    chunks: impl IntoIterator<Item = Chunk<'a>>,
+) -> (Vec<Exchange>, Lost) {
+    let mut parser = (protocol.parser)(transport, &Options::default());
     let mut exchanges = Vec::new();
     let mut last = BootNanos(0);
     for chunk in chunks {
@@ -67,21 +75,66 @@ fn check(exchanges: &[Exchange], input: &[u8]) {
 }
 
 /// Datagrams.
-pub fn datagrams<P: Parser + Default>(input: &[u8]) {
-    check(&play(P::default(), chunks(input)).0, input);
+pub fn datagrams(protocol: &Protocol, input: &[u8]) {
+    check(&play(protocol, Transport::Datagram, chunks(input)).0, input);
 }
 
-/// A stream: if all of it is there and makes sense, portions do not matter.
-pub fn stream<P: Parser + Default>(input: &[u8]) {
+/// A stream: if all of it is there and makes sense, portions do not matter. Answers to requests that nobody saw need
+/// not make sense.
+pub fn stream(protocol: &Protocol, input: &[u8]) {
     let chunks = chunks(input);
-    let whole = play(P::default(), chunks.iter().copied());
+    let whole = play(protocol, Transport::Stream, chunks.iter().copied());
     check(&whole.0, input);
-    let is_clean = whole.1 == Lost { unmatched: whole.1.unmatched, ..Lost::default() };
+    let is_clean = whole.1 == Lost::default();
     if is_clean && chunks.iter().all(|chunk| chunk.gap_before == 0 && chunk.cut == 0) {
         let full = chunks.iter().filter(|chunk| !chunk.bytes.is_empty());
         let single =
             full.clone().flat_map(|chunk| chunk.bytes.chunks(1).map(|bytes| Chunk { bytes, ..*chunk }));
         let portions: Vec<Chunk<'_>> = single.collect();
-        assert_eq!(play(P::default(), portions), play(P::default(), full.copied()));
+        assert_eq!(
+            play(protocol, Transport::Stream, portions),
+            play(protocol, Transport::Stream, full.copied())
+        );
+    }
+}
+
+/// A connection of whatever protocol; the input's first byte says what is known of it:
+///
+/// ```text
+/// bit 0  datagrams      bit 1  the client's side      bit 2  seen from its start      bit 3  it is known who is the client
+/// ```
+pub fn any(input: &[u8]) {
+    let Some((known, input)) = input.split_first() else { return };
+    let is = |bit: u8| known & bit != 0;
+    let mut connection = Connection::new(Origin {
+        id: 1,
+        transport: if is(1) { Transport::Datagram } else { Transport::Stream },
+        role: if is(2) { Role::Client } else { Role::Server },
+        client: None,
+        server: None,
+        is_oriented: is(8),
+        from_start: is(4),
+    });
+    let mut spans = Vec::new();
+    let mut turned = false;
+    for chunk in chunks(input) {
+        let direction = if turned { chunk.direction.reversed() } else { chunk.direction };
+        turned ^= connection.data(Chunk { direction, ..chunk }, &settings(), &mut spans);
+    }
+    connection.end(BootNanos(u64::MAX), End::Closed(Direction::ToServer), &settings(), &mut spans);
+    spans.iter().for_each(check_span);
+}
+
+/// Every protocol.
+pub fn settings() -> Settings {
+    Settings { options: Options::default(), protocols: PROTOCOLS.to_vec(), unix_offset: 0 }
+}
+
+/// It does not end before it begins, has a name and ids, and no attribute twice.
+pub fn check_span(span: &Span) {
+    assert!(span.start <= span.end && !span.name.is_empty(), "{span:?}");
+    assert!(span.trace != TraceId::default() && span.span != SpanId::default(), "{span:?}");
+    for (index, (name, _)) in span.attributes.iter().enumerate() {
+        assert!(span.attributes.iter().skip(index + 1).all(|(other, _)| other != name), "{span:?}");
     }
 }

@@ -4,5 +4,5 @@
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
-    descry_fuzz::connection::stream::<descry_assemble::protocol::mysql::Mysql>(input);
+    descry_fuzz::connection::stream(&descry_assemble::protocol::mysql::PROTOCOL, input);
 });

@@ -58,6 +58,10 @@ pub enum Command {
     Trace(Box<TraceArgs>),
     /// What this kernel and these rights allow, hook by hook
     Doctor(DoctorArgs),
+    /// Profile this machine all the time and send what is measured, until it is told to end
+    Agent(AgentArgs),
+    /// The agent's configuration file
+    Config(ConfigArgs),
 }
 
 /// Whom to measure.
@@ -291,6 +295,36 @@ pub struct DoctorArgs {
     pub format: StatsFormat,
 }
 
+/// `descry agent`.
+#[derive(Debug, Args)]
+pub struct AgentArgs {
+    /// The configuration file; without: the defaults. `descry config default` shows them
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// `descry config`.
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    /// What to do with it.
+    #[command(subcommand)]
+    pub action: ConfigAction,
+}
+
+/// What `descry config` does.
+#[derive(Debug, Subcommand)]
+pub enum ConfigAction {
+    /// Print a file with every setting, its meaning and its default
+    Default,
+    /// Print the JSON Schema of the file
+    Schema,
+    /// Say what is wrong with a file: line, column, setting, reason
+    Check {
+        /// The file
+        file: PathBuf,
+    },
+}
+
 /// descry's own telemetry while a command runs.
 pub struct OwnRunning {
     counters: Counters,
@@ -303,14 +337,24 @@ const OWN_SHUTDOWN: Duration = Duration::from_secs(5);
 impl Own {
     /// Sets logging up, and the own telemetry where it is asked for.
     pub fn start(&self) -> Result<OwnRunning, Failure> {
+        self.start_with(0, self.telemetry_endpoint.as_deref())
+    }
+
+    /// The same for a program that nobody waits for: its log says also what it does. The endpoint is `configured` unless
+    /// the command line names one.
+    pub fn start_service(&self, configured: Option<&str>) -> Result<OwnRunning, Failure> {
+        self.start_with(1, self.telemetry_endpoint.as_deref().or(configured))
+    }
+
+    fn start_with(&self, least: u8, endpoint: Option<&str>) -> Result<OwnRunning, Failure> {
         let counters = Counters::default();
         // What is not known by name when the export begins is not exported.
         counted::register(&counters);
         let version = env!("CARGO_PKG_VERSION");
-        let own = self.telemetry_endpoint.as_deref().map(|url| OwnTelemetry::start(url, version, &counters));
+        let own = endpoint.map(|url| OwnTelemetry::start(url, version, &counters));
         let own = own.transpose().map_err(|error| Failure::Usage(error.to_string()))?;
         let logging = Logging {
-            verbosity: if self.quiet { -1 } else { self.verbose.min(3) as i8 },
+            verbosity: if self.quiet { -1 } else { self.verbose.saturating_add(least).min(3) as i8 },
             directives: std::env::var(descry_telemetry::logging::VARIABLE).ok(),
             format: LogFormat::Plain,
         };

@@ -6,6 +6,7 @@ use descry_abi::counter::Counter;
 use descry_process::counter::{ObjectCounters, TableCounters as ProcessCounters};
 use descry_telemetry::Counters;
 
+use crate::agent;
 use crate::decode::DecodeCounters;
 use crate::measure::{TableCounters, TrackerCounters};
 use crate::profile::WaitCounters;
@@ -28,6 +29,7 @@ pub fn register(counters: &Counters) {
     publish(counters, ProcessCounters::default().entries());
     publish(counters, ObjectCounters::default().entries());
     publish(counters, descry_symbol::Counters::default().entries());
+    publish(counters, agent::counters());
     publish(counters, DecodeCounters::default().entries());
     publish(counters, RequestCounters::default().entries());
     publish(counters, descry_export::span::Delivered::default().entries());

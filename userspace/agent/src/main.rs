@@ -1,7 +1,9 @@
 //! The `descry` command.
 #![forbid(unsafe_code)]
 
+mod agent;
 mod cli;
+mod config;
 mod counted;
 mod decode;
 mod doctor;
@@ -19,6 +21,7 @@ mod trace;
 use std::process::ExitCode;
 
 use clap::Parser;
+use descry_telemetry::Counters;
 
 use cli::{Cli, Command};
 use failure::Failure;
@@ -37,15 +40,21 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<ExitCode, Failure> {
-    let telemetry = cli.own.start()?;
-    let result = match &cli.command {
-        Command::Profile(arguments) => profile::run(arguments, telemetry.counters()),
-        Command::Decode(arguments) => decode::run(arguments, telemetry.counters()),
-        Command::Syscalls(arguments) => syscalls::run(arguments, telemetry.counters()),
-        Command::Requests(arguments) => requests::run(arguments, telemetry.counters()),
-        Command::Trace(arguments) => trace::run(arguments, telemetry.counters()),
-        Command::Doctor(arguments) => doctor::run(arguments),
+    let reporting = |command: &dyn Fn(&Counters) -> Result<ExitCode, Failure>| {
+        let telemetry = cli.own.start()?;
+        let result = command(telemetry.counters());
+        telemetry.end();
+        result
     };
-    telemetry.end();
-    result
+    match &cli.command {
+        Command::Profile(arguments) => reporting(&|counters| profile::run(arguments, counters)),
+        Command::Decode(arguments) => reporting(&|counters| decode::run(arguments, counters)),
+        Command::Syscalls(arguments) => reporting(&|counters| syscalls::run(arguments, counters)),
+        Command::Requests(arguments) => reporting(&|counters| requests::run(arguments, counters)),
+        Command::Trace(arguments) => reporting(&|counters| trace::run(arguments, counters)),
+        Command::Doctor(arguments) => reporting(&|_| doctor::run(arguments)),
+        Command::Config(arguments) => reporting(&|_| config::run(arguments)),
+        // It reads its configuration, and gives rights away, before it starts anything, its own telemetry too.
+        Command::Agent(arguments) => agent::run(arguments, &cli.own),
+    }
 }

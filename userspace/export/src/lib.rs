@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 pub mod format;
 pub mod otlp;
+pub mod queue;
 pub mod send;
 pub mod span;
 pub mod syscall;

@@ -7,6 +7,11 @@ macro_rules! counters {
         pub struct Counters { $($(#[doc = $doc])+ pub $name: u64,)+ }
 
         impl Counters {
+            /// Adds those of another symbolizer.
+            pub fn add(&mut self, other: &Self) {
+                $(self.$name += other.$name;)+
+            }
+
             /// (name as a metric, help, value) of every counter.
             pub fn entries(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> + use<> {
                 [$((concat!("descry.symbols.", stringify!($name)), concat!($($doc,)+), self.$name),)+].into_iter()

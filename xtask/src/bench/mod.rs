@@ -7,6 +7,7 @@ mod profile;
 mod profiler;
 mod spread;
 mod syscalls;
+mod trace;
 mod unwind;
 
 use anyhow::Result;
@@ -24,6 +25,8 @@ pub enum Bench {
     /// What it costs a program that does little else than switch to have its time off the CPU measured, in pairs.
     #[command(name = "offcpu")]
     OffCpu(offcpu::Args),
+    /// The cost of a traced call, beside bpftrace, in pairs with bare runs.
+    Trace(trace::Args),
     /// How fast spans become the bytes of OTLP requests.
     Export(export::Args),
 }
@@ -35,6 +38,7 @@ pub fn run(bench: &Bench) -> Result<()> {
         Bench::Syscalls(args) => syscalls::run(args),
         Bench::Unwind(args) => unwind::run(args),
         Bench::OffCpu(args) => offcpu::run(args),
+        Bench::Trace(args) => trace::run(args),
         Bench::Export(args) => export::run(args),
     }
 }

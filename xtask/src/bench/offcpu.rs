@@ -1,8 +1,8 @@
 //! What it costs a program to have its time off the CPU measured: two threads that hand a byte to and fro on one CPU do
 //! little else than switch, so this is the worst case.
 //!
-//! Bare and measured runs come in turn (A B A B), so that a machine that changes its pace changes it for both. A round
-//! is two switches and two wake-ups.
+//! What is compared is CPU time, so that others who use the CPU do no harm. Bare and measured runs come in turn (A B A
+//! B), so that a machine that changes its pace changes it for both. A round is two switches and two wake-ups.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -106,7 +106,7 @@ tracepoint:sched:sched_switch {
 END { clear(@at); clear(@user); clear(@kernel); }
 "#;
 
-/// One bare and one measured run (ns a round).
+/// One bare and one measured run (ns of CPU time a round).
 struct Pair {
     bare: f64,
     measured: f64,
@@ -119,7 +119,7 @@ pub fn run(args: &Args) -> Result<()> {
     let descry = products::descry()?;
     let directory = tempfile::tempdir()?;
     let pingpong = build(directory.path())?;
-    let heading = ["profiler", "ns a round", "measured / bare", "ns more a switch", "ns a program's run"];
+    let heading = ["profiler", "CPU ns a round", "measured / bare", "ns more a switch", "ns a program's run"];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
     let wanted = |profiler: &Profiler| args.only.is_empty() || args.only.contains(profiler);
     for profiler in Profiler::ALL.into_iter().filter(wanted) {
@@ -172,7 +172,7 @@ fn build(directory: &Path) -> Result<PathBuf> {
     Ok(program)
 }
 
-/// Nanoseconds of a round.
+/// Nanoseconds of CPU time of a round.
 fn rounds(pingpong: &Path, rounds: u32) -> Result<f64> {
     let said = output(Command::new(pingpong).arg(rounds.to_string()))?;
     said.trim().parse().with_context(|| format!("pingpong said {said:?}"))

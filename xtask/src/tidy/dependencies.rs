@@ -12,6 +12,7 @@ const ORDER: &[&str] = &[
     "descry-abi",
     "descry-proto",
     "descry-telemetry",
+    "descry-config",
     "descry-decode",
     "descry-unwind",
     "descry-probe",

@@ -10,19 +10,17 @@ mod progress;
 mod symbols;
 mod tables;
 mod tracker;
+mod watch;
 
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use descry_abi::counter::Counter;
 use descry_decode::Event;
 use descry_decode::ids::{Tgid, UnixNanos};
-use descry_probe::{HeldChild, Options, Session, SideBand};
+use descry_probe::{HeldChild, Options, Session};
 use descry_process::identity::ResourceOptions;
-use descry_process::namespace::PidNamespace;
 use descry_telemetry::Counters;
-use nix::time::{ClockId, clock_gettime};
 
 use crate::cli::MeasureArgs;
 use crate::counted;
@@ -31,9 +29,10 @@ use crate::stop::Stop;
 use crate::target::Target;
 
 pub use progress::of_symbols as progress_of_symbols;
-pub use symbols::Symbols;
+pub use symbols::{PerfMapOwner, Symbols};
 pub use tables::TableCounters;
-pub use tracker::{Tracked, Tracker, TrackerCounters};
+pub use tracker::{HeldObject, ProcessKey, Tracked, Tracker, TrackerCounters};
+pub use watch::{Clocks, Watch, options, raise_open_files};
 
 /// How long to measure a program that was not started by descry.
 const DEFAULT_DURATION: Duration = Duration::from_secs(10);
@@ -47,8 +46,6 @@ const LEAST_TICK: Duration = Duration::from_millis(2);
 const SHORT_TICKS: u32 = 50;
 /// Between two looks at whether the targets still live, should the event of their end have been lost.
 const LIVENESS: Duration = Duration::from_secs(1);
-/// The smallest ring.
-const MIN_RING: u32 = 4 << 20;
 
 /// Takes what is measured.
 pub trait Consumer {
@@ -131,21 +128,12 @@ impl<'a> Prepared<'a> {
     /// # Errors
     /// When descry's own pid namespace cannot be found out.
     pub fn options(&self) -> Result<Options, Failure> {
-        let namespace = PidNamespace::current().context("cannot read /proc/self/ns/pid")?;
         Ok(Options {
             scope: self.target.scope.clone(),
             follow: self.target.follow,
             comm: self.target.comm,
             executables: self.target.executables.clone(),
-            pid_namespace: (!namespace.is_initial()).then_some(namespace.inode as u32),
-            sampling: None,
-            syscalls: None,
-            off_cpu: None,
-            net: false,
-            functions: None,
-            kernel_stacks: true,
-            ring_bytes: MIN_RING,
-            table_chunks: self.args.unwind_memory,
+            ..options(self.args.unwind_memory)?
         })
     }
 
@@ -161,40 +149,19 @@ impl<'a> Prepared<'a> {
         attach: impl FnOnce(&mut Session, &Target) -> Result<(), Failure>,
     ) -> Result<Measurement<'a>, Failure> {
         let Self { args, target, mut child, stop } = self;
-        let mut session = Session::load(options)?;
-        let tables = tables::UnwindTables::new(session.take_tables()?).context("cannot start a thread")?;
         let resource_options = ResourceOptions { command_arguments: args.command_args };
-        let mut tracker = Tracker::new(tables, resource_options);
-        // First the mappings' news, then the state of things, so that nothing falls in between.
-        let mut side_band = SideBand::open()?;
-        session.attach_lifecycle()?;
-        for tgid in &target.processes {
-            tracker.expect(*tgid);
-        }
-        tracker.settle(&mut session, &mut side_band, &mut |tracker, event| consumer.event(tracker, event))?;
-        attach(&mut session, &target)?;
-        consumer.ready(&mut session, &mut tracker)?;
-        let (began_unix, boot_to_unix) = clocks()?;
+        let mut watch = Watch::start(options, &target.processes, resource_options, consumer)?;
+        attach(&mut watch.session, &target)?;
+        consumer.ready(&mut watch.session, &mut watch.tracker)?;
+        let clocks = Clocks::read()?;
         let ring_bytes = options.ring_bytes.into();
         let began = Instant::now();
         // While the program that was started is still held, and others are still blocked where they were found.
-        tracker.tick(&mut session, &mut side_band, &mut |tracker, event| consumer.event(tracker, event))?;
+        watch.follow(consumer)?;
         if let Some(child) = &mut child {
             child.release()?;
         }
-        Ok(Measurement {
-            args,
-            target,
-            child,
-            stop,
-            session,
-            side_band,
-            tracker,
-            ring_bytes,
-            began,
-            began_unix,
-            boot_to_unix,
-        })
+        Ok(Measurement { args, target, child, stop, watch, ring_bytes, began, clocks })
     }
 }
 
@@ -204,13 +171,10 @@ pub struct Measurement<'a> {
     target: Target,
     child: Option<HeldChild>,
     stop: Stop,
-    session: Session,
-    side_band: SideBand,
-    tracker: Tracker,
+    watch: Watch,
     ring_bytes: u64,
     began: Instant,
-    began_unix: UnixNanos,
-    boot_to_unix: i64,
+    clocks: Clocks,
 }
 
 /// What is left of a measurement when everything is detached.
@@ -241,32 +205,26 @@ impl Measurement<'_> {
     pub fn run(mut self, consumer: &mut dyn Consumer, counters: &Counters) -> Result<Finished, Failure> {
         let exit = self.until_the_end(consumer)?;
         let duration = self.began.elapsed();
-        consumer.time_is_up(&mut self.session)?;
-        self.drain(consumer)?;
-        consumer.ending(&mut self.session, &mut self.tracker)?;
-        let kernel = self.session.counters()?;
+        consumer.time_is_up(&mut self.watch.session)?;
+        self.watch.drain(consumer)?;
+        let Watch { mut session, side_band, mut tracker } = self.watch;
+        consumer.ending(&mut session, &mut tracker)?;
+        let kernel = session.counters()?;
         counted::publish(counters, counted::of_kernel(&kernel));
         // Nothing is measured any more while symbols are read.
-        drop(self.session);
-        let tracked = self.tracker.finish();
+        drop(session);
+        let tracked = tracker.finish();
         counted::publish(counters, tracked.counters.entries().chain(tracked.tables.entries()));
         Ok(Finished {
             tracked,
             kernel,
-            side_band_lost: self.side_band.lost(),
-            side_band_malformed: self.side_band.malformed(),
-            began: self.began_unix,
+            side_band_lost: side_band.lost(),
+            side_band_malformed: side_band.malformed(),
+            began: self.clocks.unix,
             duration,
-            boot_to_unix: self.boot_to_unix,
+            boot_to_unix: self.clocks.boot_to_unix,
             exit,
         })
-    }
-
-    fn drain(&mut self, consumer: &mut dyn Consumer) -> Result<u64, Failure> {
-        let mut handle = |tracker: &mut Tracker, event| consumer.event(tracker, event);
-        let bytes = self.tracker.tick(&mut self.session, &mut self.side_band, &mut handle)?;
-        consumer.drained(&mut self.session, &mut self.tracker)?;
-        Ok(bytes as u64)
     }
 
     /// Returns the exit code of a started program that ended.
@@ -285,11 +243,11 @@ impl Measurement<'_> {
             }
             let tick = if short_ticks > 0 { SHORT_TICK } else { TICK };
             self.wait(tick.min(left.unwrap_or(tick)))?;
-            let bytes = self.drain(consumer)?;
+            let bytes = self.watch.drain(consumer)?;
             short_ticks =
                 if bytes > self.ring_bytes / 4 { SHORT_TICKS } else { short_ticks.saturating_sub(1) };
             progress.set_position(self.began.elapsed().as_millis() as u64);
-            progress.set_message(consumer.progress(&self.tracker));
+            progress.set_message(consumer.progress(&self.watch.tracker));
 
             if let Some(child) = &mut self.child
                 && let Some(status) = child.try_wait()?
@@ -317,7 +275,7 @@ impl Measurement<'_> {
 
     /// Brings the list of the measured processes that live up to date.
     fn update(&mut self, alive: &mut Vec<Tgid>, looked: &mut Instant) {
-        let (ended, started) = (self.tracker.take_ended(), self.tracker.take_started());
+        let (ended, started) = (self.watch.tracker.take_ended(), self.watch.tracker.take_started());
         if self.target.follow {
             let of_living = started.iter().filter(|(parent, _)| alive.contains(parent));
             let children: Vec<Tgid> = of_living.map(|(_, child)| *child).collect();
@@ -338,23 +296,8 @@ impl Measurement<'_> {
             return Ok(());
         }
         std::thread::sleep(LEAST_TICK);
-        Ok(self.side_band.wait(tick - LEAST_TICK)?)
+        Ok(self.watch.side_band.wait(tick - LEAST_TICK)?)
     }
-}
-
-/// Unix time minus boot time (ns).
-pub fn boot_to_unix() -> anyhow::Result<i64> {
-    clocks().map(|(_, difference)| difference)
-}
-
-/// Unix time now, and Unix time minus boot time (ns).
-pub fn clocks() -> anyhow::Result<(UnixNanos, i64)> {
-    let read = |clock| -> anyhow::Result<i64> {
-        let time = clock_gettime(clock).context("cannot read the clock")?;
-        Ok(time.tv_sec() * 1_000_000_000 + time.tv_nsec())
-    };
-    let (boot, unix) = (read(ClockId::CLOCK_BOOTTIME)?, read(ClockId::CLOCK_REALTIME)?);
-    Ok((UnixNanos(unix.unsigned_abs()), unix - boot))
 }
 
 /// Whether a process is there and not a zombie.
@@ -363,14 +306,4 @@ fn is_alive(tgid: Tgid) -> bool {
     // The name is in parentheses and may hold anything.
     let state = stat.rsplit(')').next().and_then(|rest| rest.trim_start().chars().next());
     !matches!(state, Some('Z' | 'X'))
-}
-
-/// Binaries are held open until their symbols are read.
-fn raise_open_files() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let raised = getrlimit(Resource::RLIMIT_NOFILE)
-        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
-    if let Err(error) = raised {
-        tracing::debug!(%error, "cannot raise the limit of open files");
-    }
 }

@@ -22,10 +22,39 @@ use super::tracker::HeldObject;
 /// Bytes of an image that is in no file at most.
 const MAX_IN_MEMORY: u64 = 1 << 20;
 
+/// Who wrote the perf map of a process.
+#[derive(Clone, Copy, Debug)]
+pub struct PerfMapOwner {
+    /// Its pid as it sees it.
+    pub own_pid: u32,
+    /// Its user.
+    pub uid: Option<u32>,
+}
+
+/// Knows the processes that make code at run time.
+pub trait PerfMapOwners {
+    /// None: nothing is known of the process.
+    fn owner(&self, tgid: Tgid) -> Option<PerfMapOwner>;
+}
+
+impl PerfMapOwners for ProcessTable {
+    fn owner(&self, tgid: Tgid) -> Option<PerfMapOwner> {
+        let identity = &self.get(tgid)?.identity;
+        let own_pid = identity.namespaced_pids.last().copied().unwrap_or(tgid.0);
+        Some(PerfMapOwner { own_pid, uid: identity.uid })
+    }
+}
+
+impl PerfMapOwners for FxHashMap<Tgid, PerfMapOwner> {
+    fn owner(&self, tgid: Tgid) -> Option<PerfMapOwner> {
+        self.get(&tgid).copied()
+    }
+}
+
 /// Names places in code.
 pub struct Symbols<'a> {
     held: &'a FxHashMap<ObjectId, HeldObject>,
-    processes: &'a ProcessTable,
+    processes: &'a dyn PerfMapOwners,
     symbolizer: Symbolizer,
 }
 
@@ -33,7 +62,7 @@ impl<'a> Symbols<'a> {
     /// With the binaries and processes of a recording.
     pub fn new(
         held: &'a FxHashMap<ObjectId, HeldObject>,
-        processes: &'a ProcessTable,
+        processes: &'a dyn PerfMapOwners,
         inlines: bool,
     ) -> Self {
         let symbolizer = Symbolizer::new(Options { inlines, ..Options::default() });
@@ -131,14 +160,13 @@ impl<'a> Symbols<'a> {
 
     /// The map that the runtime of a process wrote, inside its mount namespace, under the pid that it has there.
     fn perf_map(&self, tgid: Tgid) -> Option<PerfMap> {
-        let process = self.processes.get(tgid)?;
-        let own_pid = process.identity.namespaced_pids.last().copied().unwrap_or(tgid.0);
+        let PerfMapOwner { own_pid, uid } = self.processes.owner(tgid)?;
         let candidates = [
             PathBuf::from(format!("/proc/{tgid}/root/tmp/perf-{own_pid}.map")),
             PathBuf::from(format!("/tmp/perf-{tgid}.map")),
         ];
         candidates.iter().find_map(|path| {
-            let map = PerfMap::read(path, process.identity.uid);
+            let map = PerfMap::read(path, uid);
             map.inspect_err(|error| debug!(%tgid, %error, "no perf map")).ok()
         })
     }

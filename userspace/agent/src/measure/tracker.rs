@@ -11,7 +11,7 @@ use descry_decode::ids::{BootNanos, Comm, FileOffset, RuntimeAddress, Tgid, Tid}
 use descry_decode::{Event, Sample, StackCopy, UnwindEnd, decode};
 use descry_probe::{ExecEvent, MmapEvent, ProbeError, Session, SideBand, SideBandEvent};
 use descry_process::identity::host::Host;
-use descry_process::identity::{self, Attributes, ResourceOptions};
+use descry_process::identity::{self, Attributes, Identity, ResourceOptions};
 use descry_process::object::{Object, ObjectId};
 use descry_process::table::{MappingTarget, ProcessTable, Resolved, TableLimits};
 use descry_unwind::walk::{Stack, Walker};
@@ -20,8 +20,9 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::blocked;
 use super::process_code::{ProcessCode, apply};
+use super::symbols::{PerfMapOwner, PerfMapOwners};
 use super::tables::{TableCounters, UnwindTables};
-use crate::counted::counters;
+use crate::counted::{self, counters};
 
 /// Stack copies that wait for their sample at most; the sample comes right behind on the same CPU.
 const MAX_COPIES: usize = 256;
@@ -255,6 +256,33 @@ impl Tracker {
     /// Counters so far.
     pub fn counters(&self) -> TrackerCounters {
         self.counters
+    }
+
+    /// Who a process is; read from /proc if nothing is known of it yet.
+    pub fn who(&mut self, tgid: Tgid) -> Option<&Identity> {
+        self.learn(tgid);
+        self.processes.get(tgid).map(|process| &*process.identity)
+    }
+
+    /// The Resources of the processes that were named since the last call, and the binaries whose symbols are to be read:
+    /// for who goes on measuring while these are used.
+    pub fn take_window(&mut self) -> (FxHashMap<ProcessKey, Attributes>, FxHashMap<ObjectId, HeldObject>) {
+        // Names are taken anew with the next sample. Without this, those of processes whose end was not heard of would
+        // stay for ever.
+        self.names.clear();
+        (std::mem::take(&mut self.resources), std::mem::take(&mut self.held))
+    }
+
+    /// Counters of the unwind tables, of processes and of binaries so far.
+    pub fn all_counters(&mut self) -> Vec<counted::Reading> {
+        let objects = self.processes.objects().counters();
+        let own = self.counters.entries().chain(self.tables.counters().entries());
+        own.chain(self.processes.counters().entries()).chain(objects.entries()).collect()
+    }
+
+    /// Whose perf map names the code that a process made.
+    pub fn perf_map_owner(&self, tgid: Tgid) -> Option<PerfMapOwner> {
+        self.processes.owner(tgid)
     }
 
     /// Ends it.

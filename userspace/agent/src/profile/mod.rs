@@ -89,7 +89,7 @@ pub fn run(args: &ProfileArgs, counters: &Counters) -> Result<ExitCode, Failure>
 }
 
 /// Half a second of samples, and room for the stack copies of processes that are new.
-fn ring_bytes(frequency: u64) -> Result<u32, Failure> {
+pub fn ring_bytes(frequency: u64) -> Result<u32, Failure> {
     let samples_a_second = frequency * online_cpus()?.len() as u64;
     let bytes = (samples_a_second * SAMPLE_BYTES / 2)
         .max((samples_a_second * COPY_BYTES / 2).min(COPY_RING))

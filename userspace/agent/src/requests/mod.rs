@@ -25,7 +25,7 @@ use crate::cli::{RequestsArgs, StatsFormat};
 use crate::counted::{lost_of_sockets, publish};
 use crate::failure::Failure;
 use crate::last_line;
-use crate::measure::{Consumer, Prepared, Tracker, boot_to_unix};
+use crate::measure::{Clocks, Consumer, Prepared, Tracker};
 use crate::output::{self, FormatChoice, Output};
 use connections::{Connections, Owned};
 pub use counted::RequestCounters;
@@ -89,7 +89,7 @@ fn settings(args: &RequestsArgs) -> Result<Settings, Failure> {
     Ok(Settings {
         options: ParserOptions { routes: Arc::new(args.routes.iter().cloned().collect()) },
         protocols: protocols(&args.protocols)?,
-        unix_offset: boot_to_unix()?,
+        unix_offset: Clocks::read()?.boot_to_unix,
     })
 }
 

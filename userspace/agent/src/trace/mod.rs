@@ -24,7 +24,7 @@ use serde_json::json;
 use crate::cli::{StatsFormat, TraceArgs};
 use crate::counted;
 use crate::failure::Failure;
-use crate::measure::{self, Prepared};
+use crate::measure::{Clocks, Prepared};
 pub use catalog::CatalogCounters;
 use catalog::{Catalog, Work};
 use output::Output;
@@ -47,7 +47,7 @@ pub fn run(args: &TraceArgs, counters: &Counters) -> Result<ExitCode, Failure> {
     let (prepared, output) = Prepared::new(&args.measure, || Output::open(args))?;
     let event_rate = if args.histogram_only { 0 } else { args.max_rate };
     let options = Options { functions: Some(Functions { event_rate }), ..prepared.options()? };
-    let (_, boot_to_unix) = measure::clocks()?;
+    let boot_to_unix = Clocks::read()?.boot_to_unix;
     let mut recorder = Recorder::new(subject(args, &prepared, boot_to_unix)?, Catalog::new(args), output);
     let measurement = prepared.start(&options, &mut recorder, |_, _| Ok(()))?;
     let finished = measurement.run(&mut recorder, counters)?;

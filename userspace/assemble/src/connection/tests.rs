@@ -172,3 +172,30 @@ fn other_protocols_are_left_alone() {
     }
     assert!(late.is_unknown());
 }
+
+/// A client that was seen from the middle on, whose answers come in small pieces.
+#[test]
+fn answers_in_pieces_belong_to_their_requests() {
+    let request = b"GET /missing HTTP/1.1\r\nhost: a\r\n\r\n".as_slice();
+    let pieces: [&[u8]; 4] = [
+        b"HTTP/1.1 ",
+        b"404",
+        b" Not Found\r\ncontent-type: text/plain\r\ncontent-length: ",
+        b"13\r\n\r\nno such page\n",
+    ];
+    let mut chunks = Vec::new();
+    let mut time = 0;
+    let mut say = |direction, bytes| {
+        time += 10;
+        chunks.push(Chunk { direction, time: BootNanos(time), gap_before: 0, bytes, cut: 0 });
+    };
+    for _ in 0..20 {
+        say(Direction::ToServer, request);
+        pieces.iter().for_each(|piece| say(Direction::ToClient, *piece));
+    }
+    let spans = play(Origin { from_start: false, ..origin(Role::Client) }, &chunks, None);
+    for span in &spans {
+        assert!(span.end.0 - span.start.0 <= 40, "{} to {} of {}", span.start.0, span.end.0, spans.len());
+    }
+    assert!(spans.len() >= 18, "{} spans", spans.len());
+}

@@ -38,10 +38,16 @@ pub(super) fn is_content_type(value: &[u8]) -> bool {
     head.eq_ignore_ascii_case(name) && rest.first().is_none_or(|byte| b"+; ".contains(byte))
 }
 
-/// Makes an exchange the call of a method (`/SERVICE/METHOD`) that ended with a gRPC status; an answer without one that
+/// The method that a path calls, as it is named: of `/SERVICE/METHOD` what is behind the first slash.
+pub(super) fn method(path: &str) -> Option<&str> {
+    let method = path.strip_prefix('/')?;
+    let (service, name) = method.split_once('/')?;
+    (!service.is_empty() && !name.is_empty()).then_some(method)
+}
+
+/// Makes an exchange the call of a method that ended with a gRPC status; an answer without one that
 /// has an HTTP status other than 200 ended with what that stands for (gRPC, "HTTP to gRPC Status Code Mapping").
-pub(super) fn describe(path: &str, code: Option<u32>, http_status: Option<u16>, exchange: &mut Exchange) {
-    let method = path.strip_prefix('/').unwrap_or(path);
+pub(super) fn describe(method: &str, code: Option<u32>, http_status: Option<u16>, exchange: &mut Exchange) {
     exchange.name = Cow::Owned(method.to_owned());
     let attributes = &mut exchange.attributes;
     add(attributes, "rpc.system.name", Value::Static("grpc"));
@@ -69,6 +75,20 @@ pub(super) fn describe(path: &str, code: Option<u32>, http_status: Option<u16>, 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn paths_of_calls() {
+        for (path, expected) in [
+            ("/p.S/M", Some("p.S/M")),
+            ("/p.S", None),
+            ("/", None),
+            ("p.S/M", None),
+            ("/p.S/", None),
+            ("", None),
+        ] {
+            assert_eq!(method(path), expected, "{path}");
+        }
+    }
 
     #[test]
     fn content_types() {

@@ -13,7 +13,7 @@ use crate::error::chain;
 type Hook = (&'static str, &'static str);
 
 /// Since Linux 6.3 (net/socket.c).
-const BY_SOCKET: [Hook; 2] = [("socket_sent", "sock_send_length"), ("socket_received", "sock_recv_length")];
+const BY_SOCKET: [Hook; 2] = [("socket_received", "sock_recv_length"), ("socket_sent", "sock_send_length")];
 const BY_CALL: [Hook; 1] = [("socket_call_ended", "sys_exit")];
 const ENDS: [Hook; 1] = [("socket_destroyed", "tcp_destroy_sock")];
 
@@ -53,30 +53,32 @@ impl Session {
         Ok(())
     }
 
-    /// Attaches the programs that see connections and messages.
+    /// Attaches the programs that see connections and messages. All are loaded before the first is attached, and what is
+    /// received is seen before what is sent: a request whose answer was not seen would wait for the next one's.
     ///
     /// # Errors
     /// What the kernel refuses.
     pub fn attach_net(&mut self) -> Result<SocketHooks, ProbeError> {
+        for (name, _) in ENDS.into_iter().chain(BY_SOCKET) {
+            let program = raw_program(&mut self.ebpf, name)?;
+            program.load().map_err(|error| ProbeError::program(name, &error))?;
+        }
         for hook in ENDS {
             self.attach_raw(hook)?;
         }
         let by_socket = BY_SOCKET.into_iter().try_for_each(|hook| self.attach_raw(hook));
-        match by_socket {
-            Ok(()) => Ok(SocketHooks::Sockets),
-            Err(error) => {
-                tracing::info!(%error, "no tracepoints of sockets here: looking at every system call");
-                for hook in BY_CALL {
-                    self.attach_raw(hook)?;
-                }
-                Ok(SocketHooks::Calls)
-            }
+        let Err(error) = by_socket else { return Ok(SocketHooks::Sockets) };
+        tracing::info!(%error, "no tracepoints of sockets here: looking at every system call");
+        for hook in BY_CALL {
+            let program = raw_program(&mut self.ebpf, hook.0)?;
+            program.load().map_err(|error| ProbeError::program(hook.0, &error))?;
+            self.attach_raw(hook)?;
         }
+        Ok(SocketHooks::Calls)
     }
 
     fn attach_raw(&mut self, (name, tracepoint): Hook) -> Result<(), ProbeError> {
         let program = raw_program(&mut self.ebpf, name)?;
-        program.load().map_err(|error| ProbeError::program(name, &error))?;
         program.attach(tracepoint).map_err(|error| ProbeError::Attach {
             program: name,
             target: format!("tracepoint {tracepoint}"),

@@ -18,7 +18,7 @@ use environment::OtelEnvironment;
 pub use resource::{AttributeValue, Attributes, ResourceOptions, resource};
 pub use runtime::runtime_name;
 pub(crate) use status::comm_from_bytes;
-pub use status::{StartTime, Stat, Status};
+pub use status::{StartTime, Stat, Status, Usage};
 
 /// Bytes of a command line that are read.
 const MAX_COMMAND_LINE: u64 = 64 << 10;
@@ -97,8 +97,7 @@ impl Identity {
 
 /// Reads who a process is. Fails where it is gone; what may not be read is absent.
 pub fn read(tgid: Tgid) -> Result<Identity, ProcessError> {
-    let stat = Stat::parse(&proc_file::read(tgid, "stat", MAX_FILE)?)
-        .map_err(|reason| ProcessError::Malformed { tgid, file: "stat", reason })?;
+    let stat = stat(tgid)?;
     let optional = |file: &str, limit| proc_file::read(tgid, file, limit).unwrap_or_default();
     let text = |file: &str| String::from_utf8_lossy(&optional(file, MAX_FILE)).into_owned();
     let status = Status::parse(&optional("status", MAX_FILE));
@@ -134,9 +133,16 @@ pub fn read(tgid: Tgid) -> Result<Identity, ProcessError> {
 
 /// When a process started; the cheapest way to know whether a pid still means the same one.
 pub fn start_time(tgid: Tgid) -> Result<StartTime, ProcessError> {
-    Stat::parse(&proc_file::read(tgid, "stat", MAX_FILE)?)
-        .map(|stat| stat.start_time)
-        .map_err(|reason| ProcessError::Malformed { tgid, file: "stat", reason })
+    stat(tgid).map(|stat| stat.start_time)
+}
+
+/// What `/proc/PID/stat` says of a process now.
+pub fn stat(tgid: Tgid) -> Result<Stat, ProcessError> {
+    Stat::parse(&proc_file::read(tgid, "stat", MAX_FILE)?).map_err(|reason| ProcessError::Malformed {
+        tgid,
+        file: "stat",
+        reason,
+    })
 }
 
 fn executable_path(tgid: Tgid) -> Option<String> {

@@ -41,6 +41,21 @@ pub struct Stat {
     pub parent: Option<Tgid>,
     /// When it started.
     pub start_time: StartTime,
+    /// What it has taken until now.
+    pub usage: Usage,
+}
+
+/// What a process has taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// CPU time of all its threads outside of the kernel.
+    pub user: Duration,
+    /// CPU time of all its threads in the kernel.
+    pub system: Duration,
+    /// Its address space (bytes).
+    pub virtual_bytes: u64,
+    /// Its memory that is present (pages).
+    pub resident_pages: u64,
 }
 
 impl Stat {
@@ -57,7 +72,11 @@ impl Stat {
         let parent = number(field(4)).ok_or("field 4 (ppid) is no number")?;
         let start = number(field(22)).ok_or("field 22 (starttime) is no number")?;
         let parent = u32::try_from(parent).ok().filter(|parent| *parent != 0).map(Tgid);
-        Ok(Self { comm: comm_from_bytes(name), parent, start_time: StartTime(start) })
+        let count = |place| number(field(place)).unwrap_or_default();
+        let time = |place| Duration::from_nanos(count(place).saturating_mul(TICK_NANOS));
+        let usage =
+            Usage { user: time(14), system: time(15), virtual_bytes: count(23), resident_pages: count(24) };
+        Ok(Self { comm: comm_from_bytes(name), parent, start_time: StartTime(start), usage })
     }
 }
 

@@ -13,7 +13,7 @@ use procfs::process::MountInfo;
 
 use crate::error::ProcessError;
 use crate::identity::cgroup::{Cgroups, Container};
-use crate::identity::{Stat, Status};
+use crate::identity::{self, Stat, Status};
 use crate::maps::Device;
 use crate::proc_file;
 pub use error::TargetError;
@@ -92,12 +92,12 @@ fn numbers(directory: &Path, limit: usize) -> io::Result<Vec<u32>> {
 }
 
 fn stat(tgid: Tgid) -> Option<Stat> {
-    Stat::parse(&proc_file::read(tgid, "stat", MAX_FILE).ok()?).ok()
+    identity::stat(tgid).ok()
 }
 
 /// Processes whose main thread has this name; the kernel keeps the first 15 bytes of names.
 pub fn by_comm(name: &str) -> Result<Vec<Tgid>, TargetError> {
-    let wanted = crate::identity::comm_from_bytes(name.as_bytes());
+    let wanted = identity::comm_from_bytes(name.as_bytes());
     let named: Vec<_> = processes()?.into_iter().filter_map(|tgid| Some((tgid, stat(tgid)?.comm))).collect();
     let found: Vec<_> = named.iter().filter(|(_, comm)| *comm == wanted).map(|(tgid, _)| *tgid).collect();
     if found.is_empty() {

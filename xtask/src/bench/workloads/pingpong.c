@@ -1,6 +1,6 @@
 /* Two threads on one CPU hand a byte to and fro through two pipes: four system calls and two switches a round.
  *
- * Prints the nanoseconds of a round, after as many rounds as its argument says. Each thread calls itself to a depth of 15
+ * Prints the nanoseconds of CPU time that a round takes both threads together, after as many rounds as its argument says. Each thread calls itself to a depth of 15
  * first, so that stacks are as deep as those of a usual server.
  */
 #define _GNU_SOURCE
@@ -53,9 +53,9 @@ int main(int argc, char **argv)
 		return 1;
 	if (pthread_create(&thread, NULL, pong, NULL))
 		return 1;
-	clock_gettime(CLOCK_MONOTONIC, &before);
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &before);
 	deeper(15, fro[0], to[1], 1);
-	clock_gettime(CLOCK_MONOTONIC, &after);
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &after);
 	pthread_join(thread, NULL);
 	double nanos = (after.tv_sec - before.tv_sec) * 1e9 + (after.tv_nsec - before.tv_nsec);
 	printf("%.1f\n", nanos / rounds);

@@ -122,8 +122,9 @@ impl Response {
         let number = || std::str::from_utf8(value.trim_ascii()).ok()?.parse().ok();
         match field {
             Field::Status => self.status = number().and_then(|status: u32| u16::try_from(status).ok()),
-            Field::GrpcStatus => self.grpc_status = number(),
-            Field::ContentType => self.is_grpc = grpc::is_content_type(value),
+            // Nothing else has a gRPC status: of a connection that is older than the capture it may be all there is.
+            Field::GrpcStatus => (self.grpc_status, self.is_grpc) = (number(), true),
+            Field::ContentType => self.is_grpc |= grpc::is_content_type(value),
             _ => {}
         }
     }
@@ -160,7 +161,7 @@ pub(in crate::protocol) fn exchange(
     }
     add(attributes, "network.protocol.version", Value::Static(request.version));
     let status = response.and_then(|response| response.status);
-    if let Some(method) = request.path.as_deref().filter(|_| is_grpc) {
+    if let Some(method) = request.path.as_deref().filter(|_| is_grpc).and_then(grpc::method) {
         // An answer without a gRPC status is its HTTP status's (gRPC, "HTTP to gRPC Status Code Mapping").
         let code = response.and_then(|response| response.grpc_status);
         grpc::describe(method, code, status.filter(|_| answered), &mut exchange);

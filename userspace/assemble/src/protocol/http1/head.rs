@@ -60,19 +60,18 @@ fn begins_request(bytes: &[u8]) -> Verdict {
         return Verdict::No;
     }
     let known = METHODS.contains(&method);
-    match rest.iter().position(|byte| *byte == b'\n') {
-        Some(end) => {
-            let line = rest.get(..end).unwrap_or_default().trim_ascii_end();
-            let version = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
+    let end = rest.iter().position(|byte| *byte == b'\n');
+    let line = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
+    let is_text = |byte: &u8| byte.is_ascii_graphic() || *byte >= 0x80 || b" \r".contains(byte);
+    if !line.iter().all(is_text) {
+        return Verdict::No;
+    }
+    match end {
+        Some(_) => {
+            let version = line.trim_ascii_end().rsplit(|byte| *byte == b' ').next().unwrap_or_default();
             if matches!(version, b"HTTP/1.1" | b"HTTP/1.0") { Verdict::Yes } else { Verdict::No }
         }
         // A line whose end was not captured.
-        None if !rest
-            .iter()
-            .all(|byte| byte.is_ascii_graphic() || *byte == b' ' || *byte >= 0x80 || *byte == b'\r') =>
-        {
-            Verdict::No
-        }
         None if known && rest.len() > 1 => Verdict::Yes,
         None => Verdict::NotYet,
     }

@@ -1,0 +1,335 @@
+//! `descry agent`: profiles a machine all the time and sends what it measures, until it is told to end.
+//!
+//! ```text
+//! main thread            ring -> tracker -> recorder --- a window ---> descry-windows: names, requests
+//!   configuration, signals                                                |
+//!                                                             a queue and a thread for each destination
+//! descry-health          /healthz /readyz /metrics
+//! ```
+
+mod destinations;
+mod health;
+mod metrics;
+mod names;
+mod processes;
+mod recorder;
+mod reload;
+mod rights;
+mod rules;
+mod window;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context;
+use descry_config::{Config, Loaded, Problem, Problems, Step};
+use descry_probe::{Options, Sampling};
+use descry_process::identity::ResourceOptions;
+use descry_telemetry::Counters;
+use tokio::sync::mpsc::{self, error::TrySendError};
+use tracing::{error, info, warn};
+
+use crate::cli::{AgentArgs, Own};
+use crate::config;
+use crate::counted::{self, Reading};
+use crate::failure::Failure;
+use crate::measure::{self, Watch, raise_open_files};
+use crate::profile::ring_bytes;
+use crate::stop::Stop;
+use destinations::Destinations;
+use health::{Health, Server};
+use metrics::Metrics;
+use processes::{Processes, ProcessesCounters};
+use recorder::{Recorder, RecorderCounters};
+use reload::Changes;
+use window::{Exporter, Message, WindowCounters};
+
+/// Between two drains of the ring, which holds half a second.
+const TICK: Duration = Duration::from_millis(100);
+/// How long what waits may still be sent at the end.
+const SHUTDOWN: Duration = Duration::from_secs(10);
+
+/// Runs the command.
+pub fn run(args: &AgentArgs, own: &Own) -> Result<ExitCode, Failure> {
+    let changes = Changes::listen(args.config.as_deref())?;
+    let loaded = load(args.config.as_deref())?;
+    raise_open_files();
+    let dropped = rights::drop_unneeded();
+    let endpoint = loaded.config.telemetry.endpoint.as_ref().map(|url| url.0.as_str());
+    let telemetry = own.start_service(endpoint)?;
+    if let Err(error) = dropped {
+        warn!(error = format!("{error:#}"), "the agent keeps more rights than it needs");
+    }
+    let result = Agent::start(args.config.clone(), loaded.config, changes, telemetry.counters())
+        .and_then(|agent| agent.run(&Stop::listen()?));
+    telemetry.end();
+    result.map(|()| ExitCode::SUCCESS)
+}
+
+/// The agent's own counters, none of which has counted anything yet.
+pub fn counters() -> impl Iterator<Item = Reading> {
+    RecorderCounters::default()
+        .entries()
+        .chain(WindowCounters::default().entries())
+        .chain(ProcessesCounters::default().entries())
+        .chain(Destinations::default().readings())
+}
+
+/// Reads and checks the configuration.
+fn load(file: Option<&Path>) -> Result<Loaded, Failure> {
+    let loaded = config::load(file)?.and_then(check);
+    loaded.map_err(|problems| {
+        let name = file.map_or_else(String::new, |file| file.display().to_string());
+        Failure::Failed(anyhow::anyhow!("the configuration is wrong:\n{}", problems.lines(&name).join("\n")))
+    })
+}
+
+/// Finds what is wrong with the destinations' settings, beside what the file alone shows.
+///
+/// # Errors
+/// What is wrong.
+pub fn check(loaded: Loaded) -> Result<Loaded, Problems> {
+    let mut problems = Vec::new();
+    for (index, target) in destinations::targets(&loaded.config).iter().enumerate() {
+        if let Err(error) = target.check() {
+            let path = vec![Step::Key("destinations".to_owned()), Step::Item(index)];
+            problems.push(Problem { origin: loaded.origin(&path), path, reason: format!("{error:#}") });
+        }
+    }
+    if problems.is_empty() { Ok(loaded) } else { Err(Problems::new(problems)) }
+}
+
+/// The running agent.
+struct Agent {
+    file: Option<PathBuf>,
+    config: Config,
+    changes: Changes,
+    counters: Counters,
+    watch: Option<Watch>,
+    recorder: Recorder,
+    /// How often the kernel side was loaded.
+    generation: u64,
+    /// What was counted before it was loaded last.
+    past: BTreeMap<&'static str, u64>,
+    messages: mpsc::Sender<Message>,
+    exporter: JoinHandle<()>,
+    /// A configuration that the exporter does not know yet.
+    untold: Option<Box<Config>>,
+    health: Arc<Health>,
+    server: Option<Server>,
+    destinations: Arc<Destinations>,
+    processes: Arc<Processes>,
+}
+
+impl Agent {
+    fn start(
+        file: Option<PathBuf>,
+        config: Config,
+        changes: Changes,
+        counters: &Counters,
+    ) -> Result<Self, Failure> {
+        let destinations = Arc::new(Destinations::open(&config)?);
+        for (name, _) in destinations.accounts() {
+            info!(destination = name, "sending");
+        }
+        let processes = Arc::new(Processes::new()?);
+        // One window waits while another is worked on; more would be memory without end.
+        let (messages, received) = mpsc::channel(1);
+        let exporter = Exporter::new(Arc::clone(&destinations), Arc::clone(&processes), counters.clone());
+        let exporter = std::thread::Builder::new()
+            .name("descry-windows".into())
+            .spawn(move || exporter.run(received, SHUTDOWN))
+            .context("cannot start a thread")?;
+        let mut agent = Self {
+            recorder: Recorder::new(&config)?,
+            file,
+            config,
+            changes,
+            counters: counters.clone(),
+            watch: None,
+            generation: 0,
+            past: BTreeMap::new(),
+            messages,
+            exporter,
+            untold: None,
+            health: Arc::new(Health::new()),
+            server: None,
+            destinations,
+            processes,
+        };
+        agent.serve()?;
+        agent.measure()?;
+        Ok(agent)
+    }
+
+    fn run(mut self, stop: &Stop) -> Result<(), Failure> {
+        while !stop.is_asked() {
+            self.health.is_alive();
+            std::thread::sleep(TICK);
+            if let Some(watch) = &mut self.watch {
+                watch.drain(&mut self.recorder)?;
+            }
+            if self.recorder.age() >= self.config.profile.window.0 {
+                self.hand_on()?;
+            }
+            if self.changes.is_due() {
+                self.reload()?;
+            }
+            self.tell();
+        }
+        info!("ending: what waits is sent");
+        self.end()
+    }
+
+    /// Serves health where the configuration says. A server that stands stays until its successor does.
+    fn serve(&mut self) -> anyhow::Result<()> {
+        let wanted = self.config.health.enabled.then_some(self.config.health.address.0);
+        if self.server.as_ref().map(Server::address) == wanted {
+            return Ok(());
+        }
+        let (destinations, processes) = (Arc::clone(&self.destinations), Arc::clone(&self.processes));
+        let metrics = Metrics::new(self.counters.clone(), destinations, processes);
+        let start = |address| Server::start(address, Arc::clone(&self.health), metrics);
+        self.server = wanted.map(start).transpose()?;
+        Ok(())
+    }
+
+    /// Loads and attaches what the configuration asks for.
+    fn measure(&mut self) -> Result<(), Failure> {
+        let profile = &self.config.profile;
+        if profile.enabled {
+            let options = Options {
+                sampling: Some(Sampling { frequency: profile.frequency }),
+                kernel_stacks: profile.kernel,
+                ring_bytes: ring_bytes(profile.frequency)?,
+                ..measure::options(profile.unwind_memory)?
+            };
+            let resource_options = ResourceOptions { command_arguments: self.config.resource.command_args };
+            self.generation += 1;
+            let mut watch = Watch::start(&options, &[], resource_options, &mut self.recorder)?;
+            watch.session.sample_cpus()?;
+            self.watch = Some(watch);
+            info!(frequency = profile.frequency, "profiling");
+        }
+        self.health.set_ready(true);
+        Ok(())
+    }
+
+    /// Ends the window if there is room for it, else lets it grow: it is bounded, and no sample is lost.
+    fn hand_on(&mut self) -> Result<(), Failure> {
+        let room = match self.messages.clone().try_reserve_owned() {
+            Ok(room) => room,
+            Err(TrySendError::Full(_)) => return Ok(()),
+            Err(TrySendError::Closed(_)) => return Err(windows_gone()),
+        };
+        self.publish()?;
+        if let Some(watch) = &mut self.watch {
+            let window = self.recorder.cut(&mut watch.tracker, self.generation, &self.config)?;
+            room.send(Message::Window(Box::new(window)));
+        }
+        Ok(())
+    }
+
+    /// Tells the exporter a new configuration, when there is room.
+    fn tell(&mut self) {
+        let Some(config) = self.untold.take() else { return };
+        if let Err(TrySendError::Full(Message::Reload(config))) =
+            self.messages.try_send(Message::Reload(config))
+        {
+            self.untold = Some(config);
+        }
+    }
+
+    /// Measures no more. The last window is handed on, however long the exporter takes.
+    fn stop_measuring(&mut self) -> Result<(), Failure> {
+        if let Some(watch) = &mut self.watch {
+            watch.drain(&mut self.recorder)?;
+            let window = self.recorder.cut(&mut watch.tracker, self.generation, &self.config)?;
+            self.publish()?;
+            self.past = self.counters.snapshot().into_iter().map(|it| (it.name, it.value)).collect();
+            self.watch = None;
+            self.messages.blocking_send(Message::Window(Box::new(window))).map_err(|_| windows_gone())?;
+        }
+        Ok(())
+    }
+
+    /// Takes over the configuration as it is now, if it is valid and another one.
+    fn reload(&mut self) -> Result<(), Failure> {
+        let new = match load(self.file.as_deref()) {
+            Ok(loaded) => loaded.config,
+            Err(failure) => {
+                error!(reason = %failure, "the new configuration is refused, the old one stays");
+                return Ok(());
+            }
+        };
+        let old = std::mem::replace(&mut self.config, new);
+        if old == self.config {
+            info!("the configuration is as it was");
+            return Ok(());
+        }
+        self.recorder.set_rules(&self.config);
+        if destinations::targets(&old) != destinations::targets(&self.config) {
+            self.untold = Some(Box::new(self.config.clone()));
+        }
+        if let Err(error) = self.serve() {
+            error!(error = format!("{error:#}"), "health stays where it was");
+            self.config.health = old.health.clone();
+        }
+        if needs_loading(&old, &self.config) {
+            let new = std::mem::replace(&mut self.config, old.clone());
+            self.stop_measuring()?;
+            self.config = new;
+            if let Err(failure) = self.measure() {
+                error!(reason = %failure, "the new profile cannot be taken, the old one stays");
+                self.config.profile = old.profile;
+                self.config.resource.command_args = old.resource.command_args;
+                self.measure()?;
+            }
+        }
+        if old.telemetry != self.config.telemetry {
+            warn!("telemetry is read at the start only: restart the agent");
+        }
+        info!("the new configuration is in use");
+        Ok(())
+    }
+
+    /// Sends what there is, within a bound, and ends.
+    fn end(mut self) -> Result<(), Failure> {
+        self.health.set_ready(false);
+        self.stop_measuring()?;
+        // Closing the channel ends the thread when it has done what is in it.
+        drop(self.messages);
+        self.exporter.join().map_err(|_| windows_gone())
+    }
+
+    /// Brings the counters of this thread's stages up to date.
+    fn publish(&mut self) -> Result<(), Failure> {
+        counted::publish(&self.counters, self.recorder.counters().entries());
+        let Some(watch) = &mut self.watch else { return Ok(()) };
+        let kernel = watch.session.counters()?;
+        let all = counted::of_kernel(&kernel).chain(watch.tracker.all_counters());
+        // Those of the kernel side begin anew each time that it is loaded.
+        let total =
+            |(name, help, value)| (name, help, value + self.past.get(name).copied().unwrap_or_default());
+        counted::publish(&self.counters, all.map(total));
+        Ok(())
+    }
+}
+
+/// Whether the kernel side has to be loaded anew for what has changed.
+fn needs_loading(old: &Config, new: &Config) -> bool {
+    let loaded = |config: &Config| {
+        let profile = &config.profile;
+        let kernel = (profile.enabled, profile.frequency, profile.kernel, profile.unwind_memory);
+        (kernel, config.resource.command_args)
+    };
+    loaded(old) != loaded(new)
+}
+
+fn windows_gone() -> Failure {
+    Failure::Failed(anyhow::anyhow!("the thread that names windows is gone"))
+}

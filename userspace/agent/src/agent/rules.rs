@@ -1,0 +1,110 @@
+//! Which processes are in the profiles.
+
+use descry_config::{Config, Pattern, Rule};
+use descry_decode::ids::{Comm, Tgid};
+use descry_process::identity::Identity;
+use rustc_hash::FxHashMap;
+
+/// Decisions that are remembered at most.
+const MAX_REMEMBERED: usize = 1 << 14;
+
+/// The rules, and what they said of whom.
+pub struct Rules {
+    rules: Vec<Rule>,
+    others: bool,
+    decided: FxHashMap<Tgid, (Comm, bool)>,
+}
+
+impl Rules {
+    /// Those of a configuration.
+    pub fn new(config: &Config) -> Self {
+        Self { rules: config.rules.clone(), others: config.others.profile, decided: FxHashMap::default() }
+    }
+
+    /// Whether there is nothing to decide.
+    pub fn take_all(&self) -> bool {
+        self.rules.is_empty() && self.others
+    }
+
+    /// Whether a process is in the profiles. `who` is asked only where that is not known yet; nobody knows a process that
+    /// is gone, and a kernel thread has a name only.
+    pub fn wants<'a>(&mut self, tgid: Tgid, comm: Comm, who: impl FnOnce() -> Option<&'a Identity>) -> bool {
+        // A thread's name may differ from its process's; then the process is looked at again.
+        if let Some((known, decision)) = self.decided.get(&tgid)
+            && *known == comm
+        {
+            return *decision;
+        }
+        let decision = self.decide(who(), comm);
+        if self.decided.len() >= MAX_REMEMBERED {
+            self.decided.clear();
+        }
+        self.decided.insert(tgid, (comm, decision));
+        decision
+    }
+
+    /// Looks at every process anew: a program may have been replaced by one of the same name.
+    pub fn forget(&mut self) {
+        self.decided.clear();
+    }
+
+    fn decide(&self, identity: Option<&Identity>, comm: Comm) -> bool {
+        let own = identity.map(|identity| identity.comm).filter(|comm| !comm.as_bytes().is_empty());
+        let comm = own.unwrap_or(comm).to_string();
+        let fitting = self.rules.iter().find(|rule| fits(rule, identity, &comm));
+        fitting.map_or(self.others, |rule| rule.profile)
+    }
+}
+
+fn fits(rule: &Rule, identity: Option<&Identity>, comm: &str) -> bool {
+    let container = identity.and_then(|identity| identity.container.as_ref());
+    let matches = |pattern: &Option<Pattern>, text: Option<&str>| {
+        pattern.as_ref().is_none_or(|pattern| text.is_some_and(|text| pattern.matches(text)))
+    };
+    matches(&rule.comm, Some(comm))
+        && matches(&rule.exe, identity.and_then(|identity| identity.executable_path.as_deref()))
+        && matches(&rule.cgroup, identity.and_then(|identity| identity.cgroups.v2.as_deref()))
+        && matches(&rule.container, container.and_then(|container| container.id.as_deref()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Which of these (name, program) are wanted by the rules of this file.
+    fn check(file: &str, expected: &[(&str, &str, bool)]) {
+        let loaded = descry_config::load(file, |_| None).unwrap();
+        let mut rules = Rules::new(&loaded.config);
+        for (number, (comm, exe, wanted)) in expected.iter().enumerate() {
+            let mut name = Comm::default();
+            name.0[..comm.len()].copy_from_slice(comm.as_bytes());
+            let identity =
+                Identity { comm: name, executable_path: Some((*exe).to_owned()), ..Identity::default() };
+            let decision = rules.wants(Tgid(number as u32), name, || Some(&identity));
+            assert_eq!(decision, *wanted, "{comm} {exe} by\n{file}");
+        }
+    }
+
+    #[test]
+    fn the_first_rule_that_fits_decides() {
+        check("", &[("a", "/bin/a", true)]);
+        check("others: {profile: false}", &[("a", "/bin/a", false)]);
+        let file = "rules:\n  - {comm: 'web*', exe: /usr/*}\n  - {comm: web-test, profile: false}\n\
+                    others: {profile: false}\n";
+        check(
+            file,
+            &[
+                ("web-test", "/usr/bin/web", true),
+                ("web-test", "/tmp/web", false),
+                ("other", "/usr/bin/web", false),
+            ],
+        );
+        check("rules: [{exe: /tmp/*, profile: false}]", &[("a", "/tmp/a", false), ("a", "/bin/a", true)]);
+    }
+
+    #[test]
+    fn who_is_gone_is_known_by_its_name_only() {
+        let loaded = descry_config::load("rules: [{exe: /*, profile: false}]", |_| None).unwrap();
+        assert!(Rules::new(&loaded.config).wants(Tgid(1), Comm::default(), || None));
+    }
+}
