@@ -1,5 +1,4 @@
 //! What `descry syscalls` measured, as text, JSON and OTLP.
-#![expect(clippy::unwrap_used, reason = "a test that panics has failed, its helpers too")]
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -1,8 +1,7 @@
 //! What it costs a program that does nothing but system calls to have them measured.
 //!
 //! `dd` copies 300,000 bytes one at a time: 600,000 calls of a fraction of a microsecond each. It is timed bare and
-//! measured in turn (A B A B), so that a machine that changes its pace changes it for both. Two hooks that do nothing
-//! show what of the cost is the kernel's own.
+//! measured in turn (A B A B), so that a machine that changes its pace changes it for both.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -30,8 +29,6 @@ pub struct Args {
 enum Tool {
     /// Nobody: how far two bare runs differ.
     Nobody,
-    /// Two programs that do nothing, at the entry and the exit of every call.
-    Empty,
     /// `descry syscalls`.
     Descry,
     /// `bpftrace` with a histogram for each call.
@@ -44,18 +41,16 @@ enum Tool {
 const DD: [&str; 5] = ["/usr/bin/dd", "if=/dev/zero", "of=/dev/null", "bs=1", "count=300000"];
 const CALLS: f64 = 600_000.0;
 
-const EMPTY: &str = "rawtracepoint:sys_enter { } rawtracepoint:sys_exit { }";
 const HISTOGRAM: &str = "tracepoint:raw_syscalls:sys_enter /pid == cpid/ { @start[tid] = nsecs; } \
                          tracepoint:raw_syscalls:sys_exit /@start[tid]/ \
-                         { @[args.id] = hist(nsecs - @start[tid]); delete(@start[tid]); }";
+                         { @[args->id] = hist(nsecs - @start[tid]); delete(@start[tid]); }";
 
 impl Tool {
-    const ALL: [Self; 5] = [Self::Nobody, Self::Empty, Self::Descry, Self::Bpftrace, Self::Strace];
+    const ALL: [Self; 4] = [Self::Nobody, Self::Descry, Self::Bpftrace, Self::Strace];
 
     fn name(self) -> &'static str {
         match self {
             Self::Nobody => "nobody (noise)",
-            Self::Empty => "two empty hooks",
             Self::Descry => "descry",
             Self::Bpftrace => "bpftrace, histogram",
             Self::Strace => "strace -c",
@@ -72,7 +67,6 @@ impl Tool {
         let words = DD.join(" ");
         match self {
             Self::Nobody => tool(Path::new(DD[0]), &DD[1..]),
-            Self::Empty => tool(Path::new("bpftrace"), &["-e", EMPTY, "-c", &words]),
             Self::Bpftrace => tool(Path::new("bpftrace"), &["-e", HISTOGRAM, "-c", &words]),
             Self::Descry => {
                 let mut command = tool(descry, &["syscalls", "-o", "/dev/null", "--"]);
