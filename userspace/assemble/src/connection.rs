@@ -19,6 +19,8 @@ const MAX_HELD: usize = 16;
 const MAX_OPENING: usize = 4096;
 /// Times that a connection that is older than the capture, or carries datagrams, is looked at.
 const MAX_TRIES: u32 = 16;
+/// Chunks of a stream, met in its middle, that go on in one direction and are waited out.
+const MAX_PIECES: u32 = 1024;
 /// Trace flags of a trace that begins here: sampled, and its id is random (W3C Trace Context, level 2, section 3.2.2.5).
 const NEW_TRACE: u8 = 3;
 
@@ -107,6 +109,10 @@ struct Held {
     tries: u32,
     /// Whether chunks were dropped.
     dropped: bool,
+    /// Which way the last chunk went.
+    last: Option<Direction>,
+    /// Chunks that could not be looked at.
+    pieces: u32,
 }
 
 #[derive(Debug)]
@@ -340,6 +346,14 @@ impl Held {
     /// Takes a chunk. Says what the protocol is, and whether client and server are the other way round; then the held
     /// chunks are as the parser has to see them.
     fn look(&mut self, origin: &Origin, chunk: Chunk<'_>, settings: &Settings) -> (Inference, bool) {
+        let in_the_middle = origin.transport == Transport::Stream && !origin.from_start;
+        if in_the_middle && !self.may_begin(origin, chunk.direction) {
+            self.dropped = true;
+            self.chunks.clear();
+            self.pieces += 1;
+            let known = if self.pieces < MAX_PIECES { Inference::NotYet } else { Inference::Unknown };
+            return (known, false);
+        }
         self.chunks.push(HeldChunk::new(chunk));
         let complete = self.chunks.iter().all(|chunk| chunk.gap_before == 0);
         let whole = origin.from_start && origin.transport == Transport::Stream && complete;
@@ -371,6 +385,14 @@ impl Held {
             }
             Inference::NotYet | Inference::Unknown => (Inference::Unknown, false),
         }
+    }
+
+    /// Whether a message may begin with the next chunk of a stream that was met in its middle: there one begins where the
+    /// direction turns. What follows in the same one is a piece, which may look like another protocol; so may the end of
+    /// an answer that is met first.
+    fn may_begin(&mut self, origin: &Origin, direction: Direction) -> bool {
+        let last = self.last.replace(direction);
+        last.map_or(direction == Direction::ToServer || !origin.is_oriented, |last| last != direction)
     }
 
     /// What was said in a direction: all of it, or the last chunk.
