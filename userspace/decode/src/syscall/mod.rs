@@ -1,7 +1,7 @@
 //! System calls by name: what a number, an error and the arguments mean.
 //!
 //! Numbers and error names come from the crate `syscalls`, which takes them from the kernel's tables; what arguments are
-//! is in [`signatures`], the names of their flags in [`flags`]. Nothing here reads memory or asks a process.
+//! is in `signatures`, the names of their flags in `flags`. Nothing here reads memory or asks a process.
 
 mod flags;
 mod signatures;
