@@ -55,8 +55,9 @@ fn openssl(algorithm: &[&str]) -> Result<Folded> {
     let openssl = machine::tool("openssl")?;
     let command = Descry::profile(HZ, 60)?.args(["--".as_ref(), openssl.as_os_str()]);
     let (folded, stats) = measure(command.args(["speed", "-seconds", "1"]).args(algorithm))?;
+    // These are few samples, and one that hits while the program is still starting may be cut.
     ensure!(
-        stats.rooted >= crate::ROOTED,
+        stats.rooted >= crate::ROOTED || stats.truncated <= 1,
         "{} rooted:\n{}",
         stats.rooted,
         folded.filter(|stack| stack.truncated).heaviest(10)

@@ -83,8 +83,8 @@ fn visit(descry: &Path, shop: &Path, seconds: u32) -> Result<()> {
     for words in [
         // Where its threads wait, and why.
         &["profile", "--mode", "off-cpu", "--per-thread", "--inlines=no"][..],
-        // What it asks of the kernel; calls of 5 ms and more one by one.
-        &["syscalls", "--slower-than", "5ms"],
+        // What it asks of the kernel; calls of 100 ms and more one by one.
+        &["syscalls", "--slower-than", "100ms"],
         // A span a call of these functions.
         &[
             "trace",
