@@ -67,20 +67,20 @@ pub fn run(args: &DecodeArgs, counters: &Counters) -> Result<ExitCode, Failure> 
     Ok(ExitCode::SUCCESS)
 }
 
-fn settings(args: &DecodeArgs) -> Result<Settings, Failure> {
+/// The protocols of these names; all, if there are none.
+pub fn protocols(names: &[String]) -> Result<Vec<&'static Protocol>, Failure> {
     let known = |name: &String| {
         PROTOCOLS.iter().copied().find(|protocol| protocol.name == name).ok_or_else(|| {
             let names: Vec<&str> = PROTOCOLS.iter().map(|protocol| protocol.name).collect();
             Failure::Usage(format!("no protocol {name}; there are: {}", names.join(", ")))
         })
     };
-    let protocols: Vec<&'static Protocol> = if args.protocols.is_empty() {
-        PROTOCOLS.to_vec()
-    } else {
-        args.protocols.iter().map(known).collect::<Result<_, _>>()?
-    };
+    if names.is_empty() { Ok(PROTOCOLS.to_vec()) } else { names.iter().map(known).collect() }
+}
+
+fn settings(args: &DecodeArgs) -> Result<Settings, Failure> {
     let routes = Arc::new(args.routes.iter().cloned().collect());
-    Ok(Settings { options: Options { routes }, protocols, unix_offset: 0 })
+    Ok(Settings { options: Options { routes }, protocols: protocols(&args.protocols)?, unix_offset: 0 })
 }
 
 /// What is written.

@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use descry_assemble::connection::Settings;
-use descry_assemble::infer::{PROTOCOLS, Protocol};
 use descry_assemble::protocol::Options as ParserOptions;
 use descry_assemble::span::Span;
 use descry_decode::Event;
@@ -23,6 +22,7 @@ use rustc_hash::FxHashMap;
 
 use crate::cli::{RequestsArgs, StatsFormat};
 use crate::counted::{lost_of_sockets, publish};
+use crate::decode::protocols;
 use crate::failure::Failure;
 use crate::last_line;
 use crate::measure::{Clocks, Consumer, Prepared, Tracker};
@@ -91,17 +91,6 @@ fn settings(args: &RequestsArgs) -> Result<Settings, Failure> {
         protocols: protocols(&args.protocols)?,
         unix_offset: Clocks::read()?.boot_to_unix,
     })
-}
-
-/// Those of these names; all, if there are none.
-pub fn protocols(names: &[String]) -> Result<Vec<&'static Protocol>, Failure> {
-    let known = |name: &String| {
-        PROTOCOLS.iter().copied().find(|protocol| protocol.name == name).ok_or_else(|| {
-            let names: Vec<&str> = PROTOCOLS.iter().map(|protocol| protocol.name).collect();
-            Failure::Usage(format!("no protocol {name}; there are: {}", names.join(", ")))
-        })
-    };
-    if names.is_empty() { Ok(PROTOCOLS.to_vec()) } else { names.iter().map(known).collect() }
 }
 
 /// The last line on stderr.

@@ -1,13 +1,13 @@
 //! The last line on stderr: what was counted, what was lost, what it cost.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use descry_abi::counter::Counter;
 use descry_aggregate::KnownCode;
 use descry_telemetry::ProcessUsage;
 use serde_json::json;
 
+use crate::last_line;
 use crate::measure::{TableCounters, TrackerCounters};
 
 /// The figures.
@@ -59,7 +59,7 @@ impl Stats {
             rooted: tracker.rooted,
             truncated: tracker.truncated,
             unsymbolized: if code.is_empty() { 0.0 } else { unnamed as f64 / code.len() as f64 },
-            usage: ProcessUsage::now().inspect_err(|error| tracing::warn!(%error, "own usage")).ok(),
+            usage: last_line::usage(),
         };
         for counter in LOST {
             stats.note(counter.name(), of(counter));
@@ -96,13 +96,7 @@ impl Stats {
 
     /// For people, on one line.
     pub fn text(&self) -> String {
-        let lost: Vec<String> = self.lost.iter().map(|(name, count)| format!("{name} {count}")).collect();
-        let lost = if lost.is_empty() { "0 lost".to_owned() } else { format!("lost: {}", lost.join(", ")) };
-        let usage = self.usage.map_or_else(String::new, |usage| {
-            let cpu = Duration::from_nanos(usage.cpu_ns);
-            let mib = usage.peak_rss_bytes as f64 / f64::from(1 << 20);
-            format!("; descry took {:.2} s CPU, {mib:.1} MiB peak", cpu.as_secs_f64())
-        });
+        let (lost, usage) = (last_line::lost_text(&self.lost), last_line::usage_text(self.usage));
         format!(
             "{} calls, {} slow, {} had begun before, {lost}{usage}",
             self.calls, self.slow, self.begun_before

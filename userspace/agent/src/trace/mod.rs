@@ -18,12 +18,13 @@ use descry_decode::ids::Tgid;
 use descry_export::span::FunctionRow;
 use descry_probe::{FunctionFigures, Functions, Options};
 use descry_process::table::{ProcessTable, TableLimits};
-use descry_telemetry::{Counters, ProcessUsage};
+use descry_telemetry::Counters;
 use serde_json::json;
 
 use crate::cli::{StatsFormat, TraceArgs};
 use crate::counted;
 use crate::failure::Failure;
+use crate::last_line;
 use crate::measure::{Clocks, Prepared};
 pub use catalog::CatalogCounters;
 use catalog::{Catalog, Work};
@@ -171,7 +172,7 @@ fn lost(figures: &[FunctionFigures]) -> BTreeMap<&'static str, u64> {
 
 /// The last line on stderr.
 fn report(format: StatsFormat, seen: u64, spans: u64, lost: &BTreeMap<&'static str, u64>) {
-    let usage = ProcessUsage::now().inspect_err(|error| tracing::warn!(%error, "own usage")).ok();
+    let usage = last_line::usage();
     match format {
         StatsFormat::Text => {
             let reasons: Vec<String> = lost.iter().map(|(name, count)| format!("{name} {count}")).collect();
@@ -180,11 +181,7 @@ fn report(format: StatsFormat, seen: u64, spans: u64, lost: &BTreeMap<&'static s
             } else {
                 format!("; without a span: {}", reasons.join(", "))
             };
-            let cost = usage.map_or_else(String::new, |usage| {
-                let (cpu, mib) =
-                    (usage.cpu_ns as f64 / 1e9, usage.peak_rss_bytes as f64 / f64::from(1 << 20));
-                format!("; descry took {cpu:.2} s CPU, {mib:.1} MiB peak")
-            });
+            let cost = last_line::usage_text(usage);
             eprintln!("descry: {seen} calls, {spans} spans{without}{cost}");
         }
         StatsFormat::Json => eprintln!(

@@ -58,7 +58,7 @@ pub struct ObjectLimits {
 
 impl Default for ObjectLimits {
     fn default() -> Self {
-        Self { open: const { NonZeroUsize::new(1024).unwrap() } }
+        Self { open: const { NonZeroUsize::new(1024).expect("not zero") } }
     }
 }
 
@@ -83,7 +83,7 @@ impl Objects {
     /// An empty registry.
     pub fn new(limits: ObjectLimits) -> Self {
         let remembered =
-            limits.open.saturating_mul(const { NonZeroUsize::new(REMEMBERED_PER_OPEN).unwrap() });
+            limits.open.saturating_mul(const { NonZeroUsize::new(REMEMBERED_PER_OPEN).expect("not zero") });
         Self {
             open: LruCache::new(limits.open),
             ids: LruCache::new(remembered),

@@ -38,7 +38,7 @@ pub struct TableLimits {
 impl Default for TableLimits {
     fn default() -> Self {
         Self {
-            processes: const { NonZeroUsize::new(8192).unwrap() },
+            processes: const { NonZeroUsize::new(8192).expect("not zero") },
             ended: 1024,
             objects: ObjectLimits::default(),
         }
