@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use descry_aggregate::{Aggregator, CodeRef, Dimensions, Limits, Observation};
+use descry_aggregate::{Aggregator, CodeRef, Dimensions, Limits};
 use descry_config::Config;
 use descry_decode::Event;
 use descry_decode::ids::Tgid;
@@ -125,17 +125,7 @@ impl Consumer for Recorder {
             return;
         }
         let located = tracker.locate(&sample);
-        self.aggregator.add(&Observation {
-            tgid: sample.tgid,
-            process_name: &located.process,
-            tid: sample.tid,
-            comm: sample.comm,
-            cpu: sample.cpu,
-            time: sample.time,
-            weight: sample.weight,
-            stack: located.code,
-            truncated: located.truncated,
-        });
+        self.aggregator.add(&located.observation(&sample));
     }
 
     fn progress(&self, _: &Tracker) -> String {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use descry_abi::limits::MAX_USER_FRAMES;
-use descry_aggregate::CodeRef;
+use descry_aggregate::{CodeRef, Observation};
 use descry_decode::ids::{BootNanos, Comm, FileOffset, RuntimeAddress, Tgid, Tid};
 use descry_decode::{Event, Sample, StackCopy, UnwindEnd, decode};
 use descry_probe::{ExecEvent, MmapEvent, ProbeError, Session, SideBand, SideBandEvent};
@@ -80,6 +80,23 @@ pub struct Located<'a> {
     pub code: &'a [CodeRef],
     /// Whether frames are missing at the root's end.
     pub truncated: bool,
+}
+
+impl Located<'_> {
+    /// What the aggregator adds for the sample that this is the stack of.
+    pub fn observation(&self, sample: &Sample) -> Observation<'_> {
+        Observation {
+            tgid: sample.tgid,
+            process_name: &self.process,
+            tid: sample.tid,
+            comm: sample.comm,
+            cpu: sample.cpu,
+            time: sample.time,
+            weight: sample.weight,
+            stack: self.code,
+            truncated: self.truncated,
+        }
+    }
 }
 
 /// Keeps up with processes, mappings and binaries.

@@ -1,7 +1,7 @@
 //! Samples and waits to the aggregator.
 
 use descry_abi::offcpu::WaitSum;
-use descry_aggregate::{Aggregator, Dimensions, Limits, Observation};
+use descry_aggregate::{Aggregator, Dimensions, Limits};
 use descry_decode::Event;
 use descry_probe::Session;
 
@@ -41,17 +41,7 @@ impl Consumer for Recorder {
             (Event::Sample(sample), _) => {
                 self.samples += 1;
                 let located = tracker.locate(&sample);
-                self.aggregator.add(&Observation {
-                    tgid: sample.tgid,
-                    process_name: &located.process,
-                    tid: sample.tid,
-                    comm: sample.comm,
-                    cpu: sample.cpu,
-                    time: sample.time,
-                    weight: sample.weight,
-                    stack: located.code,
-                    truncated: located.truncated,
-                });
+                self.aggregator.add(&located.observation(&sample));
             }
             (Event::Stack(id, sample), Some(waits)) => {
                 waits.stack(tracker, &mut self.aggregator, id, &sample);
