@@ -10,7 +10,7 @@ use crate::agent;
 use crate::decode::DecodeCounters;
 use crate::measure::{TableCounters, TrackerCounters};
 use crate::profile::WaitCounters;
-use crate::requests::RequestCounters;
+use crate::requests::{MetricCounters, RequestCounters};
 use crate::syscalls::RecorderCounters as SyscallCounters;
 use crate::trace::CatalogCounters;
 
@@ -32,6 +32,7 @@ pub fn register(counters: &Counters) {
     publish(counters, agent::counters());
     publish(counters, DecodeCounters::default().entries());
     publish(counters, RequestCounters::default().entries());
+    publish(counters, MetricCounters::default().entries());
     publish(counters, descry_export::span::Delivered::default().entries());
 }
 

@@ -60,6 +60,18 @@ pub enum Value {
     Texts(Box<[Box<str>]>),
 }
 
+impl Value {
+    /// The text, if it is one.
+    pub fn as_text(&self) -> Option<&str> {
+        match self {
+            Self::Static(text) => Some(text),
+            Self::Text(text) => Some(text),
+            Self::Shared(text) => Some(text),
+            Self::Int(_) | Self::Double(_) | Self::Bool(_) | Self::Texts(_) => None,
+        }
+    }
+}
+
 /// An attribute: its name in the semantic conventions, and its value.
 pub type Attribute = (Cow<'static, str>, Value);
 
@@ -116,4 +128,25 @@ pub struct Span {
     pub events: Vec<SpanEvent>,
     /// Others that it has to do with.
     pub links: Vec<SpanLink>,
+}
+
+/// Attributes that name the protocol, the most precise first (semantic conventions).
+const PROTOCOLS: [&str; 5] =
+    ["rpc.system.name", "rpc.system", "db.system.name", "messaging.system", "network.protocol.name"];
+/// Attributes whose presence tells a protocol that none of [`PROTOCOLS`] names.
+const TELLTALES: [(&str, &str); 3] =
+    [("http.request.method", "http"), ("dns.question.name", "dns"), ("code.function.name", "function")];
+
+impl Span {
+    /// The value of an attribute.
+    pub fn attribute(&self, name: &str) -> Option<&Value> {
+        self.attributes.iter().find_map(|(key, value)| (key == name).then_some(value))
+    }
+
+    /// The protocol that its attributes tell.
+    pub fn protocol(&self) -> Option<&str> {
+        let named = PROTOCOLS.iter().find_map(|key| self.attribute(key)?.as_text());
+        let told = || TELLTALES.iter().find(|(key, _)| self.attribute(key).is_some());
+        named.or_else(|| told().map(|(_, protocol)| *protocol))
+    }
 }

@@ -111,7 +111,7 @@ impl Report {
         let rows = self.operations.rows();
         match self.format {
             StatsFormat::Json => {
-                let line = summary_line(&rows, self.operations.seen(), &counted.lost());
+                let line = summary_line(&rows, self.operations.seen(), None, &counted.lost());
                 writeln!(self.out, "{line}")?;
             }
             StatsFormat::Text => {

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 
+use descry_aggregate::request::Ends;
 use descry_assemble::connection::{Connection, End, Origin, Role, Settings};
 use descry_assemble::infer::Transport;
 use descry_assemble::join::{Joiner, Limits};
@@ -23,6 +24,8 @@ const MAX_BEGINNINGS: usize = 1024;
 pub struct Owned {
     /// The process that it is of.
     pub process: SpanProcess,
+    /// The addresses of its connection.
+    pub ends: Ends,
 }
 
 /// What was counted.
@@ -47,7 +50,7 @@ pub struct Counted {
 /// A connection, with what the kernel side said of it.
 struct Live {
     connection: Connection,
-    owner: Owned,
+    process: SpanProcess,
     /// Bytes of each direction up to here, as the kernel side counts them: sent, received.
     seen: [u64; 2],
     /// When requests began, and which they are.
@@ -106,13 +109,7 @@ impl Connections {
             is_oriented: opened.role != descry_decode::Role::Unknown,
             from_start: opened.from_start,
         });
-        let live = Live {
-            connection,
-            owner: Owned { process },
-            seen: [0; 2],
-            beginnings: VecDeque::new(),
-            ignored: false,
-        };
+        let live = Live { connection, process, seen: [0; 2], beginnings: VecDeque::new(), ignored: false };
         if let Some((id, old)) = self.live.push(opened.connection, live) {
             // Another connection under the same number, or the least recently used one of too many.
             self.counted.dropped += u64::from(id != opened.connection);
@@ -208,15 +205,18 @@ fn join(
     done: Vec<Span>,
     out: &mut Vec<(Owned, Span)>,
 ) {
+    // Who is the client may have turned out by the bytes.
+    let &Origin { client, server, .. } = live.connection.origin();
+    let owner = Owned { process: live.process.clone(), ends: Ends { client, server } };
     for span in done {
         let start = BootNanos(span.start.0.saturating_add_signed(settings.unix_offset.saturating_neg()));
         let request = live.request_at(start);
         match span.kind {
             SpanKind::Server | SpanKind::Consumer => {
-                joiner.server(request, now, span, live.owner.clone(), out)
+                joiner.server(request, now, span, owner.clone(), out);
             }
             SpanKind::Client | SpanKind::Producer | SpanKind::Internal => {
-                joiner.client(request, now, span, live.owner.clone(), out);
+                joiner.client(request, now, span, owner.clone(), out);
             }
         }
     }

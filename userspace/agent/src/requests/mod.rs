@@ -2,6 +2,8 @@
 
 mod connections;
 mod counted;
+mod metric_sink;
+mod metrics;
 mod units;
 
 use std::collections::BTreeMap;
@@ -15,7 +17,10 @@ use descry_assemble::span::Span;
 use descry_decode::Event;
 use descry_decode::ids::{Comm, Tgid};
 use descry_export::otlp::TraceRequest;
-use descry_export::span::{Operations, SpanFormat, SpanProcess, TableStyle, TraceSink, write_summary};
+use descry_export::send::{Endpoint, Outcome};
+use descry_export::span::{
+    Operations, SpanFormat, SpanProcess, Summary, TableStyle, TraceSink, write_summary,
+};
 use descry_probe::{Options, Session};
 use descry_telemetry::Counters;
 use rustc_hash::FxHashMap;
@@ -29,6 +34,8 @@ use crate::measure::{Clocks, Consumer, Prepared, Tracker};
 use crate::output::{self, FormatChoice, Output};
 use connections::{Connections, Owned};
 pub use counted::RequestCounters;
+use metric_sink::MetricSink;
+pub use metrics::{MetricCounters, Metrics};
 use units::Units;
 
 /// Bytes of the ring: half a second of 16,000 messages of 4 KiB a second.
@@ -41,8 +48,10 @@ pub fn run(args: &RequestsArgs, own: &Counters) -> Result<ExitCode, Failure> {
     let choice =
         FormatChoice { name: format.name(), is_binary: format.is_binary(), is_given: args.format.is_some() };
     let settings = settings(args)?;
-    let (prepared, mut output) =
-        Prepared::new(&args.measure, || Output::<TraceRequest>::open(&args.measure, &choice))?;
+    let (prepared, (mut output, metric_sink)) = Prepared::new(&args.measure, || {
+        let output = Output::<TraceRequest>::open(&args.measure, &choice)?;
+        Ok((output, MetricSink::open(args.measure.otlp_endpoint.as_deref())?))
+    })?;
     let style = output.destination.as_ref().map_or(TableStyle::default(), |destination| TableStyle {
         color: destination.has_colors(),
         width: destination.width(),
@@ -56,22 +65,27 @@ pub fn run(args: &RequestsArgs, own: &Counters) -> Result<ExitCode, Failure> {
         .context("cannot write or send")?;
 
     let options = Options { net: true, ring_bytes: RING_BYTES, ..prepared.options()? };
-    let mut requests = Requests::new(settings, sink);
+    let mut requests = Requests::new(settings, sink, metric_sink)?;
     let measurement = prepared.start(&options, &mut requests, |session, _| {
         session.attach_net()?;
         Ok(())
     })?;
     let finished = measurement.run(&mut requests, own)?;
-    requests.finish();
+    let told = requests.finish()?;
     let counted = RequestCounters::new(&requests.connections.counters());
     publish(own, counted.entries());
     let mut lost = counted.lost();
     lost.extend(lost_of_sockets(&finished.kernel));
 
-    let Requests { sink, operations, written, .. } = requests;
+    let Requests { sink, operations, metrics, written, .. } = requests;
+    let counted = metrics.counters();
+    publish(own, counted.entries());
+    lost.extend(counted.lost());
+    let edges = metrics.edges();
     let (delivered, ended) = sink.finish(|delivered, format, out| {
         lost.extend(delivered.lost());
-        write_summary(&operations, &lost, format, out, style)
+        let summary = Summary { operations: &operations, edges: Some(&edges), lost: &lost };
+        write_summary(&summary, format, out, style)
     });
     publish(own, delivered.entries());
     if let Some(destination) = &mut output.destination {
@@ -79,9 +93,12 @@ pub fn run(args: &RequestsArgs, own: &Counters) -> Result<ExitCode, Failure> {
     }
     say_last(args.measure.stats, &operations, &lost);
     written.and(ended).context("cannot write")?;
-    if let (Some(endpoint), Some(outcome)) = (endpoint, delivered.outcome) {
-        output::report("spans", &endpoint, outcome)?;
+    let spans = endpoint.zip(delivered.outcome);
+    let spans = spans.map(|(endpoint, outcome)| output::report("spans", &endpoint, outcome));
+    if let Some((endpoint, outcome)) = told {
+        output::report("data points", &endpoint, outcome)?;
     }
+    spans.transpose()?;
     Ok(finished.exit.filter(|_| args.measure.exit_code).map_or(ExitCode::SUCCESS, ExitCode::from))
 }
 
@@ -119,6 +136,8 @@ struct Requests {
     units: Units,
     sink: TraceSink,
     operations: Operations,
+    metrics: Metrics,
+    metric_sink: Option<MetricSink>,
     processes: FxHashMap<Tgid, SpanProcess>,
     spans: Vec<(Owned, Span)>,
     /// Whether everything could be written so far.
@@ -129,32 +148,39 @@ struct Requests {
 const MAX_PROCESSES: usize = 8192;
 
 impl Requests {
-    fn new(settings: Settings, sink: TraceSink) -> Self {
-        Self {
+    fn new(settings: Settings, sink: TraceSink, metric_sink: Option<MetricSink>) -> Result<Self, Failure> {
+        let temporality = metric_sink.as_ref().map(MetricSink::temporality);
+        Ok(Self {
             connections: Connections::new(settings),
             units: Units::default(),
             sink,
             operations: Operations::default(),
+            metrics: Metrics::new(temporality, Clocks::read()?.unix),
+            metric_sink,
             processes: FxHashMap::default(),
             spans: Vec::new(),
             written: Ok(()),
-        }
+        })
     }
 
     /// Writes and sends the spans that are done.
     fn hand_over(&mut self) {
         for (owner, span) in self.spans.drain(..) {
             self.operations.record(&span, owner.process.resource());
+            self.metrics.record(&owner, &span, true);
             if self.written.is_ok() {
                 self.written = self.sink.span(&owner.process, &span);
             }
         }
     }
 
-    /// Nothing comes any more.
-    fn finish(&mut self) {
+    /// Nothing comes any more. Gives what became of the metrics, if they were sent.
+    fn finish(&mut self) -> Result<Option<(Endpoint, Outcome)>, Failure> {
         self.connections.finish(&mut self.spans);
         self.hand_over();
+        let Some(mut sink) = self.metric_sink.take() else { return Ok(None) };
+        sink.push(self.metrics.tell(Clocks::read()?.unix));
+        Ok(Some(sink.finish()))
     }
 
     /// The process that a connection's spans are of.
@@ -177,13 +203,16 @@ impl Consumer for Requests {
             Event::Opened(opened) => {
                 self.units.met(tracker, opened.tgid);
                 let process = self.process(tracker, opened.tgid);
+                self.metrics.met(&opened, &process);
                 self.connections.opened(&opened, process, &mut self.spans);
             }
             Event::Message(message) => self.connections.message(&message, &mut self.spans),
             Event::Closed(closed) => self.connections.closed(&closed, &mut self.spans),
             // The number stands for another program from now on.
             Event::Exec(event) | Event::Exit(event) => {
-                self.processes.remove(&event.tgid);
+                if let Some(process) = self.processes.remove(&event.tgid) {
+                    self.metrics.ended(&process);
+                }
                 self.units.forget(event.tgid);
             }
             _ => {}
@@ -207,6 +236,9 @@ impl Consumer for Requests {
         self.hand_over();
         if self.written.is_ok() {
             self.written = self.sink.flush();
+        }
+        if let Some(sink) = self.metric_sink.as_mut().filter(|sink| sink.is_due()) {
+            sink.push(self.metrics.tell(Clocks::read()?.unix));
         }
         Ok(())
     }

@@ -21,7 +21,8 @@
 use std::borrow::Cow;
 
 use descry_abi::histogram::{Histogram, SCALE};
-use descry_assemble::span::{Attribute, SpanId, TraceId};
+pub use descry_aggregate::request::{Exemplar, Temporality};
+use descry_assemble::span::Attribute;
 use descry_decode::ids::UnixNanos;
 use descry_process::Attributes;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
@@ -52,15 +53,6 @@ pub struct Interval {
     pub start: UnixNanos,
     /// When it was read.
     pub end: UnixNanos,
-}
-
-/// What a number that grows is counted from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Temporality {
-    /// Since the last time that it was told.
-    Delta,
-    /// Since it was counted at all.
-    Cumulative,
 }
 
 /// The metrics of a process.
@@ -113,6 +105,16 @@ pub enum Points {
     },
 }
 
+impl Points {
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Gauge { points, .. } | Self::Sum { points, .. } => points.is_empty(),
+            Self::Durations { points, .. } => points.is_empty(),
+        }
+    }
+}
+
 /// A number with what it belongs to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NumberPoint {
@@ -140,19 +142,6 @@ pub struct DurationsPoint {
     pub histogram: Histogram,
     /// Some of them, with the spans that they are of.
     pub exemplars: Vec<Exemplar>,
-}
-
-/// One duration, and the span that it is of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Exemplar {
-    /// The span's trace.
-    pub trace: TraceId,
-    /// The span.
-    pub span: SpanId,
-    /// When it ended.
-    pub time: UnixNanos,
-    /// How long it took (ns).
-    pub duration: u64,
 }
 
 /// Metrics as export requests.

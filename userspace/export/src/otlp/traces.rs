@@ -38,6 +38,11 @@ impl EncodedResource {
         Self(encoded.into())
     }
 
+    /// The encoded field.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// The same for clones only, while one of them lives.
     fn id(&self) -> usize {
         self.0.as_ptr().addr()

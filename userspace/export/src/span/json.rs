@@ -7,7 +7,7 @@ use descry_assemble::span::{Span, SpanEvent, SpanLink, Status, Value};
 use descry_process::{AttributeValue, Attributes};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use super::{Operation, kind_name};
+use super::{EdgeRow, Operation, kind_name};
 use crate::format::line;
 use crate::otlp::json::hex;
 
@@ -47,9 +47,15 @@ pub fn json_line(span: &Span, resource: &Attributes) -> String {
     })
 }
 
-/// The last line of a measurement: a row for each kind of work, how many spans were seen, and what was lost, by reason.
-pub fn summary_line(operations: &[Operation], seen: u64, lost: &BTreeMap<&'static str, u64>) -> String {
-    line(&SummaryLine { r#type: "summary", operations, seen, lost })
+/// The last line of a measurement: a row for each kind of work, one for each edge of the service graph where it is known,
+/// how many spans were seen, and what was lost, by reason.
+pub fn summary_line(
+    operations: &[Operation],
+    seen: u64,
+    edges: Option<&[EdgeRow]>,
+    lost: &BTreeMap<&'static str, u64>,
+) -> String {
+    line(&SummaryLine { r#type: "summary", operations, edges, seen, lost })
 }
 
 #[derive(serde::Serialize)]
@@ -110,6 +116,8 @@ impl<'a> LinkObject<'a> {
 struct SummaryLine<'a> {
     r#type: &'static str,
     operations: &'a [Operation],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    edges: Option<&'a [EdgeRow]>,
     seen: u64,
     lost: &'a BTreeMap<&'static str, u64>,
 }
@@ -230,7 +238,7 @@ mod tests {
             r#"{"type":"summary","operations":[{"service":"shop","name":"GET /","kind":"server","count":3,"errors":1,"#,
             r#""p50_ns":1,"p95_ns":2,"p99_ns":3,"max_ns":4}],"seen":3,"lost":{"ring_full":2}}"#,
         );
-        assert_eq!(summary_line(&[operation], 3, &BTreeMap::from([("ring_full", 2)])), expected);
+        assert_eq!(summary_line(&[operation], 3, None, &BTreeMap::from([("ring_full", 2)])), expected);
     }
 
     #[test]

@@ -6,8 +6,11 @@
 
 mod format;
 mod function;
+mod graph;
 mod json;
+mod metrics;
 mod operations;
+mod process;
 mod sink;
 mod text;
 
@@ -19,9 +22,12 @@ use descry_process::{AttributeValue, Attributes};
 
 pub use format::{SpanFormat, UnknownSpanFormat};
 pub use function::{FunctionRow, call_line, function_summary_line, function_table};
+pub use graph::{EdgeRow, edge_rows, edge_table};
 pub use json::{json_line, summary_line};
+pub use metrics::{edge_metrics, request_metrics};
 pub use operations::{Operation, Operations};
-pub use sink::{Delivered, SpanProcess, TraceSink};
+pub use process::SpanProcess;
+pub use sink::{Delivered, TraceSink};
 pub use text::{TableStyle, table, text_line};
 
 /// A kind as JSON lines name it.
@@ -35,26 +41,39 @@ pub const fn kind_name(kind: SpanKind) -> &'static str {
     }
 }
 
-/// Writes what comes behind the spans: a table, or the last line of JSON. The OTLP formats have nothing there.
+/// What the spans of a measurement add up to.
+#[derive(Clone, Copy, Debug)]
+pub struct Summary<'a> {
+    /// By kind of work.
+    pub operations: &'a Operations,
+    /// By who asked whom; none: nobody knows.
+    pub edges: Option<&'a [EdgeRow]>,
+    /// What was lost, by reason.
+    pub lost: &'a BTreeMap<&'static str, u64>,
+}
+
+/// Writes what comes behind the spans: tables, or the last line of JSON. The OTLP formats have nothing there.
 ///
 /// # Errors
 ///
 /// When `out` fails.
 pub fn write_summary(
-    operations: &Operations,
-    lost: &BTreeMap<&'static str, u64>,
+    summary: &Summary<'_>,
     format: SpanFormat,
     out: &mut dyn Write,
     style: TableStyle,
 ) -> io::Result<()> {
-    let rows = operations.rows();
+    let rows = summary.operations.rows();
     match format {
         SpanFormat::Text if rows.is_empty() => Ok(()),
         SpanFormat::Text => {
             writeln!(out)?;
-            table(&rows, out, style)
+            table(&rows, out, style)?;
+            edge_table(summary.edges.unwrap_or_default(), out, style)
         }
-        SpanFormat::Json => writeln!(out, "{}", summary_line(&rows, operations.seen(), lost)),
+        SpanFormat::Json => {
+            writeln!(out, "{}", summary_line(&rows, summary.operations.seen(), summary.edges, summary.lost))
+        }
         SpanFormat::Otlp | SpanFormat::OtlpJson => Ok(()),
     }
 }

@@ -6,15 +6,13 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use descry_assemble::span::Span;
-use descry_process::Attributes;
 
-use super::{SpanFormat, json_line, text_line};
+use super::{SpanFormat, SpanProcess, json_line, text_line};
 use crate::otlp::json::Json;
-use crate::otlp::{EncodedResource, MAX_REQUEST_BYTES, OtlpOptions, TraceRequest, TraceWriter};
+use crate::otlp::{MAX_REQUEST_BYTES, OtlpOptions, TraceRequest, TraceWriter};
 use crate::send::{Background, DropReason, Outcome, Sender};
 
 /// Most bytes of a request that is sent while spans still come.
@@ -23,28 +21,6 @@ const BATCH_BYTES: usize = 1 << 20;
 const QUEUE: usize = 16;
 /// How long a span waits for others before it is sent.
 const BATCH_AGE: Duration = Duration::from_secs(1);
-
-/// A process, as its spans need it. A clone is the same one.
-#[derive(Clone, Debug)]
-pub struct SpanProcess(Arc<(Attributes, EncodedResource)>);
-
-impl SpanProcess {
-    /// The process with this Resource. Make one a process and keep it: its Resource is encoded here.
-    pub fn new(resource: Attributes) -> Self {
-        let encoded = EncodedResource::new(&resource);
-        Self(Arc::new((resource, encoded)))
-    }
-
-    /// The process's Resource.
-    pub fn resource(&self) -> &Attributes {
-        &self.0.0
-    }
-
-    /// The process's Resource, encoded.
-    pub fn encoded(&self) -> &EncodedResource {
-        &self.0.1
-    }
-}
 
 /// Writes and sends spans.
 #[derive(Debug)]

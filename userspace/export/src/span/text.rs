@@ -26,12 +26,6 @@ const MIN_NAME_WIDTH: usize = 20;
 /// Nothing is known.
 const NONE: &str = "-";
 
-/// Attributes that name the protocol, the most precise first (semantic conventions).
-const PROTOCOLS: [&str; 5] =
-    ["rpc.system.name", "rpc.system", "db.system.name", "messaging.system", "network.protocol.name"];
-/// Attributes whose presence tells a protocol that none of [`PROTOCOLS`] names.
-const TELLTALES: [(&str, &str); 3] =
-    [("http.request.method", "http"), ("dns.question.name", "dns"), ("code.function.name", "function")];
 /// Attributes that say how it ended, in the words of the protocol.
 const STATUSES: [&str; 6] = [
     "rpc.response.status_code",
@@ -52,7 +46,7 @@ pub fn text_line(span: &Span, resource: &Attributes) -> String {
          {time:>DURATION_WIDTH$}  {}",
         process(resource),
         kind_name(span.kind),
-        protocol(span),
+        span.protocol().unwrap_or(NONE),
         span.name,
         status(span),
         peer(span),
@@ -136,12 +130,6 @@ fn process(resource: &Attributes) -> String {
     }
 }
 
-fn protocol(span: &Span) -> String {
-    let named = PROTOCOLS.iter().find_map(|key| attribute(span, key));
-    let told = || TELLTALES.iter().find(|(key, _)| attribute(span, key).is_some());
-    named.unwrap_or_else(|| told().map_or(NONE, |(_, protocol)| protocol).to_owned())
-}
-
 fn status(span: &Span) -> String {
     let told = STATUSES.iter().find_map(|key| attribute(span, key));
     told.unwrap_or_else(|| {
@@ -174,8 +162,7 @@ const NETWORK_PEER: (&str, &str) = ("network.peer.address", "network.peer.port")
 
 /// The value of an attribute, as text.
 fn attribute(span: &Span, name: &str) -> Option<String> {
-    let (_, value) = span.attributes.iter().find(|(key, _)| key == name)?;
-    Some(match value {
+    Some(match span.attribute(name)? {
         Value::Static(text) => (*text).to_owned(),
         Value::Text(text) => text.to_string(),
         Value::Shared(text) => text.to_string(),

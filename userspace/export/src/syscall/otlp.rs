@@ -64,11 +64,7 @@ fn of_process(rows: &[&SyscallRow]) -> Vec<Metric> {
             temporality: Temporality::Cumulative,
         },
     };
-    let is_there = |metric: &Metric| match &metric.points {
-        Points::Durations { points, .. } => !points.is_empty(),
-        Points::Sum { points, .. } | Points::Gauge { points, .. } => !points.is_empty(),
-    };
-    [durations, errors].into_iter().filter(is_there).collect()
+    [durations, errors].into_iter().filter(|metric| !metric.points.is_empty()).collect()
 }
 
 fn text(text: Cow<'static, str>) -> Value {

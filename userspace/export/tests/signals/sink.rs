@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use descry_assemble::span::{Span, Value};
 use descry_export::otlp::check_traces;
 use descry_export::span::{
-    Delivered, Operations, SpanFormat, SpanProcess, TableStyle, TraceSink, write_summary,
+    Delivered, Operations, SpanFormat, SpanProcess, Summary, TableStyle, TraceSink, write_summary,
 };
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use prost::Message;
@@ -40,7 +40,8 @@ fn file(format: SpanFormat, spans: &[Span]) -> (Vec<u8>, Delivered) {
     }
     let (delivered, written) = sink.finish(|delivered, format, out| {
         let lost: BTreeMap<_, _> = delivered.lost().collect();
-        write_summary(&operations, &lost, format, out, TableStyle::default())
+        let summary = Summary { operations: &operations, edges: None, lost: &lost };
+        write_summary(&summary, format, out, TableStyle::default())
     });
     written.unwrap();
     let bytes = shared.0.lock().unwrap().clone();

@@ -1,0 +1,131 @@
+//! What requests add up to, for whoever sends it: metrics of every request, and who asked whom.
+
+use descry_aggregate::request::{Limits, RequestMetrics, ServiceGraph, Temporality};
+use descry_assemble::span::Span;
+use descry_decode::Opened;
+use descry_decode::ids::{Tgid, UnixNanos};
+use descry_export::otlp::metrics::{Interval, MetricsRequests, ProcessMetrics, metrics_requests};
+use descry_export::otlp::{MAX_REQUEST_BYTES, OtlpOptions};
+use descry_export::span::{EdgeRow, SpanProcess, edge_metrics, edge_rows, request_metrics};
+use descry_process::Attributes;
+use descry_process::identity::host::Host;
+use descry_process::identity::{self, ResourceOptions};
+
+use super::connections::Owned;
+use crate::counted::counters;
+
+counters! {
+    /// Counters of the metrics of requests.
+    MetricCounters = "descry.requests.metrics." {
+        /// Requests that are added up in the row of all others, because too many kinds were told apart.
+        overflow,
+        /// Requests in no metric, because too many processes had some.
+        process_dropped,
+        /// Requests whose edge of the service graph is that of all others, because there were too many.
+        edge_overflow,
+        /// Points of metrics that were too large for a request to the receiver.
+        point_oversized,
+    }
+}
+
+/// Adds requests up.
+pub struct Metrics {
+    /// None: nobody is told.
+    requests: Option<RequestMetrics<SpanProcess>>,
+    graph: ServiceGraph,
+    temporality: Temporality,
+    began: UnixNanos,
+    told: UnixNanos,
+    /// Whose metrics the graph's are.
+    own: Attributes,
+    oversized: u64,
+}
+
+impl Metrics {
+    /// Nothing yet. Without a temporality only the service graph is kept, for [`Metrics::edges`].
+    pub fn new(temporality: Option<Temporality>, now: UnixNanos) -> Self {
+        Self {
+            requests: temporality.map(|_| RequestMetrics::new(Limits::default())),
+            graph: ServiceGraph::new(temporality.unwrap_or_default()),
+            temporality: temporality.unwrap_or_default(),
+            began: now,
+            told: now,
+            own: own_resource(),
+            oversized: 0,
+        }
+    }
+
+    /// A process has an end of a connection.
+    pub fn met(&mut self, opened: &Opened, process: &SpanProcess) {
+        if let (Some(own), Some(other)) = (opened.local, opened.remote) {
+            self.graph.met(own, other, process.service().clone());
+        }
+    }
+
+    /// Adds a request. `is_exemplar`: its trace will be kept, so that it may stand for others.
+    pub fn record(&mut self, owned: &Owned, span: &Span, is_exemplar: bool) {
+        self.graph.record(span, owned.process.service(), owned.ends);
+        if let Some(requests) = &mut self.requests {
+            requests.record(&owned.process, span, is_exemplar);
+        }
+    }
+
+    /// A process ended, or runs another program.
+    pub fn ended(&mut self, process: &SpanProcess) {
+        if let Some(requests) = &mut self.requests {
+            requests.ended(process);
+        }
+    }
+
+    /// Everything that is to be told now. Call it now and then, and at the end.
+    pub fn tell(&mut self, now: UnixNanos) -> MetricsRequests {
+        let Some(requests) = &mut self.requests else { return MetricsRequests::default() };
+        let start = match self.temporality {
+            Temporality::Cumulative => self.began,
+            Temporality::Delta => self.told,
+        };
+        let mut metrics: Vec<ProcessMetrics<'_>> = request_metrics(requests, self.temporality);
+        metrics.extend(edge_metrics(&self.graph, &self.own, self.temporality));
+        let interval = Interval { start, end: now };
+        let made = metrics_requests(&metrics, interval, &OtlpOptions::default(), MAX_REQUEST_BYTES);
+        drop(metrics);
+        requests.told(self.temporality);
+        self.graph.told();
+        self.told = now;
+        self.oversized += made.oversized_points;
+        made
+    }
+
+    /// Who asked whom since the beginning, most requests first.
+    pub fn edges(&self) -> Vec<EdgeRow> {
+        edge_rows(&self.graph)
+    }
+
+    /// What found no room.
+    pub fn counters(&self) -> MetricCounters {
+        let requests = self.requests.as_ref().map(RequestMetrics::counters).unwrap_or_default();
+        MetricCounters {
+            overflow: requests.overflow,
+            process_dropped: requests.process_dropped,
+            edge_overflow: self.graph.counters().overflow,
+            point_oversized: self.oversized,
+        }
+    }
+}
+
+impl MetricCounters {
+    /// What was lost, as the last line of a measurement names it; nothing that is zero.
+    pub fn lost(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+        let lost =
+            [("metric_process_dropped", self.process_dropped), ("point_oversized", self.point_oversized)];
+        lost.into_iter().filter(|(_, count)| *count > 0)
+    }
+}
+
+/// descry's own Resource; empty where /proc says nothing.
+fn own_resource() -> Attributes {
+    let tgid = Tgid(std::process::id());
+    let own = identity::read(tgid)
+        .map(|own| identity::resource(tgid, &own, &Host::read(), ResourceOptions::default()));
+    own.unwrap_or_default()
+}
