@@ -123,14 +123,22 @@ pub enum StatsFormat {
     Json,
 }
 
+/// A duration as people write it: `500ms`, `1m 30s`; a number alone is seconds, as `sleep` has it.
+fn parse_duration(text: &str) -> Result<Duration, humantime::DurationError> {
+    match text.parse::<u32>() {
+        Ok(seconds) => Ok(Duration::from_secs(seconds.into())),
+        Err(_) => humantime::parse_duration(text),
+    }
+}
+
 /// What every measuring command takes.
 #[derive(Debug, Args)]
 pub struct MeasureArgs {
     /// Whom to measure.
     #[command(flatten)]
     pub target: TargetArgs,
-    /// How long to measure (like 500ms, 10s, 2m); with a program to start: until it ends
-    #[arg(short, long, value_parser = humantime::parse_duration)]
+    /// How long to measure (like 500ms, 10s, 2m; a number alone is seconds); with a program to start: until it ends
+    #[arg(short, long, value_parser = parse_duration)]
     pub duration: Option<Duration>,
     /// Where to write; without: stdout
     #[arg(short, long, value_name = "FILE")]
@@ -174,7 +182,7 @@ pub struct ProfileArgs {
     #[arg(long)]
     pub per_thread: bool,
     /// Off the CPU: leave out stacks with less time than this in all (like 1ms)
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub min: Option<Duration>,
     /// Off the CPU: put the stack of the thread that woke the other one above that one's
     #[arg(long)]
@@ -234,7 +242,7 @@ pub struct SyscallsArgs {
     #[command(flatten)]
     pub measure: MeasureArgs,
     /// Also list each call that takes at least this long (like 500us, 10ms, 1s), with arguments, result and stack
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub slower_than: Option<Duration>,
     /// text or json; without: json if FILE ends in .json, else text
     #[arg(long, value_name = "FORMAT")]
@@ -378,5 +386,19 @@ impl OwnRunning {
             // The log layer has been shut down with the rest.
             eprintln!("descry: own telemetry did not all leave: {error}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_alone_is_seconds() {
+        assert_eq!(parse_duration("60"), Ok(Duration::from_secs(60)));
+        assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
+        assert!(parse_duration("").is_err());
+        assert!(parse_duration("-1").is_err());
+        assert!(parse_duration("ten").is_err());
     }
 }
