@@ -21,6 +21,7 @@ const ORDER: &[&str] = &[
     "descry-function",
     "descry-assemble",
     "descry-aggregate",
+    "descry-pipeline",
     "descry-export",
     "descry",
     "descry-tests",
