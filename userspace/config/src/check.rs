@@ -50,6 +50,9 @@ impl Checker<'_> {
             (Some("integer"), Content::Scalar(Value::Number(number))) if !number.is_f64() => {
                 self.range(node, number.as_i64(), schema);
             }
+            (Some("number"), Content::Scalar(Value::Number(number))) => {
+                self.number(node, number.as_f64(), schema);
+            }
             (Some("string"), Content::Scalar(Value::String(text))) => {
                 let format = schema.get("format").and_then(Value::as_str).unwrap_or_default();
                 if let Some(reason) = scalar::reason(format, text) {
@@ -65,6 +68,7 @@ impl Checker<'_> {
                     "array" => "a list (lines that begin with -) is",
                     "boolean" => "true or false is",
                     "integer" => "a whole number is",
+                    "number" => "a number is",
                     _ => "text is",
                 };
                 self.report(&node.origin, format!("{wanted} wanted"));
@@ -114,6 +118,17 @@ impl Checker<'_> {
                 _ => "it is out of range".to_owned(),
             };
             self.report(&node.origin, reason);
+        }
+    }
+
+    fn number(&mut self, node: &Node, number: Option<f64>, schema: &Value) {
+        let bound = |name| schema.get(name).and_then(Value::as_f64);
+        let (least, most) = (bound("minimum"), bound("maximum"));
+        let is_within = number.is_some_and(|number| {
+            least.is_none_or(|least| number >= least) && most.is_none_or(|most| number <= most)
+        });
+        if let (false, Some(least), Some(most)) = (is_within, least, most) {
+            self.report(&node.origin, format!("it must be from {least} to {most}"));
         }
     }
 

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod check;
+mod destination;
 mod environment;
 mod model;
 mod problem;
@@ -15,12 +16,16 @@ mod yaml;
 
 use serde_json::Value;
 
+pub use destination::{
+    Balancing, Compression, Destination, Filter, FilterAction, Protocol, Queue, Redaction, SignalName, Spool,
+    TlsSettings,
+};
 pub use model::{
-    Compression, Config, Destination, FileOutput, Health, Profile, Protocol, Queue, ResourceSettings, Rule,
-    Spool, Switches, Telemetry, TlsSettings,
+    Config, FileOutput, Health, Logs, OffCpu, Profile, RequestProtocol, Requests, ResourceSettings, Rule,
+    Sampler, Switches, Syscalls, Telemetry,
 };
 pub use problem::{Origin, Problem, Problems, Step};
-pub use scalar::{Address, Pattern, Period, Size, Url};
+pub use scalar::{Address, Expression, Pattern, Period, Ratio, Size, Url};
 
 /// A file with every setting, its meaning and its default.
 pub const DEFAULT: &str = include_str!("default.yaml");

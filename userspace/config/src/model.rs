@@ -7,7 +7,8 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::scalar::{Address, Pattern, Period, Size, Url};
+use crate::destination::Destination;
+use crate::scalar::{Address, Pattern, Period, Ratio, Size, Url};
 
 /// The configuration of descry's agent
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -19,6 +20,14 @@ pub struct Config {
     pub others: Switches,
     /// Continuous CPU profiles.
     pub profile: Profile,
+    /// Profiles of the time that threads wait.
+    pub off_cpu: OffCpu,
+    /// Requests as spans and metrics.
+    pub requests: Requests,
+    /// System calls as metrics.
+    pub syscalls: Syscalls,
+    /// What becomes of processes, as log records.
+    pub logs: Logs,
     /// What is told of each process.
     pub resource: ResourceSettings,
     /// Where to send. None: to the endpoint of the OTEL_EXPORTER_OTLP_* variables, else to files.
@@ -51,26 +60,110 @@ pub struct Rule {
     #[serde(default)]
     #[schemars(with = "Pattern")]
     pub container: Option<Pattern>,
-    /// Whether these processes are in the profiles.
+    /// Its systemd unit, without .service.
+    #[serde(default)]
+    #[schemars(with = "Pattern")]
+    pub unit: Option<Pattern>,
+    /// Whether these processes are in the CPU profiles.
     #[serde(default = "yes")]
     pub profile: bool,
+    /// Whether their waits are in the off-CPU profiles.
+    #[serde(default = "yes")]
+    pub off_cpu: bool,
+    /// Whether their requests are told.
+    #[serde(default = "yes")]
+    pub requests: bool,
+    /// Only requests in these protocols; none: in all.
+    #[serde(default)]
+    pub protocols: Vec<RequestProtocol>,
+    /// Whether their system calls are counted.
+    #[serde(default = "yes")]
+    pub syscalls: bool,
+    /// Whether log records tell of them.
+    #[serde(default = "yes")]
+    pub logs: bool,
 }
 
 fn yes() -> bool {
     true
 }
 
-/// What is done with a process
+impl Rule {
+    /// What is done with the processes that it fits.
+    #[must_use]
+    pub fn switches(&self) -> Switches {
+        Switches {
+            profile: self.profile,
+            off_cpu: self.off_cpu,
+            requests: self.requests,
+            protocols: self.protocols.clone(),
+            syscalls: self.syscalls,
+            logs: self.logs,
+        }
+    }
+}
+
+/// A protocol of requests
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RequestProtocol {
+    /// HTTP/1.
+    Http,
+    /// HTTP/2 and gRPC.
+    Http2,
+    /// PostgreSQL.
+    Postgresql,
+    /// MySQL and MariaDB.
+    Mysql,
+    /// Redis.
+    Redis,
+    /// DNS.
+    Dns,
+}
+
+impl RequestProtocol {
+    /// Its name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Http2 => "http2",
+            Self::Postgresql => "postgresql",
+            Self::Mysql => "mysql",
+            Self::Redis => "redis",
+            Self::Dns => "dns",
+        }
+    }
+}
+
+/// What is done with a process, of what is measured at all
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Switches {
-    /// Whether it is in the profiles.
+    /// Whether it is in the CPU profiles.
     pub profile: bool,
+    /// Whether its waits are in the off-CPU profiles.
+    pub off_cpu: bool,
+    /// Whether its requests are told.
+    pub requests: bool,
+    /// Only requests in these protocols; none: in all.
+    pub protocols: Vec<RequestProtocol>,
+    /// Whether its system calls are counted.
+    pub syscalls: bool,
+    /// Whether log records tell of it.
+    pub logs: bool,
 }
 
 impl Default for Switches {
     fn default() -> Self {
-        Self { profile: true }
+        Self {
+            profile: true,
+            off_cpu: true,
+            requests: true,
+            protocols: Vec::new(),
+            syscalls: true,
+            logs: true,
+        }
     }
 }
 
@@ -101,6 +194,96 @@ impl Default for Profile {
     }
 }
 
+/// Profiles of the time that threads wait
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct OffCpu {
+    /// Whether waits are measured: it costs each switch of threads some hundred nanoseconds.
+    pub enabled: bool,
+}
+
+/// Requests as spans and metrics
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Requests {
+    /// Whether requests on sockets are followed.
+    pub enabled: bool,
+    /// Patterns by which HTTP requests are named, like /users/{name}/*; the first that fits counts.
+    pub routes: Vec<String>,
+    /// Which traces are sent; without: by OTEL_TRACES_SAMPLER, else parentbased_always_on.
+    #[schemars(with = "Sampler")]
+    pub sampler: Option<Sampler>,
+    /// The share of traces that a sampler by ratio keeps, 0 to 1; without: OTEL_TRACES_SAMPLER_ARG, else 1.
+    #[schemars(with = "Ratio")]
+    pub sampler_ratio: Option<Ratio>,
+    /// Traces that a service may begin a second; 0: any number.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub traces_per_second: u32,
+}
+
+impl Default for Requests {
+    fn default() -> Self {
+        Self { enabled: true, routes: Vec::new(), sampler: None, sampler_ratio: None, traces_per_second: 0 }
+    }
+}
+
+/// A sampler, by its name in OTEL_TRACES_SAMPLER
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Sampler {
+    /// All.
+    AlwaysOn,
+    /// None.
+    AlwaysOff,
+    /// A share, by trace id.
+    Traceidratio,
+    /// As the caller says; all that begin here.
+    ParentbasedAlwaysOn,
+    /// As the caller says; none that begin here.
+    ParentbasedAlwaysOff,
+    /// As the caller says; a share of those that begin here.
+    ParentbasedTraceidratio,
+}
+
+impl Sampler {
+    /// As OTEL_TRACES_SAMPLER has it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::AlwaysOn => "always_on",
+            Self::AlwaysOff => "always_off",
+            Self::Traceidratio => "traceidratio",
+            Self::ParentbasedAlwaysOn => "parentbased_always_on",
+            Self::ParentbasedAlwaysOff => "parentbased_always_off",
+            Self::ParentbasedTraceidratio => "parentbased_traceidratio",
+        }
+    }
+}
+
+/// System calls as metrics
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Syscalls {
+    /// Whether system calls are measured: it costs each of them some hundred nanoseconds.
+    pub enabled: bool,
+}
+
+/// What becomes of processes, as log records
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Logs {
+    /// Whether there are any.
+    pub enabled: bool,
+    /// Whether also a program that starts, and one that ends well, is told of; else only trouble.
+    pub lifecycle: bool,
+}
+
+impl Default for Logs {
+    fn default() -> Self {
+        Self { enabled: true, lifecycle: true }
+    }
+}
+
 /// What is told of each process
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -109,145 +292,6 @@ pub struct ResourceSettings {
     pub attributes: BTreeMap<String, String>,
     /// Whether arguments of programs are told; they may hold secrets.
     pub command_args: bool,
-}
-
-/// A receiver of OTLP
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Destination {
-    /// Its name in logs and metrics.
-    pub name: String,
-    /// Its base URL; for HTTP the path of the signal is appended.
-    pub endpoint: Url,
-    /// How to talk to it; without: grpc for port 4317, else http/protobuf.
-    #[serde(default)]
-    #[schemars(with = "Protocol")]
-    pub protocol: Option<Protocol>,
-    /// Compression of requests.
-    #[serde(default)]
-    pub compression: Compression,
-    /// Headers of each request.
-    #[serde(default)]
-    pub headers: BTreeMap<String, String>,
-    /// Headers whose value is a file's content; the files are read anew when they change.
-    #[serde(default)]
-    pub header_files: BTreeMap<String, PathBuf>,
-    /// How long one request may take with its retries; then it is kept for later.
-    #[serde(default = "ten_seconds")]
-    pub timeout: Period,
-    /// Certificates; used with https.
-    #[serde(default)]
-    pub tls: TlsSettings,
-    /// What waits in memory.
-    #[serde(default)]
-    pub queue: Queue,
-    /// What waits on disk.
-    #[serde(default)]
-    pub spool: Spool,
-}
-
-fn ten_seconds() -> Period {
-    Period(Duration::from_secs(10))
-}
-
-/// A transport of OTLP
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-pub enum Protocol {
-    /// Protobuf over gRPC.
-    #[serde(rename = "grpc")]
-    Grpc,
-    /// Protobuf over HTTP.
-    #[serde(rename = "http/protobuf")]
-    HttpProtobuf,
-    /// JSON over HTTP.
-    #[serde(rename = "http/json")]
-    HttpJson,
-}
-
-impl Protocol {
-    /// As OTEL_EXPORTER_OTLP_PROTOCOL has it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Grpc => "grpc",
-            Self::HttpProtobuf => "http/protobuf",
-            Self::HttpJson => "http/json",
-        }
-    }
-}
-
-/// A compression
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Compression {
-    /// None.
-    None,
-    /// What every receiver takes.
-    #[default]
-    Gzip,
-    /// Faster and smaller; the OpenTelemetry Collector takes it.
-    Zstd,
-}
-
-impl Compression {
-    /// As OTEL_EXPORTER_OTLP_COMPRESSION has it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Gzip => "gzip",
-            Self::Zstd => "zstd",
-        }
-    }
-}
-
-/// PEM files
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct TlsSettings {
-    /// Certificates to trust instead of the system's.
-    #[schemars(with = "PathBuf")]
-    pub ca: Option<PathBuf>,
-    /// The agent's own certificate chain; with `key`.
-    #[schemars(with = "PathBuf")]
-    pub certificate: Option<PathBuf>,
-    /// Its private key.
-    #[schemars(with = "PathBuf")]
-    pub key: Option<PathBuf>,
-}
-
-/// What waits in memory
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Queue {
-    /// Requests at most.
-    #[schemars(range(min = 1, max = 10000))]
-    pub requests: u32,
-    /// Their bytes at most; from 4MiB, the largest request.
-    pub size: Size,
-}
-
-impl Default for Queue {
-    fn default() -> Self {
-        Self { requests: 64, size: Size(16 << 20) }
-    }
-}
-
-/// What waits on disk while the receiver cannot be reached
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Spool {
-    /// The directory, for this destination alone; without: nothing is kept on disk.
-    #[schemars(with = "PathBuf")]
-    pub directory: Option<PathBuf>,
-    /// Bytes at most, from 16MiB; then the oldest is dropped.
-    pub size: Size,
-}
-
-impl Default for Spool {
-    fn default() -> Self {
-        Self { directory: None, size: Size(256 << 20) }
-    }
 }
 
 /// OTLP as lines of JSON

@@ -8,6 +8,9 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::Deserialize;
 
+/// Bytes that a compiled regular expression may take.
+const MAX_EXPRESSION_BYTES: usize = 1 << 20;
+
 /// Defines a value that is written as text of a form that the schema names.
 macro_rules! text {
     ($(#[$doc:meta])* $type:ident($inner:ty) = $format:literal) => {
@@ -66,6 +69,29 @@ text! {
     Pattern(glob::Pattern) = "pattern"
 }
 
+text! {
+    /// A regular expression, as the Rust crate `regex` reads it.
+    Expression(String) = "regex"
+}
+
+/// A share from 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(transparent)]
+pub struct Ratio(pub f64);
+
+// What the schema lets through is a number.
+impl Eq for Ratio {}
+
+impl schemars::JsonSchema for Ratio {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Ratio".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "number", "minimum": 0, "maximum": 1 })
+    }
+}
+
 impl FromStr for Period {
     type Err = String;
 
@@ -82,6 +108,19 @@ impl FromStr for Size {
         let size: Result<ByteSize, _> = text.trim().parse();
         size.map(|size| Self(size.as_u64()))
             .map_err(|_| "write a number of bytes with its unit, like 512KiB or 64MiB".to_owned())
+    }
+}
+
+impl FromStr for Expression {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let compiled = regex::RegexBuilder::new(text).size_limit(MAX_EXPRESSION_BYTES).build();
+        // The library's message draws the place under the text, over several lines.
+        compiled.map(|_| Self(text.to_owned())).map_err(|error| {
+            let last = error.to_string().lines().last().unwrap_or_default().trim().to_owned();
+            format!("it is no regular expression ({})", last.trim_start_matches("error: "))
+        })
     }
 }
 
@@ -144,6 +183,7 @@ pub(crate) fn reason(format: &str, text: &str) -> Option<String> {
         Address::FORMAT => text.parse::<Address>().err(),
         Url::FORMAT => text.parse::<Url>().err(),
         Pattern::FORMAT => text.parse::<Pattern>().err(),
+        Expression::FORMAT => text.parse::<Expression>().err(),
         _ => None,
     }
 }

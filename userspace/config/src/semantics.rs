@@ -5,7 +5,8 @@ use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::model::{Config, Destination};
+use crate::destination::Destination;
+use crate::model::Config;
 use crate::problem::Step;
 use crate::scalar::{Period, Size};
 
@@ -17,6 +18,11 @@ const MAX_RULES: usize = 256;
 /// Destinations at most: each has a thread and a queue.
 const MAX_DESTINATIONS: usize = 16;
 
+/// Endpoints of one destination, its filters, its patterns of redaction at most: each is tried for what is sent.
+const MAX_ENDPOINTS: usize = 16;
+const MAX_FILTERS: usize = 64;
+const MAX_PATTERNS: usize = 64;
+
 /// Where and why.
 type Found = (Vec<Step>, String);
 
@@ -25,9 +31,9 @@ pub(crate) fn problems(config: &Config) -> Vec<Found> {
     let mut found = Vec::new();
     let path = |keys: &[&str]| keys.iter().map(|key| Step::Key((*key).to_owned())).collect::<Vec<_>>();
     for (index, rule) in config.rules.iter().enumerate() {
-        let patterns = [&rule.exe, &rule.comm, &rule.cgroup, &rule.container];
+        let patterns = [&rule.exe, &rule.comm, &rule.cgroup, &rule.container, &rule.unit];
         if patterns.iter().all(|pattern| pattern.is_none()) {
-            let reason = "the rule fits nothing; give it exe, comm, cgroup or container".to_owned();
+            let reason = "the rule fits nothing; give it exe, comm, cgroup, container or unit".to_owned();
             found.push((vec![Step::Key("rules".to_owned()), Step::Item(index)], reason));
         }
     }
@@ -72,6 +78,17 @@ fn destination(destination: &Destination, at: &dyn Fn(&[&str]) -> Vec<Step>, fou
     period(&destination.timeout, timeout, at(&["timeout"]), found);
     size(&destination.queue.size, 4 * MIB, at(&["queue", "size"]), found);
     size(&destination.spool.size, 16 * MIB, at(&["spool", "size"]), found);
+    for (key, there, most) in [
+        ("more_endpoints", destination.more_endpoints.len(), MAX_ENDPOINTS - 1),
+        ("filters", destination.filters.len(), MAX_FILTERS),
+    ] {
+        if there > most {
+            found.push((at(&[key]), format!("there are more than {most}")));
+        }
+    }
+    if destination.redaction.patterns.len() > MAX_PATTERNS {
+        found.push((at(&["redaction", "patterns"]), format!("there are more than {MAX_PATTERNS}")));
+    }
     for (name, file) in &destination.header_files {
         readable(file, MAX_HEADER_FILE, at(&["header_files", name]), found);
         if destination.headers.contains_key(name) {

@@ -80,7 +80,7 @@ fn mistakes_have_their_place_and_reason() {
     check("rules: {}\n", &["f:1:8: rules: a list (lines that begin with -) is wanted"]);
     check(
         "rules:\n  - profile: false\n",
-        &["f:2:5: rules[0]: the rule fits nothing; give it exe, comm, cgroup or container"],
+        &["f:2:5: rules[0]: the rule fits nothing; give it exe, comm, cgroup, container or unit"],
     );
     check("rules:\n  -\n", &["f:2:4: rules[0]: it is empty"]);
     check(
@@ -90,8 +90,8 @@ fn mistakes_have_their_place_and_reason() {
     check(
         "zzz: 1\n",
         &[
-            "f:1:1: zzz: there is no such setting; known are destinations, file, health, others, profile, resource, rules, \
-         telemetry",
+            "f:1:1: zzz: there is no such setting; known are destinations, file, health, logs, off_cpu, others, profile, \
+         requests, resource, rules, syscalls, telemetry",
         ],
     );
 }
@@ -106,6 +106,27 @@ fn mistakes_of_destinations() {
           header_files",
         ],
     );
+}
+
+#[test]
+fn mistakes_of_what_is_sent() {
+    check("requests:\n  sampler_ratio: 2\n", &["f:2:18: requests.sampler_ratio: it must be from 0 to 1"]);
+    check("requests: {sampler_ratio: much}", &["f:1:27: requests.sampler_ratio: a number is wanted"]);
+    check(
+        "requests: {sampler: some}",
+        &[
+            "f:1:21: requests.sampler: it must be one of always_on, always_off, traceidratio, parentbased_always_on, \
+          parentbased_always_off, parentbased_traceidratio",
+        ],
+    );
+    let with = |rest: &str| format!("destinations:\n  - {{name: a, endpoint: 'http://h:1', {rest}}}\n");
+    check(
+        &with("redaction: {patterns: ['(']}"),
+        &[
+            "f:2:62: destinations[0].redaction.patterns[0]: \"(\": it is no regular expression (unclosed group)",
+        ],
+    );
+    check(&with("filters: [{attribute: a}]"), &["f:2:49: destinations[0].filters[0]: \"action\" is missing"]);
 }
 
 #[test]
