@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use descry_export::queue::{Account, Delivery, Files, Limits, Otlp, Queue, Request, Spool};
+use bytes::Bytes;
+use descry_export::queue::{Account, Balancing, Delivery, Files, Limits, Make, Otlp, Queue, Request, Spool};
 use descry_export::send::{Settings, Signal};
 use opentelemetry_proto::tonic::collector::profiles::v1development::{
     ExportProfilesPartialSuccess, ExportProfilesServiceRequest, ExportProfilesServiceResponse,
@@ -216,6 +217,62 @@ async fn changed_files_are_taken_over() {
     let sent: Vec<&str> = seen.iter().map(|seen| seen.header("authorization")).collect();
     assert_eq!(sent, ["first", "the second"]);
     drop(queue.close(BOUND));
+}
+
+/// Several endpoints, in the order in which they are preferred.
+fn balanced(urls: &[String], balancing: Balancing) -> Queue {
+    let make = |url: &String| {
+        let url = url.clone();
+        Box::new(move |signal| Ok(settings(signal, &url, &[("TIMEOUT", "500")]))) as Make
+    };
+    let otlp = Otlp::balanced(urls.iter().map(make).collect(), balancing, Vec::new()).unwrap();
+    Queue::start("test", Delivery::Otlp(Box::new(otlp)), LIMITS, None, Account::default()).unwrap()
+}
+
+/// While the first endpoint is away the second one gets everything, and the first is left alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn another_endpoint_takes_over() {
+    let receiver = HttpReceiver::start(|_| ok()).await;
+    let urls = [format!("http://{}", nobody()), receiver.url()];
+    let queue = balanced(&urls, Balancing::Failover);
+    for sent in 1..=4 {
+        queue.offer(request(1));
+        until(&queue, |account| account.sent == sent);
+    }
+    let (account, _) = queue.close(BOUND);
+    assert!(account.adds_up() && account.dropped.is_empty(), "{account:?}");
+    assert_eq!((account.circuits_opened, profiles(&receiver)), (1, 4), "{account:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn endpoints_take_turns() {
+    let (first, second) = (HttpReceiver::start(|_| ok()).await, HttpReceiver::start(|_| ok()).await);
+    let queue = balanced(&[first.url(), second.url()], Balancing::RoundRobin);
+    for _ in 0..6 {
+        queue.offer(request(1));
+    }
+    let (account, _) = queue.close(BOUND);
+    assert_eq!((account.sent, profiles(&first), profiles(&second)), (6, 3, 3), "{account:?}");
+}
+
+/// Each signal has a number in the spool and an endpoint of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn every_signal_goes_through_the_spool_to_its_endpoint() {
+    let directory = tempfile::tempdir().unwrap();
+    let signals = [Signal::PROFILES, Signal::METRICS, Signal::TRACES, Signal::LOGS];
+    let queue = start(&format!("http://{}", nobody()), Some(directory.path()));
+    for signal in signals {
+        queue.offer(Request { signal, items: 1, body: Bytes::new() });
+    }
+    let (account, _) = queue.close(Duration::ZERO);
+    assert_eq!(account.kept, 4, "{account:?}");
+    let receiver = HttpReceiver::start(|_| ok()).await;
+    let queue = start(&receiver.url(), Some(directory.path()));
+    until(&queue, |account| account.sent == 4);
+    drop(queue.close(BOUND));
+    let seen = receiver.seen();
+    let paths: Vec<&str> = seen.iter().map(|seen| seen.path.as_str()).collect();
+    assert_eq!(paths, signals.map(|signal| signal.http_path));
 }
 
 /// Lines of JSON in two files of bounded size; a line that was cut by a kill does not spoil the next.

@@ -11,7 +11,7 @@ use descry_aggregate::syscalls::{OpenSyscall, ProcessName, SlowSyscall, SyscallR
 use descry_assemble::span::{SpanId, TraceId};
 use descry_decode::ids::{RequestId, Tgid, Tid, UnitId, UnixNanos};
 use descry_decode::syscall::Interface;
-use descry_export::otlp::metrics::{Interval, metrics_requests};
+use descry_export::otlp::metrics::{Interval, Temporality, metrics_requests};
 use descry_export::otlp::{
     EncodedResource, MAX_REQUEST_BYTES, OtlpOptions, TraceWriter, check_metrics, check_traces,
 };
@@ -163,7 +163,12 @@ fn as_json() {
 fn as_otlp_metrics() {
     let report = report();
     let interval = Interval { start: START, end: UnixNanos(START.0 + 2_000_000_000) };
-    let requests = metrics_requests(&metrics(&report), interval, &OtlpOptions::default(), MAX_REQUEST_BYTES);
+    let requests = metrics_requests(
+        &metrics(&report, Temporality::Cumulative),
+        interval,
+        &OtlpOptions::default(),
+        MAX_REQUEST_BYTES,
+    );
     let [request] = &*requests.requests else { panic!("not one request") };
     check_metrics(request).unwrap();
     let metrics = &request.resource_metrics[0].scope_metrics[0].metrics;

@@ -1,8 +1,8 @@
-//! Profiles, spans and metrics as OTLP messages.
+//! Profiles, spans, metrics and log records as OTLP messages.
 //!
 //! Give it a [`Profile`]; get one [`ProfilesData`] ([`profiles_data`]), or requests under a size limit, each with a
-//! dictionary of its own ([`requests`]). Give a [`TraceWriter`] spans, or [`metrics::metrics_requests`] what was
-//! counted; get requests of these signals. It does no I/O and reads no clock. The messages keep the rules of the data
+//! dictionary of its own ([`requests`]). Give a [`TraceWriter`] spans, a [`LogWriter`] log records, or
+//! [`metrics::metrics_requests`] what was counted; get requests of these signals. It does no I/O and reads no clock. The messages keep the rules of the data
 //! models that [`check`], [`check_traces`] and [`check_metrics`] verify.
 //!
 //! What a profile becomes:
@@ -25,6 +25,7 @@ mod build;
 mod check;
 mod dictionary;
 pub mod json;
+mod logs;
 pub mod metrics;
 mod requests;
 mod traces;
@@ -34,6 +35,7 @@ use descry_aggregate::profile::Profile;
 use opentelemetry_proto::tonic::profiles::v1development::ProfilesData;
 
 pub use check::{Rule, Violation, check, check_metrics, check_traces};
+pub use logs::{LogRecord, LogWriter, Severity};
 pub use requests::{Requests, requests};
 pub use traces::{EncodedResource, TraceRequest, TraceWriter};
 

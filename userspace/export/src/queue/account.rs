@@ -23,6 +23,8 @@ pub struct Account {
     pub spooled: u64,
     /// Attempts after the first, over all requests.
     pub retries: u64,
+    /// Times that an endpoint was given up for a while because a request to it failed, where there are others.
+    pub circuits_opened: u64,
     /// Requests acknowledged.
     pub requests: u64,
     /// Bytes of the requests in memory now.
@@ -41,6 +43,12 @@ impl Account {
         }
     }
 
+    /// Counts items that were to be queued and found no queue.
+    pub fn never_queued(&mut self, reason: &'static str, items: u64) {
+        self.queued += items;
+        self.drop_items(reason, items);
+    }
+
     /// Adds another destination's.
     pub fn add(&mut self, other: &Self) {
         self.queued += other.queued;
@@ -51,6 +59,7 @@ impl Account {
         self.waiting += other.waiting;
         self.spooled += other.spooled;
         self.retries += other.retries;
+        self.circuits_opened += other.circuits_opened;
         self.requests += other.requests;
         self.waiting_bytes += other.waiting_bytes;
         self.spool_bytes += other.spool_bytes;

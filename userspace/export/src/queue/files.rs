@@ -52,15 +52,15 @@ impl Files {
             Ok(line) => line,
             Err(error) => {
                 let reason = DropReason::Encoding.as_str();
-                return Verdict::Refused { reason, detail: error.to_string(), retries: 0 };
+                return Verdict::Refused { reason, detail: error.to_string() };
             }
         };
         line.push(b'\n');
         match self.append(&request.signal, &line) {
-            Ok(()) => Verdict::Sent { rejected: 0, retries: 0 },
+            Ok(()) => Verdict::Sent { rejected: 0 },
             Err(error) => {
                 let directory = self.directory.display();
-                Verdict::Later { detail: format!("cannot write to {directory}: {error}"), retries: 0 }
+                Verdict::Later { detail: format!("cannot write to {directory}: {error}") }
             }
         }
     }

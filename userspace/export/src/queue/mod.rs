@@ -12,6 +12,7 @@
 //! Each request is sent at least once, not exactly once: an answer may be lost.
 
 mod account;
+mod breaker;
 mod delivery;
 mod files;
 mod record;
@@ -26,7 +27,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 pub use account::Account;
-pub use delivery::{Delivery, Otlp};
+pub use delivery::{Balancing, Delivery, Make, Otlp};
 pub use files::Files;
 pub use record::Request;
 pub use spool::{AppendError, Lost, Restored, Spool, SpoolError};

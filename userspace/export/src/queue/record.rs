@@ -5,7 +5,8 @@ use bytes::{BufMut, Bytes};
 use crate::send::Signal;
 
 /// The signals that can wait, each with its number in records. A number is never given to another signal.
-pub(super) const SIGNALS: [(u8, Signal); 2] = [(1, Signal::PROFILES), (2, Signal::METRICS)];
+pub(super) const SIGNALS: [(u8, Signal); 4] =
+    [(1, Signal::PROFILES), (2, Signal::METRICS), (3, Signal::TRACES), (4, Signal::LOGS)];
 
 /// Bytes of a payload before the request: signal, items.
 const PAYLOAD_HEADER: usize = 1 + 8;

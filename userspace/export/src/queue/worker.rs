@@ -9,7 +9,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::delivery::{Delivery, Verdict};
+use super::delivery::{Delivery, Effort, Verdict};
 use super::record::Request;
 use super::spool::Lost;
 use super::{SPOOL_FAILED, SPOOL_FULL, Shared, State};
@@ -48,32 +48,32 @@ impl Worker {
         let mut delays = backoff();
         let mut is_failing = false;
         while let Some((request, source)) = self.next() {
-            let verdict = self.send(&request);
+            let mut effort = Effort::default();
+            let verdict = self.send(&request, &mut effort);
             let mut state = self.shared.lock();
+            state.account.retries += effort.retries;
+            state.account.circuits_opened += effort.circuits_opened;
             if source == Source::Memory {
                 state.under_way = 0;
             }
             match verdict {
-                Verdict::Sent { rejected, retries } => {
+                Verdict::Sent { rejected } => {
                     state.account.sent += request.items;
                     state.account.rejected += rejected;
                     state.account.requests += 1;
-                    state.account.retries += retries;
                     self.mark_done(&mut state, source);
                     if is_failing {
                         info!(destination = self.shared.name, "sending works again");
                     }
                     (delays, is_failing) = (backoff(), false);
                 }
-                Verdict::Refused { reason, detail, retries } => {
+                Verdict::Refused { reason, detail } => {
                     state.account.drop_items(reason, request.items);
-                    state.account.retries += retries;
                     self.mark_done(&mut state, source);
                     warn!(destination = self.shared.name, items = request.items, detail, "dropped");
                     (delays, is_failing) = (backoff(), false);
                 }
-                Verdict::Later { detail, retries } => {
-                    state.account.retries += retries;
+                Verdict::Later { detail } => {
                     if !is_failing {
                         warn!(destination = self.shared.name, detail, "cannot send; it waits");
                     }
@@ -127,12 +127,12 @@ impl Worker {
     }
 
     /// Sends, but not for longer than the end allows.
-    fn send(&mut self, request: &Request) -> Verdict {
+    fn send(&mut self, request: &Request, effort: &mut Effort) -> Verdict {
         let Self { delivery, ended, runtime, .. } = self;
         runtime.block_on(async {
             tokio::select! {
-                verdict = delivery.send(request) => verdict,
-                () = over(ended) => Verdict::Later { detail: "the end came first".to_owned(), retries: 0 },
+                verdict = delivery.send(request, effort) => verdict,
+                () = over(ended) => Verdict::Later { detail: "the end came first".to_owned() },
             }
         })
     }

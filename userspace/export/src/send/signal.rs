@@ -11,7 +11,9 @@ use opentelemetry_proto::tonic::collector::metrics::v1::{
 use opentelemetry_proto::tonic::collector::profiles::v1development::{
     ExportProfilesServiceRequest, ExportProfilesServiceResponse,
 };
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
 use opentelemetry_proto::tonic::metrics::v1::Metric;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use prost::Message;
@@ -152,6 +154,17 @@ impl SignalRequest for TraceRequest {
     fn to_json(&self) -> serde_json::Result<Vec<u8>> {
         let message = self.decode().map_err(serde_json::Error::custom)?;
         serde_json::to_vec(&Json(&message))
+    }
+}
+
+/// Spans that were encoded before and are read again.
+impl SignalRequest for ExportTraceServiceRequest {
+    signal!(Signal::TRACES, ExportTraceServiceResponse, rejected_spans);
+    message!();
+
+    fn items(&self) -> u64 {
+        let scopes = self.resource_spans.iter().flat_map(|resource| &resource.scope_spans);
+        scopes.map(|scope| scope.spans.len() as u64).sum()
     }
 }
 

@@ -23,20 +23,20 @@ use crate::otlp::metrics::{
     DurationsPoint, Metric, Number, NumberPoint, Points, ProcessMetrics, Temporality,
 };
 
-/// The metrics of all processes.
-pub fn metrics(report: &SyscallReport) -> Vec<ProcessMetrics<'_>> {
+/// The metrics of all processes; `temporality`: what the report's numbers are counted from.
+pub fn metrics(report: &SyscallReport, temporality: Temporality) -> Vec<ProcessMetrics<'_>> {
     static NOTHING: Attributes = Attributes::new();
     let mut rows: Vec<&SyscallRow> = report.rows.iter().collect();
     rows.sort_by_key(|row| &row.process);
     rows.chunk_by(|a, b| a.process == b.process)
         .map(|rows| ProcessMetrics {
             resource: rows.first().and_then(|row| report.resources.get(&row.process)).unwrap_or(&NOTHING),
-            metrics: of_process(rows),
+            metrics: of_process(rows, temporality),
         })
         .collect()
 }
 
-fn of_process(rows: &[&SyscallRow]) -> Vec<Metric> {
+fn of_process(rows: &[&SyscallRow], temporality: Temporality) -> Vec<Metric> {
     let durations = rows.iter().filter(|row| row.durations.count > 0).map(|row| DurationsPoint {
         attributes: attributes(row.name.clone(), row.interface, row.blocking),
         histogram: row.durations,
@@ -52,7 +52,7 @@ fn of_process(rows: &[&SyscallRow]) -> Vec<Metric> {
     let durations = Metric {
         name: Cow::Borrowed("descry.syscall.duration"),
         description: Cow::Borrowed("How long system calls took that returned."),
-        points: Points::Durations { points: durations.collect(), temporality: Temporality::Cumulative },
+        points: Points::Durations { points: durations.collect(), temporality },
     };
     let errors = Metric {
         name: Cow::Borrowed("descry.syscall.errors"),
@@ -61,7 +61,7 @@ fn of_process(rows: &[&SyscallRow]) -> Vec<Metric> {
             unit: Cow::Borrowed("{error}"),
             points: errors.collect(),
             monotonic: true,
-            temporality: Temporality::Cumulative,
+            temporality,
         },
     };
     [durations, errors].into_iter().filter(|metric| !metric.points.is_empty()).collect()
