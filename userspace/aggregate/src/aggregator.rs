@@ -144,7 +144,7 @@ pub(crate) struct Total {
 }
 
 /// A table that gives equal values equal numbers. It keeps each value once.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Interner<T> {
     pub values: Vec<T>,
     /// Hash of a value to the numbers of the values that have it.
@@ -356,6 +356,29 @@ impl Aggregator {
         self.counters.stacks_over_limit += 1;
         let key: (Box<[u32]>, bool) = (Box::default(), true);
         self.stacks.intern(&key, usize::MAX, || key.clone()).unwrap_or_default()
+    }
+
+    /// Ends what was added up so far and gives it. Stacks that were kept go on being kept, under their numbers.
+    #[must_use]
+    pub fn cut(&mut self) -> Self {
+        Self {
+            dimensions: self.dimensions,
+            limits: self.limits,
+            processes: std::mem::take(&mut self.processes),
+            code: self.code.clone(),
+            stacks: self.stacks.clone(),
+            totals: std::mem::take(&mut self.totals),
+            on_cpu: std::mem::take(&mut self.on_cpu),
+            interrupt: self.interrupt,
+            scratch: Vec::new(),
+            times: std::mem::take(&mut self.times),
+            counters: std::mem::take(&mut self.counters),
+        }
+    }
+
+    /// Whether so many stacks are kept that there will soon be room for no more: a quarter is left.
+    pub fn is_nearly_full(&self) -> bool {
+        self.stacks.values.len() >= self.limits.stacks / 4 * 3
     }
 
     /// All places in code, in the order in which [`Aggregator::finish`] wants to be told of them.

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use descry_config::{Config, Destination, FileOutput};
+use descry_config::{Balancing, Config, Destination, FileOutput, SignalName};
 use descry_export::queue::{
-    Account, Delivery, Files, Limits, Otlp, Queue, REMOVED, Request, SHUTDOWN, Spool,
+    self, Account, Delivery, Files, Limits, Make, Otlp, Queue, REMOVED, Request, SHUTDOWN, Spool,
 };
 use descry_export::send::{Settings, SettingsError, Signal};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -18,6 +18,8 @@ use crate::counted::Reading;
 const REMOVAL: Duration = Duration::from_secs(5);
 /// Bytes of a file with a header's value that are read.
 const MAX_HEADER_FILE: usize = 64 << 10;
+/// Requests that wait for a destination while it is being changed, at most.
+const MAX_CHANGING: usize = 64;
 
 /// One destination, as it is configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +39,8 @@ pub struct Destinations(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     open: Vec<(Target, Queue)>,
+    /// What came for those that are being changed.
+    changing: Vec<(String, Vec<Request>)>,
     /// The account of those that are not there any more.
     removed: Account,
 }
@@ -51,7 +55,7 @@ pub fn targets(config: &Config) -> Vec<Target> {
         let configured = config.destinations.iter().cloned().map(Box::new);
         return configured.map(Target::Configured).collect();
     }
-    let signals = [Signal::PROFILES, Signal::METRICS];
+    let signals = [Signal::PROFILES, Signal::METRICS, Signal::TRACES, Signal::LOGS];
     if signals.into_iter().any(|signal| Settings::endpoint_is_set(signal, variable)) {
         return vec![Target::Environment];
     }
@@ -68,6 +72,19 @@ impl Target {
         }
     }
 
+    /// Its settings; none: it has none of its own.
+    pub fn settings(&self) -> Option<&Destination> {
+        match self {
+            Self::Configured(destination) => Some(destination),
+            Self::Environment | Self::Files(_) => None,
+        }
+    }
+
+    /// Whether it gets a signal.
+    pub fn takes(&self, signal: SignalName) -> bool {
+        self.settings().is_none_or(|it| it.signals.is_empty() || it.signals.contains(&signal))
+    }
+
     /// What sends to it: reads certificates and headers, connects to nothing.
     ///
     /// # Errors
@@ -76,9 +93,16 @@ impl Target {
         Ok(match self {
             Self::Configured(destination) => {
                 let files = named_files(destination);
-                let destination = destination.clone();
-                let make = move |signal| settings(&destination, signal);
-                Delivery::Otlp(Box::new(Otlp::new(make, files)?))
+                let urls = std::iter::once(&destination.endpoint).chain(&destination.more_endpoints);
+                let makes = urls.map(|url| {
+                    let (destination, url) = (destination.clone(), url.0.clone());
+                    Box::new(move |signal| settings(&destination, &url, signal)) as Make
+                });
+                let balancing = match destination.balancing {
+                    Balancing::Failover => queue::Balancing::Failover,
+                    Balancing::RoundRobin => queue::Balancing::RoundRobin,
+                };
+                Delivery::Otlp(Box::new(Otlp::balanced(makes.collect(), balancing, files)?))
             }
             Self::Environment => {
                 let make = |signal| Settings::from_env(signal, variable);
@@ -120,7 +144,7 @@ impl Target {
 }
 
 /// The settings of a destination, by the names that the environment has for them.
-fn settings(destination: &Destination, signal: Signal) -> Result<Settings, SettingsError> {
+fn settings(destination: &Destination, url: &str, signal: Signal) -> Result<Settings, SettingsError> {
     let headers = header_list(destination)?;
     let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.to_string_lossy().into_owned());
     let look_up = |name: &str| match name.strip_prefix("OTEL_EXPORTER_OTLP_")? {
@@ -133,7 +157,7 @@ fn settings(destination: &Destination, signal: Signal) -> Result<Settings, Setti
         "CLIENT_KEY" => path(&destination.tls.key),
         _ => None,
     };
-    Settings::with_endpoint(signal, "endpoint", &destination.endpoint.0, look_up)
+    Settings::with_endpoint(signal, "endpoint", url, look_up)
 }
 
 /// The headers as the variable has them: `NAME=VALUE,NAME=VALUE`, percent-encoded.
@@ -179,17 +203,35 @@ impl Destinations {
                 .map_err(|error| error.context(format!("destination {}", target.name())))?;
             open.push((target, queue));
         }
-        Ok(Self(Mutex::new(State { open, removed: Account::default() })))
+        Ok(Self(Mutex::new(State { open, ..State::default() })))
+    }
+
+    /// What comes for the destinations of another configuration waits until [`Destinations::set`] has opened them.
+    pub fn expect(&self, config: &Config) {
+        let mut state = self.lock();
+        for target in targets(config) {
+            let is_there = state.open.iter().any(|(known, _)| *known == target)
+                || state.changing.iter().any(|(name, _)| name == target.name());
+            if !is_there {
+                state.changing.push((target.name().to_owned(), Vec::new()));
+            }
+        }
     }
 
     /// Takes over another configuration. What did not change goes on undisturbed; what waits in the memory of a changed
     /// one is given to its successor of the same name.
     pub fn set(&self, config: &Config) {
         let mut wanted = targets(config);
-        let all = std::mem::take(&mut self.lock().open);
-        let (kept, gone): (Vec<_>, Vec<_>) = all.into_iter().partition(|(known, _)| wanted.contains(known));
-        wanted.retain(|target| !kept.iter().any(|(known, _)| known == target));
-        self.lock().open = kept;
+        self.expect(config);
+        let gone = {
+            let mut state = self.lock();
+            let all = std::mem::take(&mut state.open);
+            let (kept, gone): (Vec<_>, Vec<_>) =
+                all.into_iter().partition(|(known, _)| wanted.contains(known));
+            wanted.retain(|target| !kept.iter().any(|(known, _)| known == target));
+            state.open = kept;
+            gone
+        };
         // Not under the lock: closing may take a while, and others read the accounts.
         let mut left: Vec<(String, Account, Vec<Request>)> = Vec::new();
         for (_, queue) in gone {
@@ -213,7 +255,11 @@ impl Destinations {
                 Ok(queue) => {
                     info!(destination = name, "opened");
                     requests.into_iter().for_each(|request| queue.offer(request));
-                    self.lock().open.push((target, queue));
+                    let mut state = self.lock();
+                    let came = state.changing.iter_mut().find(|(name, _)| name == target.name());
+                    let came = came.map(|(_, requests)| std::mem::take(requests)).unwrap_or_default();
+                    came.into_iter().for_each(|request| queue.offer(request));
+                    state.open.push((target, queue));
                 }
                 Err(error) => {
                     error!(destination = name, error = format!("{error:#}"), "cannot be opened");
@@ -221,15 +267,33 @@ impl Destinations {
                 }
             }
         }
+        let mut state = self.lock();
         for (_, account, requests) in left {
-            self.lock().removed.add(&given_up(account, &requests, REMOVED));
+            state.removed.add(&given_up(account, &requests, REMOVED));
+        }
+        for (_, requests) in std::mem::take(&mut state.changing) {
+            requests.iter().for_each(|request| state.removed.never_queued(REMOVED, request.items));
         }
     }
 
-    /// Gives a request to each.
+    /// Gives a request to each that takes its signal. Called by the thread that calls [`Destinations::set`].
     pub fn offer(&self, request: &Request) {
-        for (_, queue) in &self.lock().open {
+        let name = name_of(request.signal);
+        for (_, queue) in self.lock().open.iter().filter(|(target, _)| target.takes(name)) {
             queue.offer(request.clone());
+        }
+    }
+
+    /// Gives a request to one. While that is being changed, it waits.
+    pub fn offer_to(&self, name: &str, request: Request) {
+        let mut state = self.lock();
+        if let Some((_, queue)) = state.open.iter().find(|(target, _)| target.name() == name) {
+            return queue.offer(request);
+        }
+        let State { changing, removed, .. } = &mut *state;
+        match changing.iter_mut().find(|(changing, _)| changing == name) {
+            Some((_, requests)) if requests.len() < MAX_CHANGING => requests.push(request),
+            _ => removed.never_queued(REMOVED, request.items),
         }
     }
 
@@ -249,7 +313,7 @@ impl Destinations {
     }
 
     /// All accounts together, as counters.
-    pub fn readings(&self) -> [Reading; 8] {
+    pub fn readings(&self) -> [Reading; 9] {
         let state = self.lock();
         let mut all = state.removed.clone();
         state.open.iter().for_each(|(_, queue)| all.add(&queue.account()));
@@ -267,11 +331,25 @@ impl Destinations {
             ("descry.export.dropped", "Items given up; /metrics has them by reason.", dropped),
             ("descry.export.retries", "Attempts to send after the first of a request.", all.retries),
             (
+                "descry.export.circuits_opened",
+                "Times that one of several endpoints was left alone for a while because a request to it failed.",
+                all.circuits_opened,
+            ),
+            (
                 "descry.export.damaged_segments",
                 "Parts of spools that end in a record that is not whole.",
                 all.damaged_segments,
             ),
         ]
+    }
+}
+
+fn name_of(signal: Signal) -> SignalName {
+    match signal {
+        Signal::METRICS => SignalName::Metrics,
+        Signal::TRACES => SignalName::Traces,
+        Signal::LOGS => SignalName::Logs,
+        _ => SignalName::Profiles,
     }
 }
 

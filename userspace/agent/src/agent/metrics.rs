@@ -81,12 +81,15 @@ fn sentence(help: &str) -> &str {
 
 fn destinations(encoder: &mut DescriptorEncoder<'_>, accounts: &[(String, Account)]) -> fmt::Result {
     type Get = fn(&Account) -> u64;
-    let counters: [(&str, &str, Get); 5] = [
+    let counters: [(&str, &str, Get); 6] = [
         ("descry_destination_queued_items", "Items given to the destination", |it| it.queued + it.restored),
         ("descry_destination_sent_items", "Items that the receiver acknowledged", |it| it.sent),
         ("descry_destination_rejected_items", "Of those, items that it said it rejected", |it| it.rejected),
         ("descry_destination_spooled_items", "Items that were written to the spool", |it| it.spooled),
         ("descry_destination_retries", "Attempts after the first of a request", |it| it.retries),
+        ("descry_destination_circuits_opened", "Times that an endpoint was left alone", |it| {
+            it.circuits_opened
+        }),
     ];
     for (name, help, get) in counters {
         let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;

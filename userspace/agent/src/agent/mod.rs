@@ -1,21 +1,26 @@
-//! `descry agent`: profiles a machine all the time and sends what it measures, until it is told to end.
+//! `descry agent`: measures a machine all the time and sends what it measures, until it is told to end.
 //!
 //! ```text
 //! main thread            ring -> tracker -> recorder --- a window ---> descry-windows: names, requests
-//!   configuration, signals                                                |
-//!                                                             a queue and a thread for each destination
+//!   configuration, signals                   |                            |
+//!                                spans, log records                       |
+//!                                            +-> outlets -> a queue and a thread for each destination
 //! descry-health          /healthz /readyz /metrics
 //! ```
 
 mod destinations;
 mod health;
+mod lives;
 mod metrics;
 mod names;
+mod outlets;
 mod processes;
 mod recorder;
 mod reload;
 mod rights;
 mod rules;
+mod samples;
+mod seccomp;
 mod window;
 
 use std::collections::BTreeMap;
@@ -27,7 +32,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use descry_config::{Config, Loaded, Problem, Problems, Step};
-use descry_probe::{Options, Sampling};
+use descry_decode::syscall;
+use descry_probe::{OffCpu, Options, Sampling, Syscalls};
 use descry_process::identity::ResourceOptions;
 use descry_telemetry::Counters;
 use tokio::sync::mpsc::{self, error::TrySendError};
@@ -37,19 +43,29 @@ use crate::cli::{AgentArgs, Own};
 use crate::config;
 use crate::counted::{self, Reading};
 use crate::failure::Failure;
-use crate::measure::{self, Watch, raise_open_files};
+use crate::measure::{self, Consumer, Watch, raise_open_files};
 use crate::profile::ring_bytes;
 use crate::stop::Stop;
 use destinations::Destinations;
 use health::{Health, Server};
 use metrics::Metrics;
+use outlets::Outlets;
 use processes::{Processes, ProcessesCounters};
-use recorder::{Recorder, RecorderCounters};
+use recorder::Recorder;
 use reload::Changes;
 use window::{Exporter, Message, WindowCounters};
 
-/// Between two drains of the ring, which holds half a second.
+/// Between two drains of the ring, and the same while much comes. A reader that is woken when the ring fills would be
+/// woken in the time of whoever is measured.
 const TICK: Duration = Duration::from_millis(100);
+const SHORT_TICK: Duration = Duration::from_millis(10);
+/// Much is what would fill the ring within so many ticks.
+const TICKS_TO_FILL: u64 = 16;
+/// Bytes of the ring where requests are followed: a tick at 40 MB a second. The kernel maps it twice, so that it counts
+/// twice as memory of the agent.
+const REQUESTS_RING: u32 = 4 << 20;
+/// The same where waits are measured, for the stacks of all threads that are blocked when that begins.
+const WAITS_RING: u32 = 16 << 20;
 /// How long what waits may still be sent at the end.
 const SHUTDOWN: Duration = Duration::from_secs(10);
 
@@ -64,16 +80,23 @@ pub fn run(args: &AgentArgs, own: &Own) -> Result<ExitCode, Failure> {
     if let Err(error) = dropped {
         warn!(error = format!("{error:#}"), "the agent keeps more rights than it needs");
     }
-    let result = Agent::start(args.config.clone(), loaded.config, changes, telemetry.counters())
-        .and_then(|agent| agent.run(&Stop::listen()?));
+    let result =
+        Agent::start(args.config.clone(), loaded.config, changes, telemetry.counters()).and_then(|agent| {
+            if let Err(error) = seccomp::forbid() {
+                warn!(
+                    error = format!("{error:#}"),
+                    "system calls that the agent never makes are not forbidden"
+                );
+            }
+            agent.run(&Stop::listen()?)
+        });
     telemetry.end();
     result.map(|()| ExitCode::SUCCESS)
 }
 
 /// The agent's own counters, none of which has counted anything yet.
 pub fn counters() -> impl Iterator<Item = Reading> {
-    RecorderCounters::default()
-        .entries()
+    Recorder::no_counters()
         .chain(WindowCounters::default().entries())
         .chain(ProcessesCounters::default().entries())
         .chain(Destinations::default().readings())
@@ -100,6 +123,10 @@ pub fn check(loaded: Loaded) -> Result<Loaded, Problems> {
             problems.push(Problem { origin: loaded.origin(&path), path, reason: format!("{error:#}") });
         }
     }
+    if let Err(error) = recorder::check_routes(&loaded.config.requests.routes) {
+        let path = vec![Step::Key("requests".to_owned()), Step::Key("routes".to_owned())];
+        problems.push(Problem { origin: loaded.origin(&path), path, reason: format!("{error:#}") });
+    }
     if problems.is_empty() { Ok(loaded) } else { Err(Problems::new(problems)) }
 }
 
@@ -111,6 +138,8 @@ struct Agent {
     counters: Counters,
     watch: Option<Watch>,
     recorder: Recorder,
+    /// Bytes of its ring.
+    ring_bytes: u32,
     /// How often the kernel side was loaded.
     generation: u64,
     /// What was counted before it was loaded last.
@@ -145,12 +174,13 @@ impl Agent {
             .spawn(move || exporter.run(received, SHUTDOWN))
             .context("cannot start a thread")?;
         let mut agent = Self {
-            recorder: Recorder::new(&config)?,
+            recorder: Recorder::new(&config, Outlets::new(&config, Arc::clone(&destinations)))?,
             file,
             config,
             changes,
             counters: counters.clone(),
             watch: None,
+            ring_bytes: 0,
             generation: 0,
             past: BTreeMap::new(),
             messages,
@@ -167,11 +197,14 @@ impl Agent {
     }
 
     fn run(mut self, stop: &Stop) -> Result<(), Failure> {
+        let mut tick = TICK;
         while !stop.is_asked() {
             self.health.is_alive();
-            std::thread::sleep(TICK);
+            std::thread::sleep(tick);
             if let Some(watch) = &mut self.watch {
-                watch.drain(&mut self.recorder)?;
+                let bytes = watch.drain(&mut self.recorder)?;
+                let is_much = bytes > u64::from(self.ring_bytes) / TICKS_TO_FILL;
+                tick = if is_much { SHORT_TICK } else { TICK };
             }
             if self.recorder.age() >= self.config.profile.window.0 {
                 self.hand_on()?;
@@ -200,20 +233,37 @@ impl Agent {
 
     /// Loads and attaches what the configuration asks for.
     fn measure(&mut self) -> Result<(), Failure> {
-        let profile = &self.config.profile;
-        if profile.enabled {
-            let options = Options {
-                sampling: Some(Sampling { frequency: profile.frequency }),
-                kernel_stacks: profile.kernel,
-                ring_bytes: ring_bytes(profile.frequency)?,
-                ..measure::options(profile.unwind_memory)?
-            };
+        let Config { profile, off_cpu, requests, syscalls, logs, .. } = &self.config;
+        let asked = [profile.enabled, off_cpu.enabled, requests.enabled, syscalls.enabled, logs.enabled];
+        if asked.contains(&true) {
             let resource_options = ResourceOptions { command_arguments: self.config.resource.command_args };
             self.generation += 1;
+            self.recorder.begin(&self.config)?;
+            let options = options(&self.config)?;
+            self.ring_bytes = options.ring_bytes;
             let mut watch = Watch::start(&options, &[], resource_options, &mut self.recorder)?;
-            watch.session.sample_cpus()?;
+            if profile.enabled {
+                watch.session.sample_cpus()?;
+            }
+            if off_cpu.enabled {
+                watch.session.start_off_cpu()?;
+            }
+            if syscalls.enabled {
+                watch.session.attach_syscalls()?;
+            }
+            if requests.enabled {
+                watch.session.attach_net()?;
+            }
+            self.recorder.ready(&mut watch.session, &mut watch.tracker)?;
             self.watch = Some(watch);
-            info!(frequency = profile.frequency, "profiling");
+            info!(
+                profile = profile.enabled,
+                off_cpu = off_cpu.enabled,
+                requests = requests.enabled,
+                syscalls = syscalls.enabled,
+                logs = logs.enabled,
+                "measuring"
+            );
         }
         self.health.set_ready(true);
         Ok(())
@@ -221,14 +271,19 @@ impl Agent {
 
     /// Ends the window if there is room for it, else lets it grow: it is bounded, and no sample is lost.
     fn hand_on(&mut self) -> Result<(), Failure> {
+        if let Some(watch) = &mut self.watch
+            && !self.recorder.is_complete(&mut watch.session)?
+        {
+            return Ok(());
+        }
         let room = match self.messages.clone().try_reserve_owned() {
             Ok(room) => room,
             Err(TrySendError::Full(_)) => return Ok(()),
             Err(TrySendError::Closed(_)) => return Err(windows_gone()),
         };
         self.publish()?;
-        if let Some(watch) = &mut self.watch {
-            let window = self.recorder.cut(&mut watch.tracker, self.generation, &self.config)?;
+        if let Some(Watch { session, tracker, .. }) = &mut self.watch {
+            let window = self.recorder.cut(session, tracker, self.generation, &self.config)?;
             room.send(Message::Window(Box::new(window)));
         }
         Ok(())
@@ -247,8 +302,12 @@ impl Agent {
     /// Measures no more. The last window is handed on, however long the exporter takes.
     fn stop_measuring(&mut self) -> Result<(), Failure> {
         if let Some(watch) = &mut self.watch {
+            self.recorder.time_is_up(&mut watch.session)?;
             watch.drain(&mut self.recorder)?;
-            let window = self.recorder.cut(&mut watch.tracker, self.generation, &self.config)?;
+            let Watch { session, tracker, .. } = watch;
+            self.recorder.ending(session, tracker)?;
+            self.recorder.finish();
+            let window = self.recorder.cut(session, tracker, self.generation, &self.config)?;
             self.publish()?;
             self.past = self.counters.snapshot().into_iter().map(|it| (it.name, it.value)).collect();
             self.watch = None;
@@ -271,8 +330,10 @@ impl Agent {
             info!("the configuration is as it was");
             return Ok(());
         }
-        self.recorder.set_rules(&self.config);
+        self.recorder.set_rules(&self.config)?;
         if destinations::targets(&old) != destinations::targets(&self.config) {
+            self.destinations.expect(&self.config);
+            self.recorder.outlets().set(&self.config);
             self.untold = Some(Box::new(self.config.clone()));
         }
         if let Err(error) = self.serve() {
@@ -284,9 +345,9 @@ impl Agent {
             self.stop_measuring()?;
             self.config = new;
             if let Err(failure) = self.measure() {
-                error!(reason = %failure, "the new profile cannot be taken, the old one stays");
-                self.config.profile = old.profile;
-                self.config.resource.command_args = old.resource.command_args;
+                error!(reason = %failure, "what is measured cannot be changed, it stays as it was");
+                let Config { destinations, file, health, rules, others, .. } = self.config.clone();
+                self.config = Config { destinations, file, health, rules, others, ..old.clone() };
                 self.measure()?;
             }
         }
@@ -308,7 +369,7 @@ impl Agent {
 
     /// Brings the counters of this thread's stages up to date.
     fn publish(&mut self) -> Result<(), Failure> {
-        counted::publish(&self.counters, self.recorder.counters().entries());
+        counted::publish(&self.counters, self.recorder.counters());
         let Some(watch) = &mut self.watch else { return Ok(()) };
         let kernel = watch.session.counters()?;
         let all = counted::of_kernel(&kernel).chain(watch.tracker.all_counters());
@@ -320,12 +381,37 @@ impl Agent {
     }
 }
 
+/// What to load.
+fn options(config: &Config) -> Result<Options, Failure> {
+    let Config { profile, off_cpu, requests, syscalls, .. } = config;
+    let base = measure::options(profile.unwind_memory)?;
+    let mut ring = if profile.enabled { ring_bytes(profile.frequency)? } else { base.ring_bytes };
+    if requests.enabled {
+        ring = ring.max(REQUESTS_RING);
+    }
+    if off_cpu.enabled {
+        ring = ring.max(WAITS_RING);
+    }
+    Ok(Options {
+        sampling: profile.enabled.then_some(Sampling { frequency: profile.frequency }),
+        off_cpu: off_cpu.enabled.then_some(OffCpu { wakers: false }),
+        syscalls: syscalls.enabled.then(|| Syscalls { slower_than: None, traits: syscall::traits() }),
+        net: requests.enabled,
+        // The reason of a wait is known by them.
+        kernel_stacks: profile.kernel || off_cpu.enabled,
+        ring_bytes: ring,
+        ..base
+    })
+}
+
 /// Whether the kernel side has to be loaded anew for what has changed.
 fn needs_loading(old: &Config, new: &Config) -> bool {
     let loaded = |config: &Config| {
         let profile = &config.profile;
         let kernel = (profile.enabled, profile.frequency, profile.kernel, profile.unwind_memory);
-        (kernel, config.resource.command_args)
+        let others =
+            (config.off_cpu.clone(), config.requests.clone(), config.syscalls.clone(), config.logs.clone());
+        (kernel, others, config.resource.command_args)
     };
     loaded(old) != loaded(new)
 }

@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use descry_aggregate::{CodeRef, KnownCode};
 use descry_symbol::Counters;
 use lru::LruCache;
+use rustc_hash::FxHashMap;
 
 use super::window::Window;
 use crate::measure::Symbols;
@@ -15,6 +16,8 @@ const MAX_REMEMBERED: NonZeroUsize = NonZeroUsize::new(1 << 14).expect("not zero
 /// The memory.
 pub struct Names {
     known: LruCache<CodeRef, KnownCode>,
+    /// Those of the window at hand.
+    now: FxHashMap<CodeRef, KnownCode>,
     generation: u64,
     counters: Counters,
 }
@@ -22,37 +25,46 @@ pub struct Names {
 impl Names {
     /// One that knows nothing.
     pub fn new() -> Self {
-        Self { known: LruCache::new(MAX_REMEMBERED), generation: 0, counters: Counters::default() }
+        Self {
+            known: LruCache::new(MAX_REMEMBERED),
+            now: FxHashMap::default(),
+            generation: 0,
+            counters: Counters::default(),
+        }
     }
 
-    /// What each place in the window's code is, in its order, and what was counted on the way until now.
-    pub fn of(&mut self, window: &Window) -> (Vec<KnownCode>, Counters) {
+    /// Finds out what the places in a window's code are. Returns what was counted on the way until now.
+    pub fn learn(&mut self, window: &Window) -> Counters {
         if self.generation != window.generation {
             self.generation = window.generation;
             self.known.clear();
         }
-        let code = window.aggregator.code();
-        let mut known: Vec<Option<KnownCode>> =
-            code.iter().map(|place| self.known.get(place).cloned()).collect();
-        let unknown: Vec<CodeRef> = code
-            .iter()
-            .zip(&known)
-            .filter(|(_, known)| known.is_none())
-            .map(|(place, _)| place.clone())
-            .collect();
-        if !unknown.is_empty() {
-            let mut symbols = Symbols::new(&window.held, &window.owners, window.inlines);
-            let named = symbols.resolve(&unknown, |_| {});
-            self.counters.add(symbols.counters());
-            let missing = known.iter_mut().filter(|known| known.is_none());
-            for ((place, name), slot) in unknown.into_iter().zip(named).zip(missing) {
-                // What a process makes at run time may be something else in the next window.
-                if matches!(place, CodeRef::Kernel(_) | CodeRef::Object { .. }) {
-                    self.known.put(place, name.clone());
-                }
-                *slot = Some(name);
+        self.now.clear();
+        let mut unknown: Vec<CodeRef> = Vec::new();
+        for place in window.code() {
+            match self.known.get(&place).cloned() {
+                Some(name) => drop(self.now.insert(place, name)),
+                None => unknown.push(place),
             }
         }
-        (known.into_iter().flatten().collect(), self.counters)
+        if unknown.is_empty() {
+            return self.counters;
+        }
+        let mut symbols = Symbols::new(&window.held, &window.owners, window.inlines);
+        let named = symbols.resolve(&unknown, |_| {});
+        self.counters.add(symbols.counters());
+        for (place, name) in unknown.into_iter().zip(named) {
+            // What a process makes at run time may be something else in the next window.
+            if matches!(place, CodeRef::Kernel(_) | CodeRef::Object { .. }) {
+                self.known.put(place.clone(), name.clone());
+            }
+            self.now.insert(place, name);
+        }
+        self.counters
+    }
+
+    /// What each of these places is, which are among those that were learnt last, in their order.
+    pub fn of(&self, code: &[CodeRef]) -> Vec<KnownCode> {
+        code.iter().filter_map(|place| self.now.get(place).cloned()).collect()
     }
 }

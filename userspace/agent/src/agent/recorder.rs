@@ -1,21 +1,41 @@
-//! Samples to the window that is open.
+//! Events to what is made of them: samples and waits to the window that is open, requests to spans, processes to log
+//! records, and system calls to rows.
 
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use descry_aggregate::{Aggregator, CodeRef, Dimensions, Limits};
-use descry_config::Config;
-use descry_decode::Event;
-use descry_decode::ids::Tgid;
+use descry_aggregate::profile::ProfileKind;
+use descry_aggregate::syscalls::SyscallRow;
+use descry_aggregate::{Aggregator, CodeRef};
+use descry_assemble::connection::Settings;
+use descry_assemble::protocol::Options as ParserOptions;
+use descry_assemble::span::Span;
+use descry_config::{Config, RequestProtocol};
+use descry_decode::ids::{Comm, Tgid};
+use descry_decode::{Event, Lifecycle, Opened, Role, WaitOf};
+use descry_export::send::MetricSettings;
+use descry_export::span::SpanProcess;
+use descry_pipeline::is_sampled;
+use descry_probe::Session;
+use lru::LruCache;
 use rustc_hash::FxHashMap;
 
+use super::lives::{LifeCounters, Lives};
+use super::outlets::Outlets;
 use super::rules::Rules;
-use super::window::Window;
-use crate::counted::counters;
+use super::samples::{self, Waits};
+use super::window::{Window, WindowProfile};
+use crate::counted::{Reading, counters};
+use crate::decode::protocols;
+use crate::failure::Failure;
 use crate::measure::{Clocks, Consumer, PerfMapOwner, Tracker};
+use crate::requests::{Metrics, Requests, SpanOutput, sampling};
+use crate::syscalls::Recorder as Syscalls;
 
-/// What is kept of a window at most: a part of what one profile of a command may keep, because the agent holds two of
-/// them, and is there for good.
-const LIMITS: Limits = Limits { stacks: 1 << 16, processes: 1 << 13, timestamps: 1 << 18 };
+/// Ends of the agent's own connections that are remembered, those that were opened last.
+const MAX_OWN: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
 
 counters! {
     /// Counters of the agent's windows.
@@ -24,46 +44,145 @@ counters! {
         windows,
         /// Samples of processes that the rules leave out.
         samples_excluded,
-        /// Samples without frames, because their stack was one too many in its window.
+        /// Samples and waits without frames, because their stack was one too many in its window.
         stacks_over_limit,
-        /// Samples of processes that were one too many in their window.
+        /// Samples and waits of processes that were one too many in their window.
         processes_over_limit,
         /// Samples without a time, because it was one too many in its window.
         timestamps_over_limit,
+        /// System calls that are in a row of others because there were too many rows in their window.
+        syscalls_over_limit,
     }
 }
 
-/// Adds up what is sampled, by windows.
+/// Takes what is measured.
 pub struct Recorder {
-    aggregator: Aggregator,
+    samples: Option<Aggregator>,
+    waits: Option<Waits>,
+    requests: Option<Requests<Done>>,
+    syscalls: Option<Syscalls>,
+    lives: Option<Lives>,
+    outlets: Outlets,
     rules: Rules,
+    /// What is wanted of connections, by protocols.
+    wanted: FxHashMap<Vec<RequestProtocol>, Arc<Settings>>,
+    own: Own,
     counters: RecorderCounters,
     began: Instant,
     clocks: Clocks,
 }
 
-fn empty() -> Aggregator {
-    Aggregator::new(Dimensions { threads: true, cpus: true, timestamps: true }, LIMITS)
+/// Spans since the ring was drained last.
+#[derive(Default)]
+struct Done(Vec<(SpanProcess, Span)>);
+
+impl SpanOutput for Done {
+    fn span(&mut self, process: &SpanProcess, span: Span) {
+        self.0.push((process.clone(), span));
+    }
+
+    fn keeps(&self, span: &Span) -> bool {
+        is_sampled(span)
+    }
+
+    fn drained(&mut self, _: &mut Metrics) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn progress(&self) -> String {
+        String::new()
+    }
+}
+
+/// The agent's own connections: what it sends is no request of the programs that it watches.
+struct Own {
+    tgid: Tgid,
+    ends: LruCache<SocketAddr, ()>,
+}
+
+impl Own {
+    /// Whether one end of a connection is the agent.
+    fn has(&mut self, opened: &Opened) -> bool {
+        if opened.tgid == self.tgid {
+            if let Some(local) = opened.local.filter(|_| opened.role == Role::Connected) {
+                self.ends.push(local, ());
+            }
+            return true;
+        }
+        opened.remote.is_some_and(|remote| self.ends.contains(&remote))
+    }
 }
 
 impl Recorder {
-    /// With the rules of a configuration. The first window begins now.
+    /// One that takes nothing yet.
     ///
     /// # Errors
     /// If the system has no clocks.
-    pub fn new(config: &Config) -> anyhow::Result<Self> {
+    pub fn new(config: &Config, outlets: Outlets) -> anyhow::Result<Self> {
         Ok(Self {
-            aggregator: empty(),
+            samples: None,
+            waits: None,
+            requests: None,
+            syscalls: None,
+            lives: None,
+            outlets,
             rules: Rules::new(config),
+            wanted: FxHashMap::default(),
+            own: Own { tgid: Tgid(std::process::id()), ends: LruCache::new(MAX_OWN) },
             counters: RecorderCounters::default(),
             began: Instant::now(),
             clocks: Clocks::read()?,
         })
     }
 
-    /// Takes the rules of another configuration.
-    pub fn set_rules(&mut self, config: &Config) {
+    /// Takes from now on what a configuration asks for, of a kernel side that is going to be loaded. A window begins.
+    ///
+    /// # Errors
+    /// Settings that make no sense, or no clocks.
+    pub fn begin(&mut self, config: &Config) -> anyhow::Result<()> {
+        self.clocks = Clocks::read()?;
+        self.began = Instant::now();
+        self.samples = config.profile.enabled.then(samples::empty);
+        self.waits = config.off_cpu.enabled.then(Waits::new);
+        self.syscalls = config.syscalls.enabled.then(|| Syscalls::new(&[]));
+        self.lives = config.logs.enabled.then(|| Lives::new(config, self.clocks.boot_to_unix));
+        let of_requests = &config.requests;
+        self.requests = match of_requests.enabled {
+            true => {
+                let sampler = of_requests.sampler.map(descry_config::Sampler::as_str);
+                let ratio = of_requests.sampler_ratio.map(|ratio| ratio.0);
+                let sampling = sampling(sampler, ratio, of_requests.traces_per_second)?;
+                let settings = settings(&of_requests.routes, &[], self.clocks.boot_to_unix)?;
+                let metrics = MetricSettings::from_env(|name| std::env::var(name).ok())?;
+                let temporality = metrics.are_wanted.then_some(metrics.temporality);
+                let metrics = Metrics::new(temporality, self.clocks.unix);
+                let attributes = config.resource.attributes.clone();
+                let requests = Requests::new(settings, Some(sampling), metrics, Done::default());
+                Some(requests.with_attributes(attributes))
+            }
+            false => None,
+        };
+        self.set_rules(config)
+    }
+
+    /// Takes the rules and destinations of another configuration.
+    ///
+    /// # Errors
+    /// Routes that are none.
+    pub fn set_rules(&mut self, config: &Config) -> anyhow::Result<()> {
         self.rules = Rules::new(config);
+        self.wanted.clear();
+        let of_rules = config.rules.iter().map(|rule| &rule.protocols);
+        for protocols in of_rules.chain([&config.others.protocols]) {
+            let settings = settings(&config.requests.routes, protocols, self.clocks.boot_to_unix)?;
+            self.wanted.insert(protocols.clone(), Arc::new(settings));
+        }
+        Ok(())
+    }
+
+    /// Where spans and log records go.
+    pub fn outlets(&mut self) -> &mut Outlets {
+        &mut self.outlets
     }
 
     /// How long the window is open.
@@ -72,63 +191,254 @@ impl Recorder {
     }
 
     /// Counters so far.
-    pub fn counters(&self) -> RecorderCounters {
-        self.counters
+    pub fn counters(&self) -> Vec<Reading> {
+        let mut all: Vec<Reading> =
+            self.counters.entries().chain(self.outlets.counters().entries()).collect();
+        all.extend(self.lives.iter().flat_map(|lives| lives.counters().entries()));
+        if let Some(requests) = &self.requests {
+            all.extend(requests.counters().entries().chain(requests.metrics_counters().entries()));
+        }
+        all.extend(self.waits.iter().flat_map(|waits| waits.counters().entries()));
+        all
+    }
+
+    /// Counters that have not counted anything, of what is not counted by commands too.
+    pub fn no_counters() -> impl Iterator<Item = Reading> {
+        let own = RecorderCounters::default().entries().chain(LifeCounters::default().entries());
+        own.chain(super::outlets::OutletCounters::default().entries())
+    }
+
+    /// Whether everything of the window is there. If not, what is missing was asked for and comes with the next drain.
+    ///
+    /// # Errors
+    /// What the kernel refuses.
+    pub fn is_complete(&mut self, session: &mut Session) -> Result<bool, Failure> {
+        self.waits.as_mut().map_or(Ok(true), |waits| waits.is_complete(session))
     }
 
     /// Ends the window and begins the next one.
     ///
     /// # Errors
-    /// If the system has no clocks.
-    pub fn cut(&mut self, tracker: &mut Tracker, generation: u64, config: &Config) -> anyhow::Result<Window> {
+    /// If the system has no clocks, and what the kernel refuses.
+    pub fn cut(
+        &mut self,
+        session: &mut Session,
+        tracker: &mut Tracker,
+        generation: u64,
+        config: &Config,
+    ) -> Result<Window, Failure> {
         let clocks = std::mem::replace(&mut self.clocks, Clocks::read()?);
         let duration = self.began.elapsed();
         self.began = Instant::now();
-        let aggregator = std::mem::replace(&mut self.aggregator, empty());
-        let over = aggregator.counters();
         self.counters.windows += 1;
-        self.counters.stacks_over_limit += over.stacks_over_limit;
-        self.counters.processes_over_limit += over.processes_over_limit;
-        self.counters.timestamps_over_limit += over.timestamps_over_limit;
+        let syscalls = self.cut_syscalls(session, tracker)?;
+        let requests = self.requests.as_mut().map(|requests| requests.metrics().tell(self.clocks.unix));
+        let (resources, mut held) = tracker.take_window();
+        let mut profiles = Vec::new();
+        if let Some(samples) = &mut self.samples {
+            let aggregator = std::mem::replace(samples, samples::empty());
+            let period = 1_000_000_000 / config.profile.frequency.max(1);
+            profiles.push(WindowProfile { kind: ProfileKind::Cpu, period, aggregator });
+        }
+        if let Some(waits) = &mut self.waits {
+            let aggregator = waits.cut(session, &mut held)?;
+            profiles.push(WindowProfile { kind: ProfileKind::OffCpu, period: 0, aggregator });
+        }
         self.rules.forget();
         let mut owners: FxHashMap<Tgid, PerfMapOwner> = FxHashMap::default();
-        for code in aggregator.code() {
-            if let CodeRef::Jit { tgid, .. } = code
-                && !owners.contains_key(tgid)
-                && let Some(owner) = tracker.perf_map_owner(*tgid)
-            {
-                owners.insert(*tgid, owner);
+        for profile in &profiles {
+            let over = profile.aggregator.counters();
+            self.counters.stacks_over_limit += over.stacks_over_limit;
+            self.counters.processes_over_limit += over.processes_over_limit;
+            self.counters.timestamps_over_limit += over.timestamps_over_limit;
+            for code in profile.aggregator.code() {
+                if let CodeRef::Jit { tgid, .. } = code
+                    && !owners.contains_key(tgid)
+                    && let Some(owner) = tracker.perf_map_owner(*tgid)
+                {
+                    owners.insert(*tgid, owner);
+                }
             }
         }
-        let (resources, held) = tracker.take_window();
         Ok(Window {
             generation,
-            aggregator,
+            profiles,
+            syscalls,
+            requests,
             resources,
             held,
             owners,
             began: clocks,
             duration,
-            frequency: config.profile.frequency,
             inlines: config.profile.inlines,
             attributes: config.resource.attributes.clone(),
         })
     }
+
+    fn cut_syscalls(
+        &mut self,
+        session: &mut Session,
+        tracker: &mut Tracker,
+    ) -> Result<Option<Vec<SyscallRow>>, Failure> {
+        let Some(syscalls) = &mut self.syscalls else { return Ok(None) };
+        let calls = syscalls.cut(session, tracker)?;
+        self.counters.syscalls_over_limit += calls.over_limit();
+        let mut rows = calls.finish();
+        let rules = &mut self.rules;
+        rows.retain(|row| {
+            let tgid = row.process.0;
+            rules.of(tgid, Comm::default(), || tracker.who(tgid)).syscalls
+        });
+        Ok(Some(rows))
+    }
+
+    /// Nothing is measured any more; what is open ends. The ring was drained.
+    pub fn finish(&mut self) {
+        if let Some(requests) = &mut self.requests {
+            requests.finish();
+        }
+        self.hand_over();
+        self.outlets.flush(Duration::ZERO);
+    }
+
+    fn hand_over(&mut self) {
+        let Some(requests) = &mut self.requests else { return };
+        for (process, span) in requests.output().0.drain(..) {
+            self.outlets.span(&process, span);
+        }
+    }
+
+    fn opened(&mut self, tracker: &mut Tracker, opened: &Opened) {
+        let Some(requests) = &mut self.requests else { return };
+        let settings = if self.own.has(opened) {
+            None
+        } else {
+            let switches = self.rules.of(opened.tgid, Comm::default(), || tracker.who(opened.tgid));
+            switches.requests.then(|| self.wanted.get(&switches.protocols).cloned()).flatten()
+        };
+        requests.opened(tracker, opened, settings);
+    }
+
+    /// A process has become another one, or is gone.
+    fn lifecycle(&mut self, tracker: &mut Tracker, event: &Lifecycle, is_exit: bool) {
+        let Some(lives) = &mut self.lives else { return };
+        // Who is not known is judged by its name: to look up everybody who comes and goes would cost without bound.
+        let is_known = tracker.is_known(event.tgid);
+        let switches =
+            self.rules.of(event.tgid, event.comm, || if is_known { tracker.who(event.tgid) } else { None });
+        let wanted = switches.logs;
+        if !wanted {
+            return;
+        }
+        let told = if is_exit { lives.exit(tracker, event) } else { lives.exec(tracker, event) };
+        if let Some((resource, record)) = told {
+            self.outlets.log(&resource, &record);
+        }
+    }
+}
+
+/// What is wanted of connections in these protocols; none: in all.
+fn settings(routes: &[String], of: &[RequestProtocol], boot_to_unix: i64) -> anyhow::Result<Settings> {
+    let names: Vec<String> = of.iter().map(|protocol| protocol.as_str().to_owned()).collect();
+    let protocols = protocols(&names).map_err(|failure| anyhow::anyhow!("{failure}"))?;
+    let routes = routes.iter().map(|route| route.parse().map_err(anyhow::Error::from));
+    let routes = Arc::new(routes.collect::<anyhow::Result<_>>()?);
+    Ok(Settings { options: ParserOptions { routes }, protocols, unix_offset: boot_to_unix })
+}
+
+/// Whether routes of a configuration are some.
+///
+/// # Errors
+/// The first one that is none.
+pub fn check_routes(routes: &[String]) -> anyhow::Result<()> {
+    settings(routes, &[], 0).map(drop)
 }
 
 impl Consumer for Recorder {
     fn event(&mut self, tracker: &mut Tracker, event: Event) {
-        let Event::Sample(sample) = event else { return };
-        if !self.rules.take_all() && !self.rules.wants(sample.tgid, sample.comm, || tracker.who(sample.tgid))
-        {
-            self.counters.samples_excluded += 1;
-            return;
+        match event {
+            Event::Sample(sample) => {
+                let Some(samples) = &mut self.samples else { return };
+                if !self.rules.of(sample.tgid, sample.comm, || tracker.who(sample.tgid)).profile {
+                    self.counters.samples_excluded += 1;
+                    return;
+                }
+                let located = tracker.locate(&sample);
+                samples.add(&located.observation(&sample));
+            }
+            Event::Stack(id, sample) => {
+                if let Some(waits) = &mut self.waits {
+                    waits.stack(tracker, id, &sample);
+                }
+            }
+            Event::Wait(wait) => {
+                if let Some(waits) = &mut self.waits
+                    && self.rules.of(wait.of.tgid, Comm::default(), || tracker.who(wait.of.tgid)).off_cpu
+                {
+                    waits.wait(tracker, &wait);
+                }
+            }
+            Event::Comm(named) => {
+                if let Some(waits) = &mut self.waits {
+                    waits.name(named.tid, named.comm);
+                }
+            }
+            Event::Opened(opened) => self.opened(tracker, &opened),
+            Event::Message(_) | Event::Closed(_) => {
+                if let Some(requests) = &mut self.requests {
+                    requests.event(tracker, event);
+                }
+            }
+            Event::Exec(lifecycle) | Event::Exit(lifecycle) => {
+                let is_exit = matches!(event, Event::Exit(_));
+                self.lifecycle(tracker, &lifecycle, is_exit);
+                if let Some(requests) = &mut self.requests {
+                    requests.event(tracker, event.clone());
+                }
+                if let Some(syscalls) = &mut self.syscalls {
+                    syscalls.event(tracker, event);
+                }
+            }
+            _ => {}
         }
-        let located = tracker.locate(&sample);
-        self.aggregator.add(&located.observation(&sample));
+    }
+
+    fn ready(&mut self, session: &mut Session, tracker: &mut Tracker) -> Result<(), Failure> {
+        self.requests.as_mut().map_or(Ok(()), |requests| requests.ready(session, tracker))
+    }
+
+    fn drained(&mut self, session: &mut Session, tracker: &mut Tracker) -> Result<(), Failure> {
+        if let Some(waits) = &mut self.waits {
+            waits.drained(session, tracker, &mut wants(&mut self.rules))?;
+        }
+        if let Some(syscalls) = &mut self.syscalls {
+            syscalls.drained(session, tracker)?;
+        }
+        if let Some(requests) = &mut self.requests {
+            requests.drained(session, tracker)?;
+        }
+        self.hand_over();
+        self.outlets.drained();
+        Ok(())
+    }
+
+    fn time_is_up(&mut self, session: &mut Session) -> Result<(), Failure> {
+        self.waits.as_mut().map_or(Ok(()), |waits| waits.time_is_up(session))
+    }
+
+    fn ending(&mut self, session: &mut Session, tracker: &mut Tracker) -> Result<(), Failure> {
+        match &mut self.waits {
+            Some(waits) => waits.ending(session, tracker, &mut wants(&mut self.rules)),
+            None => Ok(()),
+        }
     }
 
     fn progress(&self, _: &Tracker) -> String {
         String::new()
     }
+}
+
+/// Whose waits the rules want.
+fn wants(rules: &mut Rules) -> impl FnMut(&mut Tracker, &WaitOf) -> bool {
+    |tracker, of| rules.of(of.tgid, Comm::default(), || tracker.who(of.tgid)).off_cpu
 }

@@ -1,6 +1,8 @@
-//! Which processes are in the profiles.
+//! What is done with which process.
 
-use descry_config::{Config, Pattern, Rule};
+use std::sync::Arc;
+
+use descry_config::{Config, Pattern, Rule, Switches};
 use descry_decode::ids::{Comm, Tgid};
 use descry_process::identity::Identity;
 use rustc_hash::FxHashMap;
@@ -10,37 +12,43 @@ const MAX_REMEMBERED: usize = 1 << 14;
 
 /// The rules, and what they said of whom.
 pub struct Rules {
-    rules: Vec<Rule>,
-    others: bool,
-    decided: FxHashMap<Tgid, (Comm, bool)>,
+    rules: Vec<(Rule, Arc<Switches>)>,
+    others: Arc<Switches>,
+    decided: FxHashMap<Tgid, (Comm, Arc<Switches>)>,
 }
 
 impl Rules {
     /// Those of a configuration.
     pub fn new(config: &Config) -> Self {
-        Self { rules: config.rules.clone(), others: config.others.profile, decided: FxHashMap::default() }
+        let with_switches = |rule: &Rule| (rule.clone(), Arc::new(rule.switches()));
+        Self {
+            rules: config.rules.iter().map(with_switches).collect(),
+            others: Arc::new(config.others.clone()),
+            decided: FxHashMap::default(),
+        }
     }
 
-    /// Whether there is nothing to decide.
-    pub fn take_all(&self) -> bool {
-        self.rules.is_empty() && self.others
-    }
-
-    /// Whether a process is in the profiles. `who` is asked only where that is not known yet; nobody knows a process that
-    /// is gone, and a kernel thread has a name only.
-    pub fn wants<'a>(&mut self, tgid: Tgid, comm: Comm, who: impl FnOnce() -> Option<&'a Identity>) -> bool {
+    /// What is done with a process. `who` is asked only where that is not known yet; nobody knows a process that is gone,
+    /// and a kernel thread has a name only.
+    pub fn of<'a>(
+        &mut self,
+        tgid: Tgid,
+        comm: Comm,
+        who: impl FnOnce() -> Option<&'a Identity>,
+    ) -> &Arc<Switches> {
+        if self.rules.is_empty() {
+            return &self.others;
+        }
         // A thread's name may differ from its process's; then the process is looked at again.
-        if let Some((known, decision)) = self.decided.get(&tgid)
-            && *known == comm
-        {
-            return *decision;
+        let is_known = self.decided.get(&tgid).is_some_and(|(known, _)| *known == comm);
+        if !is_known {
+            let decision = self.decide(who(), comm);
+            if self.decided.len() >= MAX_REMEMBERED {
+                self.decided.clear();
+            }
+            self.decided.insert(tgid, (comm, decision));
         }
-        let decision = self.decide(who(), comm);
-        if self.decided.len() >= MAX_REMEMBERED {
-            self.decided.clear();
-        }
-        self.decided.insert(tgid, (comm, decision));
-        decision
+        self.decided.get(&tgid).map_or(&self.others, |(_, decision)| decision)
     }
 
     /// Looks at every process anew: a program may have been replaced by one of the same name.
@@ -48,11 +56,11 @@ impl Rules {
         self.decided.clear();
     }
 
-    fn decide(&self, identity: Option<&Identity>, comm: Comm) -> bool {
+    fn decide(&self, identity: Option<&Identity>, comm: Comm) -> Arc<Switches> {
         let own = identity.map(|identity| identity.comm).filter(|comm| !comm.as_bytes().is_empty());
         let comm = own.unwrap_or(comm).to_string();
-        let fitting = self.rules.iter().find(|rule| fits(rule, identity, &comm));
-        fitting.map_or(self.others, |rule| rule.profile)
+        let fitting = self.rules.iter().find(|(rule, _)| fits(rule, identity, &comm));
+        Arc::clone(fitting.map_or(&self.others, |(_, switches)| switches))
     }
 }
 
@@ -65,6 +73,7 @@ fn fits(rule: &Rule, identity: Option<&Identity>, comm: &str) -> bool {
         && matches(&rule.exe, identity.and_then(|identity| identity.executable_path.as_deref()))
         && matches(&rule.cgroup, identity.and_then(|identity| identity.cgroups.v2.as_deref()))
         && matches(&rule.container, container.and_then(|container| container.id.as_deref()))
+        && matches(&rule.unit, identity.and_then(|identity| identity.systemd_unit.as_deref()))
 }
 
 #[cfg(test)]
@@ -80,7 +89,7 @@ mod tests {
             name.0[..comm.len()].copy_from_slice(comm.as_bytes());
             let identity =
                 Identity { comm: name, executable_path: Some((*exe).to_owned()), ..Identity::default() };
-            let decision = rules.wants(Tgid(number as u32), name, || Some(&identity));
+            let decision = rules.of(Tgid(number as u32), name, || Some(&identity)).profile;
             assert_eq!(decision, *wanted, "{comm} {exe} by\n{file}");
         }
     }
@@ -105,6 +114,6 @@ mod tests {
     #[test]
     fn who_is_gone_is_known_by_its_name_only() {
         let loaded = descry_config::load("rules: [{exe: /*, profile: false}]", |_| None).unwrap();
-        assert!(Rules::new(&loaded.config).wants(Tgid(1), Comm::default(), || None));
+        assert!(Rules::new(&loaded.config).of(Tgid(1), Comm::default(), || None).profile);
     }
 }

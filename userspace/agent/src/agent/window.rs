@@ -1,23 +1,23 @@
 //! From a finished window to requests that wait for every destination. All of it is done by one thread, so that reading
 //! symbols does not let the ring fill.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use descry_aggregate::profile::ProfileKind;
-use descry_aggregate::{Aggregator, KnownProcess, Summary};
+use descry_aggregate::syscalls::{SyscallReport, SyscallRow};
+use descry_aggregate::{Aggregator, CodeRef, KnownProcess, Summary};
 use descry_config::Config;
-use descry_decode::ids::Tgid;
+use descry_decode::ids::{Tgid, UnixNanos};
+use descry_export::otlp::metrics::{Interval, MetricsRequests, Temporality, metrics_requests};
 use descry_export::otlp::{self, MAX_REQUEST_BYTES, OtlpOptions};
 use descry_export::queue::Request;
 use descry_export::send::{Signal, SignalRequest};
-use descry_process::AttributeValue;
 use descry_process::identity::Attributes;
 use descry_process::object::ObjectId;
 use descry_telemetry::Counters;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::mpsc::Receiver;
 use tracing::{debug, warn};
 
@@ -25,7 +25,8 @@ use super::destinations::Destinations;
 use super::names::Names;
 use super::processes::Processes;
 use crate::counted::{self, counters};
-use crate::measure::{Clocks, HeldObject, PerfMapOwner, ProcessKey};
+use crate::measure::{Clocks, HeldObject, PerfMapOwner, ProcessKey, add_attributes};
+use crate::syscalls::least_resource;
 
 counters! {
     /// Counters of what is made of windows.
@@ -43,8 +44,12 @@ counters! {
 pub struct Window {
     /// Changes when binaries are numbered anew.
     pub generation: u64,
-    /// The samples.
-    pub aggregator: Aggregator,
+    /// What is told as profiles.
+    pub profiles: Vec<WindowProfile>,
+    /// System calls; none: they were not measured.
+    pub syscalls: Option<Vec<SyscallRow>>,
+    /// Metrics of requests; none: they were not measured.
+    pub requests: Option<MetricsRequests>,
     /// The Resources of their processes.
     pub resources: FxHashMap<ProcessKey, Attributes>,
     /// The binaries that they are in.
@@ -55,12 +60,36 @@ pub struct Window {
     pub began: Clocks,
     /// How long it was open.
     pub duration: Duration,
-    /// Samples a second and CPU.
-    pub frequency: u64,
     /// Whether inlined functions are wanted.
     pub inlines: bool,
     /// Attributes that each Resource gets unless it has them.
     pub attributes: BTreeMap<String, String>,
+}
+
+/// What becomes one profile of each process.
+pub struct WindowProfile {
+    /// What was measured.
+    pub kind: ProfileKind,
+    /// Nanoseconds from one sample to the next on one CPU; 0: not sampled.
+    pub period: u64,
+    /// The sums.
+    pub aggregator: Aggregator,
+}
+
+impl Window {
+    /// All places in code, each once.
+    pub fn code(&self) -> Vec<CodeRef> {
+        let mut seen = FxHashSet::default();
+        let all = self.profiles.iter().flat_map(|profile| profile.aggregator.code());
+        all.filter(|code| seen.insert(*code)).cloned().collect()
+    }
+
+    /// The Resource of a process, with the attributes that each gets.
+    fn resource(&self, process: &ProcessKey) -> Attributes {
+        let mut resource = self.resources.get(process).cloned().unwrap_or_default();
+        add_attributes(&mut resource, &self.attributes);
+        resource
+    }
 }
 
 /// What the thread is told.
@@ -98,32 +127,51 @@ impl Exporter {
         counted::publish(&self.counters, self.destinations.readings());
     }
 
-    fn window(&mut self, window: Window) {
+    fn window(&mut self, mut window: Window) {
         let began = Instant::now();
-        let Window { aggregator, resources, began: clocks, .. } = &window;
-        let (code, symbols) = self.names.of(&window);
-        let resource = |process: &ProcessKey| {
-            let mut resource = resources.get(process).cloned().unwrap_or_default();
-            add(&mut resource, &window.attributes);
-            resource
-        };
+        let symbols = self.names.learn(&window);
+        let mut samples = 0;
+        for profile in std::mem::take(&mut window.profiles) {
+            samples += self.profile(&window, profile);
+        }
+        if let Some(rows) = window.syscalls.take() {
+            self.syscalls(&window, rows);
+        }
+        if let Some(made) = window.requests.take() {
+            self.offer_metrics(made);
+        }
+        match self.processes.metrics() {
+            Ok(made) => self.offer_metrics(made),
+            Err(error) => warn!(error = format!("{error:#}"), "no metrics of processes"),
+        }
+        counted::publish(&self.counters, symbols.entries());
+        counted::publish(&self.counters, self.counted.entries());
+        counted::publish(&self.counters, self.processes.counters().entries());
+        counted::publish(&self.counters, self.destinations.readings());
+        debug!(samples, took = ?began.elapsed(), "a window is on its way");
+    }
+
+    /// Returns how many different samples it has.
+    fn profile(&mut self, window: &Window, profile: WindowProfile) -> usize {
+        let WindowProfile { kind, period, aggregator } = profile;
+        let code = self.names.of(aggregator.code());
         let known: Vec<KnownProcess> = aggregator
             .processes()
             .iter()
-            .map(|process| KnownProcess { resource: resource(process) })
+            .map(|process| KnownProcess { resource: window.resource(process) })
             .collect();
         for (process, known) in aggregator.processes().iter().zip(&known) {
             self.processes.note(process.0, &known.resource);
         }
         let summary = Summary {
-            kind: ProfileKind::Cpu,
-            start: clocks.unix,
+            kind,
+            start: window.began.unix,
             duration: window.duration,
-            period: 1_000_000_000 / window.frequency.max(1),
+            period,
             threads: true,
-            boot_to_unix: clocks.boot_to_unix,
+            boot_to_unix: window.began.boot_to_unix,
         };
-        let profile = window.aggregator.finish(summary, &code, &known);
+        let profile = aggregator.finish(summary, &code, &known);
         let mut requests = otlp::requests(&profile, &OtlpOptions::default(), MAX_REQUEST_BYTES);
         for request in &mut requests {
             self.counted.requests += 1;
@@ -132,38 +180,44 @@ impl Exporter {
             self.destinations.offer(&Request { signal: Signal::PROFILES, items, body });
         }
         self.counted.samples_oversized += requests.oversized_samples();
-        self.metrics();
-        counted::publish(&self.counters, symbols.entries());
-        counted::publish(&self.counters, self.counted.entries());
-        counted::publish(&self.counters, self.processes.counters().entries());
-        counted::publish(&self.counters, self.destinations.readings());
-        debug!(samples = profile.samples.len(), took = ?began.elapsed(), "a window is on its way");
+        profile.samples.len()
     }
 
-    /// What the processes have taken since the window before.
-    fn metrics(&mut self) {
-        let made = match self.processes.metrics() {
-            Ok(made) => made,
-            Err(error) => {
-                warn!(error = format!("{error:#}"), "no metrics of processes");
-                return;
+    /// The system calls of a window as metrics.
+    fn syscalls(&mut self, window: &Window, rows: Vec<SyscallRow>) {
+        let mut resources: FxHashMap<ProcessKey, Attributes> = FxHashMap::default();
+        for row in &rows {
+            let resource =
+                resources.entry(row.process.clone()).or_insert_with(|| window.resource(&row.process));
+            if resource.is_empty() {
+                *resource = least_resource(&row.process);
             }
+        }
+        let report = SyscallReport {
+            start: window.began.unix,
+            duration: window.duration,
+            rows,
+            slow: None,
+            open: Vec::new(),
+            begun_before: 0,
+            lost: BTreeMap::new(),
+            resources,
         };
+        let nanos = u64::try_from(window.duration.as_nanos()).unwrap_or(u64::MAX);
+        let end = UnixNanos(window.began.unix.0.saturating_add(nanos));
+        let metrics = descry_export::syscall::metrics(&report, Temporality::Delta);
+        let interval = Interval { start: window.began.unix, end };
+        let made = metrics_requests(&metrics, interval, &OtlpOptions::default(), MAX_REQUEST_BYTES);
+        self.offer_metrics(made);
+    }
+
+    fn offer_metrics(&mut self, made: MetricsRequests) {
         self.counted.points_oversized += made.oversized_points;
         for request in made.requests {
             self.counted.requests += 1;
             let items = request.items();
             let body = request.into_protobuf();
             self.destinations.offer(&Request { signal: Signal::METRICS, items, body });
-        }
-    }
-}
-
-/// Adds attributes that a Resource has not.
-fn add(resource: &mut Attributes, attributes: &BTreeMap<String, String>) {
-    for (key, value) in attributes {
-        if !resource.iter().any(|(known, _)| known == key) {
-            resource.push((Cow::Owned(key.clone()), AttributeValue::Text(value.clone())));
         }
     }
 }

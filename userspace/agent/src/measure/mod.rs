@@ -7,6 +7,7 @@ mod builder;
 mod image;
 mod process_code;
 mod progress;
+mod resource;
 mod symbols;
 mod tables;
 mod tracker;
@@ -29,6 +30,7 @@ use crate::stop::Stop;
 use crate::target::Target;
 
 pub use progress::of_symbols as progress_of_symbols;
+pub use resource::add_attributes;
 pub use symbols::{PerfMapOwner, Symbols};
 pub use tables::TableCounters;
 pub use tracker::{HeldObject, ProcessKey, Tracked, Tracker, TrackerCounters};

@@ -123,6 +123,7 @@ pub struct Tracker {
 }
 
 /// A binary that is held open until its symbols are read.
+#[derive(Clone)]
 pub struct HeldObject {
     /// The binary.
     pub object: Arc<Object>,
@@ -268,6 +269,11 @@ impl Tracker {
         let name = self.process_name(tgid, comm);
         let resource = self.resources.get(&(tgid, Arc::clone(&name))).cloned();
         (name, resource.unwrap_or_default())
+    }
+
+    /// Whether something is known of a process, so that nothing has to be read to tell who it is.
+    pub fn is_known(&self, tgid: Tgid) -> bool {
+        self.processes.get(tgid).is_some()
     }
 
     /// Counters so far.

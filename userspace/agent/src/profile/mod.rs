@@ -19,7 +19,7 @@ use crate::measure::{Finished, Prepared, Symbols, Tracked, progress_of_symbols};
 use output::Output;
 use recorder::Recorder;
 use stats::{Counted, Stats};
-pub use waits::WaitCounters;
+pub use waits::{WaitCounters, WaitRecorder, Wants};
 
 /// The largest ring.
 const MAX_RING: u64 = 64 << 20;

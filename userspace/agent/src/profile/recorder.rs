@@ -57,7 +57,7 @@ impl Consumer for Recorder {
 
     fn drained(&mut self, session: &mut Session, tracker: &mut Tracker) -> Result<(), Failure> {
         match &mut self.waits {
-            Some(waits) => waits.drained(session, tracker, &mut self.aggregator),
+            Some(waits) => waits.drained(session, tracker, &mut self.aggregator, &mut |_, _| true),
             None => Ok(()),
         }
     }
@@ -71,7 +71,7 @@ impl Consumer for Recorder {
 
     fn ending(&mut self, session: &mut Session, tracker: &mut Tracker) -> Result<(), Failure> {
         match &mut self.waits {
-            Some(waits) => waits.ending(session, tracker, &mut self.aggregator),
+            Some(waits) => waits.ending(session, tracker, &mut self.aggregator, &mut |_, _| true),
             None => Ok(()),
         }
     }

@@ -34,6 +34,9 @@ counters! {
     }
 }
 
+/// Whose waits are wanted.
+pub type Wants<'a> = &'a mut dyn FnMut(&mut Tracker, &WaitOf) -> bool;
+
 /// A stack that waits refer to.
 struct Known {
     stack: StackNumber,
@@ -135,13 +138,14 @@ impl WaitRecorder {
         session: &mut Session,
         tracker: &mut Tracker,
         aggregator: &mut Aggregator,
+        wants: Wants<'_>,
     ) -> Result<(), Failure> {
         if self.ended.is_some() {
             return Ok(());
         }
         if std::mem::take(&mut self.has_past) {
             let sums = session.take_waits(false)?;
-            self.add_sums(tracker, aggregator, &sums);
+            self.add_sums(tracker, aggregator, &sums, wants);
             return Ok(());
         }
         let begun = session.counter(Counter::WaitSums)?;
@@ -151,6 +155,27 @@ impl WaitRecorder {
             session.next_wait_epoch()?;
         }
         Ok(())
+    }
+
+    /// Asks for all that was added up until now: the drain after the next one has it.
+    pub fn turn(&mut self, session: &mut Session) -> Result<(), Failure> {
+        if !self.has_past {
+            self.taken_at = session.counter(Counter::WaitSums)?;
+            self.has_past = true;
+            session.next_wait_epoch()?;
+        }
+        Ok(())
+    }
+
+    /// Whether what was asked for is still to come.
+    pub fn is_turning(&self) -> bool {
+        self.has_past
+    }
+
+    /// Forgets the stacks that are known, and has them sent again.
+    pub fn forget_stacks(&mut self, session: &mut Session) -> Result<(), Failure> {
+        self.stacks.clear();
+        Ok(session.send_stacks_again()?)
     }
 
     /// Ends the measurement.
@@ -165,20 +190,28 @@ impl WaitRecorder {
         session: &mut Session,
         tracker: &mut Tracker,
         aggregator: &mut Aggregator,
+        wants: Wants<'_>,
     ) -> Result<(), Failure> {
         let Some(end) = self.ended else { return Ok(()) };
         let mut sums = session.take_waits(true)?;
         for times in session.task_times()? {
             sums.extend(open_at(&times, end.0));
         }
-        self.add_sums(tracker, aggregator, &sums);
+        self.add_sums(tracker, aggregator, &sums, wants);
         Ok(())
     }
 
-    fn add_sums(&mut self, tracker: &mut Tracker, aggregator: &mut Aggregator, sums: &[(WaitKey, WaitSum)]) {
+    fn add_sums(
+        &mut self,
+        tracker: &mut Tracker,
+        aggregator: &mut Aggregator,
+        sums: &[(WaitKey, WaitSum)],
+        wants: Wants<'_>,
+    ) {
         for (key, sum) in sums {
             match wait_of(key) {
-                Ok(of) => self.add(tracker, aggregator, &of, sum),
+                Ok(of) if wants(tracker, &of) => self.add(tracker, aggregator, &of, sum),
+                Ok(_) => {}
                 Err(error) => {
                     tracing::debug!(%error, "a sum of waits is none");
                     self.counters.malformed += 1;

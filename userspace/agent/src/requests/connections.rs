@@ -2,16 +2,18 @@
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use descry_aggregate::request::Ends;
 use descry_assemble::connection::{Connection, End, Origin, Role, Settings};
 use descry_assemble::infer::Transport;
 use descry_assemble::join::{Joiner, Limits};
-use descry_assemble::protocol::{Chunk, Direction, Lost};
+use descry_assemble::protocol::{Chunk, Direction, Lost, Options};
 use descry_assemble::span::{Span, SpanKind};
 use descry_decode::ids::{BootNanos, ConnectionId, RequestId};
 use descry_decode::{Closed, Message, Opened, Transport as Socket};
 use descry_export::span::SpanProcess;
+use descry_pipeline::Sampling;
 use lru::LruCache;
 
 /// Connections followed at once; the least recently used one is ended for a new one.
@@ -35,6 +37,8 @@ pub struct Counted {
     pub connections: u64,
     /// Connections in none of the wanted protocols.
     pub unknown: u64,
+    /// Connections of processes whose requests are not wanted.
+    pub excluded: u64,
     /// Connections that were given up because too many were open.
     pub dropped: u64,
     /// Messages of connections whose first sight was lost.
@@ -45,12 +49,16 @@ pub struct Counted {
     pub lost: Lost,
     /// What was joined.
     pub joined: descry_assemble::join::Counters,
+    /// What was decided of traces.
+    pub sampling: descry_pipeline::SamplingCounters,
 }
 
 /// A connection, with what the kernel side said of it.
 struct Live {
     connection: Connection,
     process: SpanProcess,
+    /// Which protocols are wanted of it.
+    settings: Arc<Settings>,
     /// Bytes of each direction up to here, as the kernel side counts them: sent, received.
     seen: [u64; 2],
     /// When requests began, and which they are.
@@ -60,31 +68,48 @@ struct Live {
 
 /// All of them.
 pub struct Connections {
-    settings: Settings,
     live: LruCache<ConnectionId, Live>,
-    joiner: Joiner<Owned>,
+    spans: Spans,
     ignored: Vec<ConnectionId>,
     scratch: Vec<Span>,
     now: BootNanos,
     counted: Counted,
+    /// The settings of a connection that is not wanted.
+    nothing: Arc<Settings>,
+}
+
+/// From what was said on one connection to spans in their traces.
+struct Spans {
+    joiner: Joiner<Owned>,
+    sampling: Option<Sampling>,
 }
 
 impl Connections {
-    /// None yet.
-    pub fn new(settings: Settings) -> Self {
+    /// None yet. `sampling`: what decides which traces are sent; none: nothing does.
+    pub fn new(sampling: Option<Sampling>) -> Self {
         Self {
-            settings,
             live: LruCache::new(MAX_CONNECTIONS),
-            joiner: Joiner::new(Limits::default()),
+            spans: Spans { joiner: Joiner::new(Limits::default()), sampling },
             ignored: Vec::new(),
             scratch: Vec::new(),
             now: BootNanos(0),
             counted: Counted::default(),
+            nothing: Arc::new(Settings {
+                options: Options::default(),
+                protocols: Vec::new(),
+                unix_offset: 0,
+            }),
         }
     }
 
-    /// A connection's first sight.
-    pub fn opened(&mut self, opened: &Opened, process: SpanProcess, out: &mut Vec<(Owned, Span)>) {
+    /// A connection's first sight. `settings`: what is wanted of it; none: nothing.
+    pub fn opened(
+        &mut self,
+        opened: &Opened,
+        process: SpanProcess,
+        settings: Option<Arc<Settings>>,
+        out: &mut Vec<(Owned, Span)>,
+    ) {
         self.counted.connections += 1;
         let is_client = opened.role == descry_decode::Role::Connected;
         let (client, server) =
@@ -109,7 +134,19 @@ impl Connections {
             is_oriented: opened.role != descry_decode::Role::Unknown,
             from_start: opened.from_start,
         });
-        let live = Live { connection, process, seen: [0; 2], beginnings: VecDeque::new(), ignored: false };
+        let is_wanted = settings.is_some();
+        if !is_wanted {
+            self.counted.excluded += 1;
+            self.ignored.push(opened.connection);
+        }
+        let live = Live {
+            connection,
+            process,
+            settings: settings.unwrap_or_else(|| Arc::clone(&self.nothing)),
+            seen: [0; 2],
+            beginnings: VecDeque::new(),
+            ignored: !is_wanted,
+        };
         if let Some((id, old)) = self.live.push(opened.connection, live) {
             // Another connection under the same number, or the least recently used one of too many.
             self.counted.dropped += u64::from(id != opened.connection);
@@ -147,14 +184,14 @@ impl Connections {
             cut: message.len.saturating_sub(message.bytes.len() as u64),
         };
         // Where client and server turn out to be the other way round, the role of the origin has turned too.
-        live.connection.data(chunk, &self.settings, &mut self.scratch);
+        live.connection.data(chunk, &live.settings, &mut self.scratch);
         if live.connection.is_unknown() {
             live.ignored = true;
             self.counted.unknown += 1;
             self.ignored.push(message.connection);
         }
         let done = std::mem::take(&mut self.scratch);
-        join(&mut self.joiner, live, &self.settings, self.now, done, out);
+        self.spans.join(live, self.now, done, out);
     }
 
     /// A connection is gone.
@@ -170,7 +207,7 @@ impl Connections {
         while let Some((_, live)) = self.live.pop_lru() {
             self.end(live, self.now, out);
         }
-        self.joiner.finish(out);
+        self.spans.finish(out);
     }
 
     /// Connections whose bytes are not wanted, since the last call.
@@ -180,44 +217,71 @@ impl Connections {
 
     /// What was counted.
     pub fn counters(&self) -> Counted {
-        Counted { joined: self.joiner.counters(), ..self.counted }
+        Counted {
+            joined: self.spans.joiner.counters(),
+            sampling: self.spans.sampling.as_ref().map(Sampling::counters).unwrap_or_default(),
+            ..self.counted
+        }
     }
 
     /// Who closed it cannot be told from the end of its memory in the kernel.
     fn end(&mut self, mut live: Live, time: BootNanos, out: &mut Vec<(Owned, Span)>) {
         let mut done = Vec::new();
-        live.connection.end(time, End::Unknown, &self.settings, &mut done);
+        live.connection.end(time, End::Unknown, &live.settings, &mut done);
         let lost = live.connection.lost();
         self.counted.lost.resynchronized += lost.resynchronized;
         self.counted.lost.malformed += lost.malformed;
         self.counted.lost.requests_dropped += lost.requests_dropped;
         self.counted.lost.unmatched += lost.unmatched;
-        join(&mut self.joiner, &mut live, &self.settings, self.now, done, out);
+        self.spans.join(&mut live, self.now, done, out);
     }
 }
 
-/// Gives the spans of a connection to the joiner, each with its request.
-fn join(
-    joiner: &mut Joiner<Owned>,
-    live: &mut Live,
-    settings: &Settings,
-    now: BootNanos,
-    done: Vec<Span>,
-    out: &mut Vec<(Owned, Span)>,
-) {
-    // Who is the client may have turned out by the bytes.
-    let &Origin { client, server, .. } = live.connection.origin();
-    let owner = Owned { process: live.process.clone(), ends: Ends { client, server } };
-    for span in done {
-        let start = BootNanos(span.start.0.saturating_add_signed(settings.unix_offset.saturating_neg()));
-        let request = live.request_at(start);
-        match span.kind {
-            SpanKind::Server | SpanKind::Consumer => {
-                joiner.server(request, now, span, owner.clone(), out);
+impl Spans {
+    /// Gives the spans of a connection to the joiner, each with its request.
+    fn join(&mut self, live: &mut Live, now: BootNanos, done: Vec<Span>, out: &mut Vec<(Owned, Span)>) {
+        // Who is the client may have turned out by the bytes.
+        let &Origin { client, server, .. } = live.connection.origin();
+        let owner = Owned { process: live.process.clone(), ends: Ends { client, server } };
+        let first = out.len();
+        for mut span in done {
+            let offset = live.settings.unix_offset.saturating_neg();
+            let request = live.request_at(BootNanos(span.start.0.saturating_add_signed(offset)));
+            match span.kind {
+                SpanKind::Server | SpanKind::Consumer => {
+                    self.begin(&owner, &mut span);
+                    self.joiner.server(request, now, span, owner.clone(), out);
+                }
+                SpanKind::Client | SpanKind::Producer | SpanKind::Internal => {
+                    if span.parent.is_some() {
+                        self.begin(&owner, &mut span);
+                    }
+                    self.joiner.client(request, now, span, owner.clone(), out);
+                }
             }
-            SpanKind::Client | SpanKind::Producer | SpanKind::Internal => {
-                joiner.client(request, now, span, owner.clone(), out);
+        }
+        self.begin_roots(first, out);
+    }
+
+    fn finish(&mut self, out: &mut Vec<(Owned, Span)>) {
+        let first = out.len();
+        self.joiner.finish(out);
+        self.begin_roots(first, out);
+    }
+
+    /// Client spans that have no parent in the end begin a trace too.
+    fn begin_roots(&mut self, first: usize, out: &mut [(Owned, Span)]) {
+        for (owner, span) in out.iter_mut().skip(first) {
+            let is_client = !matches!(span.kind, SpanKind::Server | SpanKind::Consumer);
+            if is_client && span.parent.is_none() {
+                self.begin(owner, span);
             }
+        }
+    }
+
+    fn begin(&mut self, owner: &Owned, span: &mut Span) {
+        if let Some(sampling) = &mut self.sampling {
+            sampling.begin(span, || owner.process.service().to_string());
         }
     }
 }

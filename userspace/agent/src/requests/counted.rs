@@ -12,6 +12,8 @@ counters! {
         connections,
         /// Connections in none of the wanted protocols.
         connection_unknown,
+        /// Connections of processes whose requests are not wanted.
+        connection_excluded,
         /// Connections that were given up because too many were open.
         connection_dropped,
         /// Messages of connections whose first sight was lost.
@@ -32,12 +34,25 @@ counters! {
         parent_not_seen,
         /// Client spans that have no parent because too many waited for theirs.
         too_many_waiting,
+        /// Traces that the sampler left out where they began on this machine.
+        trace_not_sampled,
+        /// Traces that were left out because their service began too many a second.
+        trace_rate_limited,
     }
 }
 
 /// Those that mean no loss.
-const HARMLESS: [&str; 5] =
-    ["connections", "connection_unknown", "joined", "parent_not_seen", "answer_unmatched"];
+const HARMLESS: [&str; 8] = [
+    "connections",
+    "connection_unknown",
+    "connection_excluded",
+    "joined",
+    "parent_not_seen",
+    "answer_unmatched",
+    // Asked for.
+    "trace_not_sampled",
+    "trace_rate_limited",
+];
 
 impl RequestCounters {
     /// From what the stage counted.
@@ -45,6 +60,7 @@ impl RequestCounters {
         Self {
             connections: counted.connections,
             connection_unknown: counted.unknown,
+            connection_excluded: counted.excluded,
             connection_dropped: counted.dropped,
             message_without_connection: counted.without_connection,
             message_gap: counted.gaps,
@@ -55,6 +71,8 @@ impl RequestCounters {
             joined: counted.joined.joined,
             parent_not_seen: counted.joined.waited_too_long,
             too_many_waiting: counted.joined.too_many,
+            trace_not_sampled: counted.sampling.traces_not_sampled,
+            trace_rate_limited: counted.sampling.traces_rate_limited,
         }
     }
 

@@ -18,8 +18,7 @@ use crate::counted;
 use crate::failure::Failure;
 use crate::measure::{Finished, Prepared, Symbols, Tracked, progress_of_symbols};
 use output::Output;
-use recorder::Recorder;
-pub use recorder::RecorderCounters;
+pub use recorder::{Recorder, RecorderCounters};
 use stats::Stats;
 
 /// Room for slow calls, which come with a stack each.
@@ -101,7 +100,7 @@ fn finish(
 }
 
 /// What is known of a process that is known by its id and name alone.
-fn least_resource((tgid, name): &ProcessName) -> Attributes {
+pub fn least_resource((tgid, name): &ProcessName) -> Attributes {
     vec![
         ("service.name".into(), AttributeValue::Text(name.to_string())),
         ("process.pid".into(), AttributeValue::Int(tgid.0.into())),

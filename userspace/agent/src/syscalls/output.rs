@@ -6,7 +6,7 @@ use anyhow::Context;
 use descry_aggregate::syscalls::SyscallReport;
 use descry_assemble::span::{SpanId, TraceId};
 use descry_decode::ids::UnixNanos;
-use descry_export::otlp::metrics::{Interval, metrics_requests};
+use descry_export::otlp::metrics::{Interval, Temporality, metrics_requests};
 use descry_export::otlp::{EncodedResource, MAX_REQUEST_BYTES, OtlpOptions, TraceRequest, TraceWriter};
 use descry_export::send::Sender;
 use descry_export::span::TableStyle;
@@ -74,7 +74,7 @@ impl Output {
         let Some(sender) = &self.to.sender else { return Ok(()) };
         let nanos = u64::try_from(report.duration.as_nanos()).unwrap_or(u64::MAX);
         let interval = Interval { start: report.start, end: UnixNanos(report.start.0.saturating_add(nanos)) };
-        let metrics = syscall::metrics(report);
+        let metrics = syscall::metrics(report, Temporality::Cumulative);
         let requests = metrics_requests(&metrics, interval, &OtlpOptions::default(), MAX_REQUEST_BYTES);
         if requests.oversized_points > 0 {
             eprintln!(

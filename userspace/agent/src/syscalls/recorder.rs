@@ -67,6 +67,13 @@ impl Recorder {
         }
     }
 
+    /// Ends a window: what was counted until now. What goes on is counted for the next one.
+    pub fn cut(&mut self, session: &mut Session, tracker: &mut Tracker) -> Result<Syscalls, Failure> {
+        self.take(session, tracker, |_| true)?;
+        self.ended.clear();
+        Ok(std::mem::take(&mut self.calls))
+    }
+
     /// Takes the rows of the processes for which `wanted` says so.
     fn take(
         &mut self,

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use aya::maps::{Array, HashMap, MapData};
+use aya::maps::{Array, HashMap, MapData, MapError};
 use aya::programs::{BtfTracePoint, Iter, ProgramError};
 use aya::{Btf, Ebpf};
 use descry_abi::limits::{MAX_OFF_CPU_TASKS, MAX_STACKS_SENT, MAX_WAIT_SUMS};
@@ -27,6 +27,7 @@ pub(super) struct OffCpuMaps {
     control: Array<MapData, Words>,
     tasks: HashMap<MapData, u32, Times>,
     sums: HashMap<MapData, Key, Sum>,
+    stacks: HashMap<MapData, u64, u32>,
     epoch: u32,
     wakers: bool,
     has_loop: bool,
@@ -116,10 +117,12 @@ impl Session {
         let control = take(&mut self.ebpf, "OFF_CPU_CONTROL")?;
         let tasks = take(&mut self.ebpf, "OFF_CPU_TASKS")?;
         let sums = take(&mut self.ebpf, "WAIT_SUMS")?;
+        let stacks = take(&mut self.ebpf, "STACKS_SENT")?;
         self.off_cpu = Some(OffCpuMaps {
             control: control.try_into().map_err(ProbeError::map("OFF_CPU_CONTROL"))?,
             tasks: tasks.try_into().map_err(ProbeError::map("OFF_CPU_TASKS"))?,
             sums: sums.try_into().map_err(ProbeError::map("WAIT_SUMS"))?,
+            stacks: stacks.try_into().map_err(ProbeError::map("STACKS_SENT"))?,
             epoch: 0,
             wakers: off_cpu.wakers,
             has_loop,
@@ -184,6 +187,21 @@ impl Session {
             off_cpu.sums.remove(&Key(*key)).map_err(&error)?;
         }
         Ok(waits)
+    }
+
+    /// Makes the kernel side send every stack once more: userspace has forgotten those that it knew.
+    pub fn send_stacks_again(&mut self) -> Result<(), ProbeError> {
+        let off_cpu = self.off_cpu.as_mut().ok_or(ProbeError::Missing { name: SWITCH.0 })?;
+        let error = ProbeError::map("STACKS_SENT");
+        let known: Vec<u64> = off_cpu.stacks.keys().take(2 * MAX_STACKS_SENT as usize).flatten().collect();
+        for id in known {
+            match off_cpu.stacks.remove(&id) {
+                // The kernel has forgotten it itself.
+                Ok(()) | Err(MapError::KeyNotFound) => {}
+                Err(source) => return Err(error(source)),
+            }
+        }
+        Ok(())
     }
 
     /// What is known of every task that is there.

@@ -1,0 +1,185 @@
+//! From events of sockets to spans, handed over as they are done.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use descry_assemble::connection::Settings;
+use descry_assemble::span::Span;
+use descry_decode::ids::{Comm, Tgid};
+use descry_decode::{Event, Opened};
+use descry_export::span::SpanProcess;
+use descry_pipeline::Sampling;
+use descry_probe::Session;
+use descry_process::Attributes;
+use rustc_hash::FxHashMap;
+
+use super::connections::{Connections, Owned};
+use super::units::Units;
+use super::{MetricCounters, Metrics, RequestCounters};
+use crate::failure::Failure;
+use crate::measure::{Consumer, Tracker, add_attributes};
+
+/// Processes whose Resource is kept at most; about 2 KiB each.
+const MAX_PROCESSES: usize = 8192;
+
+/// Takes spans.
+pub trait SpanOutput {
+    /// Whether a span is going to be sent.
+    fn keeps(&self, span: &Span) -> bool;
+
+    /// One that is done, whether it is going to be sent or not. It is in the metrics already.
+    fn span(&mut self, process: &SpanProcess, span: Span);
+
+    /// The ring was drained: no more come for now.
+    ///
+    /// # Errors
+    /// What ends the measurement.
+    fn drained(&mut self, metrics: &mut Metrics) -> Result<(), Failure>;
+
+    /// A few words for the progress bar.
+    fn progress(&self) -> String;
+}
+
+/// Makes spans of what goes over sockets.
+pub struct Requests<O> {
+    settings: Arc<Settings>,
+    connections: Connections,
+    units: Units,
+    processes: FxHashMap<Tgid, SpanProcess>,
+    /// Attributes that each Resource gets unless it has them.
+    attributes: BTreeMap<String, String>,
+    spans: Vec<(Owned, Span)>,
+    metrics: Metrics,
+    output: O,
+}
+
+impl<O: SpanOutput> Requests<O> {
+    /// With what is wanted of each connection, and what decides which traces are sent.
+    pub fn new(settings: Settings, sampling: Option<Sampling>, metrics: Metrics, output: O) -> Self {
+        Self {
+            settings: Arc::new(settings),
+            connections: Connections::new(sampling),
+            units: Units::default(),
+            processes: FxHashMap::default(),
+            attributes: BTreeMap::new(),
+            spans: Vec::new(),
+            metrics,
+            output,
+        }
+    }
+
+    /// With attributes that each Resource gets unless it has them.
+    pub fn with_attributes(self, attributes: BTreeMap<String, String>) -> Self {
+        Self { attributes, ..self }
+    }
+
+    /// A connection of which this is wanted; none: nothing.
+    pub fn opened(&mut self, tracker: &mut Tracker, opened: &Opened, settings: Option<Arc<Settings>>) {
+        let process = match &settings {
+            Some(_) => {
+                self.units.met(tracker, opened.tgid);
+                let process = self.process(tracker, opened.tgid);
+                self.metrics.met(opened, &process);
+                process
+            }
+            None => SpanProcess::new(Attributes::new()),
+        };
+        self.connections.opened(opened, process, settings, &mut self.spans);
+    }
+
+    /// Nothing comes any more.
+    pub fn finish(&mut self) {
+        self.connections.finish(&mut self.spans);
+        self.hand_over();
+    }
+
+    /// Counters so far.
+    pub fn counters(&self) -> RequestCounters {
+        RequestCounters::new(&self.connections.counters())
+    }
+
+    /// The metrics, and where the spans went.
+    pub fn into_parts(self) -> (Metrics, O) {
+        (self.metrics, self.output)
+    }
+
+    /// Counters of the metrics so far.
+    pub fn metrics_counters(&self) -> MetricCounters {
+        self.metrics.counters()
+    }
+
+    /// What requests add up to.
+    pub fn metrics(&mut self) -> &mut Metrics {
+        &mut self.metrics
+    }
+
+    /// Where the spans go.
+    pub fn output(&mut self) -> &mut O {
+        &mut self.output
+    }
+
+    fn hand_over(&mut self) {
+        for (owner, span) in self.spans.drain(..) {
+            self.metrics.record(&owner, &span, self.output.keeps(&span));
+            self.output.span(&owner.process, span);
+        }
+    }
+
+    /// The process that a connection's spans are of.
+    fn process(&mut self, tracker: &mut Tracker, tgid: Tgid) -> SpanProcess {
+        if let Some(process) = self.processes.get(&tgid) {
+            return process.clone();
+        }
+        if self.processes.len() >= MAX_PROCESSES {
+            self.processes.clear();
+        }
+        let mut resource = tracker.resource(tgid, Comm::default()).1;
+        add_attributes(&mut resource, &self.attributes);
+        let process = SpanProcess::new(resource);
+        self.processes.insert(tgid, process.clone());
+        process
+    }
+}
+
+impl<O: SpanOutput> Consumer for Requests<O> {
+    fn event(&mut self, tracker: &mut Tracker, event: Event) {
+        match event {
+            Event::Opened(opened) => {
+                let settings = Arc::clone(&self.settings);
+                self.opened(tracker, &opened, Some(settings));
+            }
+            Event::Message(message) => self.connections.message(&message, &mut self.spans),
+            Event::Closed(closed) => self.connections.closed(&closed, &mut self.spans),
+            // The number stands for another program from now on.
+            Event::Exec(event) | Event::Exit(event) => {
+                if let Some(process) = self.processes.remove(&event.tgid) {
+                    self.metrics.ended(&process);
+                }
+                self.units.forget(event.tgid);
+            }
+            _ => {}
+        }
+    }
+
+    fn ready(&mut self, session: &mut Session, tracker: &mut Tracker) -> Result<(), Failure> {
+        let expected: Vec<Tgid> = tracker.expected().collect();
+        for tgid in expected {
+            self.units.met(tracker, tgid);
+        }
+        self.units.tell(session);
+        Ok(())
+    }
+
+    fn drained(&mut self, session: &mut Session, _tracker: &mut Tracker) -> Result<(), Failure> {
+        self.units.tell(session);
+        for connection in self.connections.take_ignored() {
+            session.ignore_connection(connection);
+        }
+        self.hand_over();
+        self.output.drained(&mut self.metrics)
+    }
+
+    fn progress(&self, _tracker: &Tracker) -> String {
+        self.output.progress()
+    }
+}
