@@ -1,5 +1,9 @@
 //! The agent over its whole life: what it measures, what it sends, and how it ends.
 
+mod chaos;
+mod receiver;
+mod signals;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -25,12 +29,17 @@ struct Agent {
 impl Agent {
     /// Starts it and waits until it is ready; `rest` is more of the file, in which `DIRECTORY` is the directory.
     fn start(rest: &str) -> Result<Self> {
+        Self::start_through(Descry::through(&[descry_tests::descry::binary()?]), rest)
+    }
+
+    /// The same by a command that ends up running descry; the subcommand is added here.
+    fn start_through(descry: Descry, rest: &str) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         // Free now; whoever takes it before the agent does fails the test.
         let health = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         write_config(directory.path(), health, rest)?;
         let file = directory.path().join("config.yaml");
-        let running = Descry::new("agent")?.args(["--config".as_ref(), file.as_os_str()]).spawn()?;
+        let running = descry.args(["agent".as_ref(), "--config".as_ref(), file.as_os_str()]).spawn()?;
         let agent = Self { directory, health, running };
         eventually("the agent to be ready", || {
             Ok(agent.get("/readyz").is_ok_and(|it| it.0 == 200).then_some(()))
@@ -198,6 +207,8 @@ fn it_keeps_no_right_that_it_does_not_need() -> Result<()> {
         ensure!(held & !kept == 0, "{set} {held:x}");
     }
     ensure!(field("NoNewPrivs:") == Some("1"), "new rights are possible");
+    // SECCOMP_MODE_FILTER (linux/seccomp.h).
+    ensure!(field("Seccomp:") == Some("2"), "no system call is forbidden");
     agent.end()?;
     Ok(())
 }

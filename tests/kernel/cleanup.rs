@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use crate::HZ;
 
 /// The ids of programs and maps that a process holds, as bpftool takes them.
-fn held(pid: u32) -> Result<BTreeSet<(&'static str, String)>> {
+pub fn held(pid: u32) -> Result<BTreeSet<(&'static str, String)>> {
     let mut ids = BTreeSet::new();
     for entry in std::fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
         // A file that was closed meanwhile holds nothing.
@@ -31,7 +31,8 @@ fn held(pid: u32) -> Result<BTreeSet<(&'static str, String)>> {
     Ok(ids)
 }
 
-fn exists(kind: &str, id: &str) -> Result<bool> {
+/// Whether the kernel has it.
+pub fn exists(kind: &str, id: &str) -> Result<bool> {
     let mut command = Command::new(machine::tool("bpftool")?);
     let output = command.args([kind, "show", "id", id]).output().context("cannot run bpftool")?;
     Ok(output.status.success())
