@@ -1,7 +1,8 @@
 //! The Firefox Profiler's processed format.
 //!
 //! A thread for each thread that is known, else one a process. Symbols are in the file already. Functions of their own
-//! keep their library and address; inlined ones are labels above the function that they were put into. Samples stand
+//! keep their library and address; inlined ones are labels above the function that they were put into. The last frame of
+//! a wait is its reason in brackets, of a category of its own, by which the viewer colours the wait. Samples stand
 //! at their times where these are known, else at even distances over the measurement. A sample weighs how often it
 //! was taken; off the CPU and for elapsed time, milliseconds.
 
@@ -10,17 +11,18 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use descry_aggregate::profile::{
-    FrameKind, Location, NamedFrame, Profile, ProfileKind, ProfileMapping, ProfileSample,
+    FrameKind, Location, NamedFrame, Profile, ProfileKind, ProfileMapping, ProfileSample, Reason,
 };
 use fxprof_processed_profile::debugid::DebugId;
 use fxprof_processed_profile::{
-    CategoryColor, CategoryPairHandle, CpuDelta, Frame, FrameFlags, FrameInfo, LibraryHandle, LibraryInfo,
-    Profile as Output, ReferenceTimestamp, SamplingInterval, StackHandle, Symbol, SymbolTable, ThreadHandle,
-    Timestamp, WeightType,
+    CategoryColor, CategoryHandle, CategoryPairHandle, CpuDelta, Frame, FrameFlags, FrameInfo, LibraryHandle,
+    LibraryInfo, Profile as Output, ReferenceTimestamp, SamplingInterval, StackHandle, Symbol, SymbolTable,
+    ThreadHandle, Timestamp, WeightType,
 };
 
 use super::WriteOptions;
 use super::escape::printable;
+use super::folded::bracketed;
 use super::summary;
 use crate::otlp::TRUNCATED;
 
@@ -37,6 +39,7 @@ struct Builder<'a> {
     output: Output,
     libraries: Vec<LibraryHandle>,
     categories: HashMap<FrameKind, CategoryPairHandle>,
+    reasons: HashMap<Reason, CategoryHandle>,
 }
 
 impl<'a> Builder<'a> {
@@ -71,7 +74,7 @@ impl<'a> Builder<'a> {
         });
         let categories = categories.collect();
         let libraries = libraries(profile, &mut output);
-        Self { profile, output, libraries, categories }
+        Self { profile, output, libraries, categories, reasons: HashMap::new() }
     }
 
     fn build(mut self) -> Output {
@@ -109,15 +112,16 @@ impl<'a> Builder<'a> {
         if self.profile.kind != ProfileKind::Cpu {
             self.output.set_thread_samples_weight_type(thread, WeightType::TracingMs);
         }
-        let mut stacks: HashMap<u32, Option<StackHandle>> = HashMap::new();
+        let mut stacks: HashMap<(u32, Option<Reason>), Option<StackHandle>> = HashMap::new();
         // The format takes whole milliseconds: what rounding takes from one sample goes to the next.
         let (mut time, mut written) = (0u64, 0u64);
         for moment in moments {
-            let stack = match stacks.get(&moment.stack) {
+            let shown = (moment.stack, moment.reason);
+            let stack = match stacks.get(&shown) {
                 Some(&stack) => stack,
                 None => {
-                    let stack = self.stack(thread, moment.stack);
-                    stacks.insert(moment.stack, stack);
+                    let stack = self.stack(thread, moment.stack, moment.reason);
+                    stacks.insert(shown, stack);
                     stack
                 }
             };
@@ -138,13 +142,14 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn stack(&mut self, thread: ThreadHandle, index: u32) -> Option<StackHandle> {
+    fn stack(&mut self, thread: ThreadHandle, index: u32, reason: Option<Reason>) -> Option<StackHandle> {
         let profile = self.profile;
         let mut frames = Vec::new();
         if profile.stacks.get(index as usize).is_some_and(|stack| stack.truncated) {
             frames.push(self.label(TRUNCATED, FrameKind::Native));
         }
         frames.extend(profile.named_frames(index).map(|frame| self.frame(&frame)));
+        frames.extend(reason.map(|reason| self.reason(reason)));
         self.output.intern_stack_frames(thread, frames.into_iter())
     }
 
@@ -162,16 +167,41 @@ impl<'a> Builder<'a> {
         info
     }
 
+    /// Why a thread waited: a frame whose category is the reason.
+    fn reason(&mut self, reason: Reason) -> FrameInfo {
+        let output = &mut self.output;
+        let category = self
+            .reasons
+            .entry(reason)
+            .or_insert_with(|| output.add_category(&format!("Waiting: {}", reason.as_str()), colour(reason)));
+        FrameInfo {
+            frame: Frame::Label(self.output.intern_string(&bracketed(reason))),
+            category_pair: (*category).into(),
+            flags: FrameFlags::empty(),
+        }
+    }
+
     fn label(&mut self, name: &str, kind: FrameKind) -> FrameInfo {
         FrameInfo {
             frame: Frame::Label(self.output.intern_string(name)),
-            category_pair: self
-                .categories
-                .get(&kind)
-                .copied()
-                .unwrap_or(fxprof_processed_profile::CategoryHandle::OTHER.into()),
+            category_pair: self.categories.get(&kind).copied().unwrap_or(CategoryHandle::OTHER.into()),
             flags: if kind == FrameKind::V8Js { FrameFlags::IS_JS } else { FrameFlags::empty() },
         }
+    }
+}
+
+fn colour(reason: Reason) -> CategoryColor {
+    match reason {
+        Reason::NetworkRead | Reason::NetworkWrite => CategoryColor::Blue,
+        Reason::NetworkAccept | Reason::NetworkConnect | Reason::NetworkPoll => CategoryColor::LightBlue,
+        Reason::Lock => CategoryColor::Red,
+        Reason::Disk => CategoryColor::Brown,
+        Reason::PageFault => CategoryColor::Magenta,
+        Reason::Pipe => CategoryColor::Purple,
+        Reason::Child => CategoryColor::Green,
+        Reason::Sleep => CategoryColor::Transparent,
+        Reason::RunQueue => CategoryColor::LightRed,
+        Reason::Stopped | Reason::Other => CategoryColor::Gray,
     }
 }
 
@@ -180,6 +210,8 @@ struct Moment {
     /// Since the start of the profile (ns).
     at: u64,
     stack: u32,
+    /// Why it waited; none: it did not.
+    reason: Option<Reason>,
     count: u64,
     weight: u64,
 }
@@ -188,17 +220,18 @@ fn moments(profile: &Profile, samples: &[&ProfileSample]) -> Vec<Moment> {
     let length = nanos(profile.duration);
     let mut moments = Vec::new();
     for (index, sample) in samples.iter().enumerate() {
+        let (stack, reason) = (sample.stack, sample.waited.map(|waited| waited.reason));
         if sample.timestamps.is_empty() {
             let at = u128::from(length) * (index as u128) / (samples.len() as u128);
             let at = u64::try_from(at).unwrap_or(length);
-            moments.push(Moment { at, stack: sample.stack, count: sample.count, weight: sample.weight });
+            moments.push(Moment { at, stack, reason, count: sample.count, weight: sample.weight });
             continue;
         }
         let each = sample.weight / sample.timestamps.len() as u64;
         let mut weight = sample.weight - each * sample.timestamps.len() as u64 + each;
         for time in &sample.timestamps {
             let at = time.0.saturating_sub(profile.start.0);
-            moments.push(Moment { at, stack: sample.stack, count: 1, weight });
+            moments.push(Moment { at, stack, reason, count: 1, weight });
             weight = each;
         }
     }

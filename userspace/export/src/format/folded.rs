@@ -63,7 +63,7 @@ impl Folded {
             });
             frames.extend_from_slice(functions);
             if let Some(Waited { reason, .. }) = sample.waited {
-                frames.push(folded.label(&format!("[{}]", reason.as_str()), Role::Reason(reason)));
+                frames.push(folded.label(&bracketed(reason), Role::Reason(reason)));
             }
             let sum = sums.entry(frames).or_default();
             *sum = sum.saturating_add(match profile.kind {
@@ -124,6 +124,11 @@ pub fn mark(frame: &NamedFrame<'_>) -> &'static str {
         NamedFrame { inlined: true, .. } => "_[i]",
         _ => "",
     }
+}
+
+/// A reason as a frame: the last of a wait.
+pub fn bracketed(reason: Reason) -> String {
+    format!("[{}]", reason.as_str())
 }
 
 /// Writes the lines.

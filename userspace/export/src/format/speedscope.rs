@@ -1,5 +1,5 @@
 //! speedscope's format, as its `file-format-schema.json` says: shared frames, a `sampled` profile a process (a thread,
-//! where threads are kept apart), weights in nanoseconds.
+//! where threads are kept apart), weights in nanoseconds. The last frame of a wait is its reason in brackets.
 
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::WriteOptions;
 use super::escape::printable;
-use super::folded::mark;
+use super::folded::{bracketed, mark};
 use super::summary;
 use crate::otlp::TRUNCATED;
 
@@ -84,7 +84,12 @@ pub fn write(profile: &Profile, out: &mut dyn Write, options: &WriteOptions) -> 
             }
             Sampled::new(name)
         });
-        sampled.samples.push(stack.clone());
+        let mut stack = stack.clone();
+        if let Some(waited) = sample.waited {
+            let reason = Frame { name: bracketed(waited.reason), file: None };
+            stack.push(frames.insert_full(reason).0);
+        }
+        sampled.samples.push(stack);
         sampled.weights.push(sample.weight);
         sampled.end_value = sampled.end_value.saturating_add(sample.weight);
     }
