@@ -90,6 +90,13 @@ fn after_kill_with_time_off_the_cpu() -> Result<()> {
 }
 
 #[test]
+fn after_kill_with_system_calls() -> Result<()> {
+    let Some(_machine) = machine::alone()? else { return Ok(()) };
+    let syscalls = Descry::new("syscalls")?.args(["--slower-than", "1ms", "-d", "100s"]);
+    check_held(syscalls, |descry| descry.signal(Signal::SIGKILL))
+}
+
+#[test]
 fn after_kill_with_traced_functions() -> Result<()> {
     let Some(_machine) = machine::alone()? else { return Ok(()) };
     let trace = Descry::new("trace")?.args(["-f", "libc.so*:*", "-d", "100s"]);

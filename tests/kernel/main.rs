@@ -23,6 +23,7 @@ mod stacks;
 mod syscalls;
 mod targets;
 mod trace;
+mod trace_limits;
 
 use anyhow::{Result, ensure};
 use descry_tests::descry::{Descry, Stats};

@@ -203,7 +203,7 @@ fn generic_functions_of_rust() -> Result<()> {
 #[test]
 fn goroutines_whose_stacks_move() -> Result<()> {
     let Some(_machine) = machine::alone()? else { return Ok(()) };
-    let Some(program) = compile::go("calls")? else { return Ok(()) };
+    let program = compile::go("calls")?;
     let functions =
         ["-f", "main.walk", "-f", "main.leaf", "-f", "main.recovers", "-f", "main.panics", HISTOGRAM];
     Trace::of(&program, &["20", "20"], &functions)?.check(&[

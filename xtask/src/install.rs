@@ -57,6 +57,7 @@ pub const TESTS: &[Package] = &[
     package("postgresql", "/usr/share/doc/postgresql"),
     package("postgresql-contrib", "/usr/bin/pgbench"),
     package("python3", "/usr/bin/python3"),
+    package("python3-venv", "/usr/share/doc/python3-venv"),
     package("strace", "strace"),
     package("util-linux", "unshare"),
     package("wrk", "/usr/bin/wrk"),

@@ -10,6 +10,7 @@ pub mod counter;
 pub mod descriptor;
 mod error;
 pub mod identity;
+pub mod libraries;
 pub mod maps;
 pub mod namespace;
 pub mod object;

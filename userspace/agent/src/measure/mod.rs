@@ -125,6 +125,12 @@ impl<'a> Prepared<'a> {
         Ok((Self { args, target, child, stop }, opened))
     }
 
+    /// The program that was started.
+    #[must_use]
+    pub fn started(&self) -> Option<Tgid> {
+        self.child.as_ref().map(HeldChild::tgid)
+    }
+
     /// What to load for this target, before the command adds what it wants: nothing is measured.
     ///
     /// # Errors

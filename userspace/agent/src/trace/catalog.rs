@@ -11,7 +11,7 @@ use descry_function::{
     Binary, Exits, Function, Pattern, Plan, Unprobeable, UsdtPattern, UsdtProbe, What, Wishes, nearest, plan,
     usdt_probes,
 };
-use descry_process::maps::Device;
+use descry_process::libraries;
 use descry_process::object::{DebugFile, FileReference, Object, ObjectId, debug_file};
 use descry_process::table::{MappingTarget, ProcessTable};
 use descry_symbol::{ObjectSource, Options, Symbolizer};
@@ -180,18 +180,31 @@ impl Catalog {
         let paths: Vec<PathBuf> = self.functions.iter().filter_map(|search| search.pattern.path()).collect();
         let mut found = Vec::new();
         for path in paths {
-            let (device, inode) = descry_process::target::executable(&path)
-                .map_err(|error| Failure::Failed(anyhow::anyhow!("{error}")))?;
-            let own = Tgid(std::process::id());
-            let object = processes
-                .objects()
-                .acquire(own, &reference(&path, device, inode))
-                .with_context(|| format!("cannot read {}", path.display()))?;
+            let object = open(processes, &path)?;
             if self.seen.insert(object.id) {
                 found.extend(self.search(&object, None));
             }
         }
         Ok(found)
+    }
+
+    /// Looks through the libraries that a started program is going to load: its first call of each is to be seen.
+    pub fn scan_libraries(&mut self, processes: &mut ProcessTable, tgid: Tgid) -> Vec<Work> {
+        let paths = libraries::of_started(tgid).unwrap_or_else(|error| {
+            tracing::debug!(%error, "libraries are probed when they are loaded");
+            Vec::new()
+        });
+        let mut found = Vec::new();
+        for path in paths {
+            // As the process's mappings will name it.
+            let path = path.canonicalize().unwrap_or(path);
+            match open(processes, &path) {
+                Ok(object) if self.seen.insert(object.id) => found.extend(self.search(&object, Some(tgid))),
+                Ok(_) => {}
+                Err(error) => tracing::debug!(%error, "a library is probed when it is loaded"),
+            }
+        }
+        found
     }
 
     /// Patterns that fit nothing, each with what was searched and the nearest names.
@@ -372,6 +385,11 @@ impl Catalog {
     }
 }
 
-fn reference(path: &Path, device: Device, inode: u64) -> FileReference<'_> {
-    FileReference { path, inode: Some((device, inode)), build_id: None, range: None, current: false }
+/// Opens a file of descry's own mount namespace.
+fn open(processes: &mut ProcessTable, path: &Path) -> Result<Arc<Object>, Failure> {
+    let inode = descry_process::target::executable(path)
+        .map_err(|error| Failure::Failed(anyhow::anyhow!("{error}")))?;
+    let reference = FileReference { path, inode: Some(inode), build_id: None, range: None, current: false };
+    let object = processes.objects().acquire(Tgid(std::process::id()), &reference);
+    Ok(object.with_context(|| format!("cannot read {}", path.display()))?)
 }

@@ -86,6 +86,7 @@ fn subject(args: &TraceArgs, prepared: &Prepared<'_>, boot_to_unix: i64) -> Resu
     Ok(Subject {
         only,
         processes: known_processes(prepared)?,
+        started: prepared.started(),
         may_grow: !target.is_fixed || !args.measure.target.command.is_empty(),
         yes: args.yes,
         boot_to_unix,
@@ -112,6 +113,9 @@ fn list(args: &TraceArgs) -> Result<ExitCode, Failure> {
         if processes.load(tgid).is_ok() {
             found.extend(catalog.scan(&mut processes, tgid));
         }
+    }
+    if let Some(tgid) = prepared.started() {
+        found.extend(catalog.scan_libraries(&mut processes, tgid));
     }
     let missing = catalog.missing();
     if found.is_empty() && !missing.is_empty() {

@@ -38,6 +38,8 @@ pub struct Subject {
     pub only: Option<Tgid>,
     /// The processes that are known from the start.
     pub processes: Vec<Tgid>,
+    /// A program that was started and has not run an instruction yet.
+    pub started: Option<Tgid>,
     /// Whether more files may become known: a program was started, or processes are still to come.
     pub may_grow: bool,
     /// Whether any number of places may be probed.
@@ -153,6 +155,9 @@ impl Consumer for Recorder {
         let mut found = self.catalog.scan_paths(tracker.processes())?;
         for tgid in self.subject.processes.clone() {
             found.extend(self.catalog.scan(tracker.processes(), tgid));
+        }
+        if let Some(tgid) = self.subject.started {
+            found.extend(self.catalog.scan_libraries(tracker.processes(), tgid));
         }
         self.places = found.iter().map(Work::places).sum();
         if self.places > MAX_PLACES && !self.subject.yes {
