@@ -1,15 +1,19 @@
 //! What it costs a program that does nothing but system calls to have them measured.
 //!
 //! `dd` copies 300,000 bytes one at a time: 600,000 calls of a fraction of a microsecond each. It is timed bare and
-//! measured in turn (A B A B), so that a machine that changes its pace changes it for both.
+//! measured in turn (A B A B), so that a machine that changes its pace changes it for both. Two hooks that do nothing
+//! show what of the cost is the kernel's own: nobody who sees every call can be below that.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
+use super::proc;
 use super::spread::{Spread, print_table, show};
-use crate::command::{line, need_root, step};
+use crate::command::{Running, line, need_root, step};
 use crate::install::{self, BENCH};
 use crate::products;
 
@@ -22,6 +26,9 @@ pub struct Args {
     /// Only these; by default all.
     #[arg(long, value_name = "TOOL", value_delimiter = ',')]
     only: Vec<Tool>,
+    /// Measure this descry, not a release build of the workspace.
+    #[arg(long, value_name = "FILE")]
+    descry: Option<PathBuf>,
 }
 
 /// Who measures.
@@ -29,6 +36,10 @@ pub struct Args {
 enum Tool {
     /// Nobody: how far two bare runs differ.
     Nobody,
+    /// Two programs that do nothing, at the beginning and the end of every call.
+    Empty,
+    /// `descry syscalls` of another program: what it costs those who are not measured.
+    DescryElsewhere,
     /// `descry syscalls`.
     Descry,
     /// `bpftrace` with a histogram for each call.
@@ -45,16 +56,60 @@ const HISTOGRAM: &str = "tracepoint:raw_syscalls:sys_enter /pid == cpid/ { @star
                          tracepoint:raw_syscalls:sys_exit /@start[tid]/ \
                          { @[args->id] = hist(nsecs - @start[tid]); delete(@start[tid]); }";
 
+/// Until descry measures another program, and until all of its programs are attached.
+const PATIENCE: Duration = Duration::from_secs(60);
+const SETTLE: Duration = Duration::from_millis(500);
+
 impl Tool {
-    const ALL: [Self; 4] = [Self::Nobody, Self::Descry, Self::Bpftrace, Self::Strace];
+    const ALL: [Self; 6] =
+        [Self::Nobody, Self::Empty, Self::DescryElsewhere, Self::Descry, Self::Bpftrace, Self::Strace];
 
     fn name(self) -> &'static str {
         match self {
             Self::Nobody => "nobody (noise)",
+            Self::Empty => "two empty hooks",
+            Self::DescryElsewhere => "descry, of another program",
             Self::Descry => "descry",
             Self::Bpftrace => "bpftrace, histogram",
             Self::Strace => "strace -c",
         }
+    }
+
+    /// Starts who measures all programs, until what is returned is dropped.
+    fn beside(self, descry: &Path) -> Result<Vec<Running>> {
+        let quiet = |command: &mut Command| {
+            command.stdout(Stdio::null()).stderr(Stdio::null());
+        };
+        let mut running = match self {
+            Self::Empty => {
+                let hooks = products::example("descry-probe", "empty_hooks")?;
+                // It ends with its standard input.
+                let stays = |command: &mut Command| {
+                    command.stdin(Stdio::piped()).stdout(Stdio::null());
+                };
+                vec![Running::start(&hooks, [""; 0], stays)?]
+            }
+            Self::DescryElsewhere => {
+                let sleeper = Running::start(Path::new("sleep"), ["1h"], |_| {})?;
+                let pid = sleeper.pid().to_string();
+                let words = ["syscalls", "-o", "/dev/null", "-d", "1h", "-p", &pid];
+                vec![sleeper, Running::start(descry, words, quiet)?]
+            }
+            _ => return Ok(Vec::new()),
+        };
+        let until = Instant::now() + PATIENCE;
+        while let Some(measures) = running.last_mut()
+            && !proc::measures(measures.pid())
+        {
+            measures.must_run()?;
+            if Instant::now() > until {
+                bail!("{} did not begin to measure", self.name());
+            }
+            sleep(Duration::from_millis(20));
+        }
+        // The last program may not be attached yet.
+        sleep(SETTLE);
+        Ok(running)
     }
 
     /// The command that runs `dd` and measures it.
@@ -66,7 +121,7 @@ impl Tool {
         };
         let words = DD.join(" ");
         match self {
-            Self::Nobody => tool(Path::new(DD[0]), &DD[1..]),
+            Self::Nobody | Self::Empty | Self::DescryElsewhere => tool(Path::new(DD[0]), &DD[1..]),
             Self::Bpftrace => tool(Path::new("bpftrace"), &["-e", HISTOGRAM, "-c", &words]),
             Self::Descry => {
                 let mut command = tool(descry, &["syscalls", "-o", "/dev/null", "--"]);
@@ -86,7 +141,7 @@ impl Tool {
 pub fn run(args: &Args) -> Result<()> {
     need_root("to measure system calls")?;
     install::ensure(BENCH, "the comparison")?;
-    let descry = products::descry()?;
+    let descry = args.descry.clone().map_or_else(products::descry, Ok)?;
     let wanted = |tool: &Tool| args.only.is_empty() || args.only.contains(tool);
     let mut rows = vec![["tool", "measured / bare", "ns a call, added"].map(str::to_owned).to_vec()];
     for tool in Tool::ALL.into_iter().filter(wanted) {
@@ -94,6 +149,7 @@ pub fn run(args: &Args) -> Result<()> {
         let (mut bare, mut measured) = (Vec::new(), Vec::new());
         for _ in 0..args.pairs {
             bare.push(seconds(&mut Tool::Nobody.command(&descry))?);
+            let _beside = tool.beside(&descry)?;
             measured.push(seconds(&mut tool.command(&descry))?);
         }
         let median =
