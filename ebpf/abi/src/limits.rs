@@ -21,6 +21,8 @@ pub const MAX_MAPPINGS: u32 = 4096;
 pub const MAX_PROCESSES: u32 = 8192;
 /// Process ids, cgroups or files in a scope at once.
 pub const MAX_SCOPE: u32 = 65_536;
+/// Entries of the filter before the processes in scope (8 B each); a power of two.
+pub const SCOPE_FILTER_SLOTS: u32 = 4096;
 /// Bytes of user stack shipped for a walk in userspace (per CPU, and per such sample in the ring).
 pub const STACK_COPY_BYTES: usize = 24 * 1024;
 /// Nested pid namespaces, as in the kernel's `MAX_PID_NS_LEVEL`.
@@ -32,10 +34,12 @@ pub const MAX_SYSCALL_THREADS: u32 = 65_536;
 /// Rows of system calls at once, a row a process and call (1.3 KiB each and CPU, when used); fewer on machines with many
 /// CPUs, see `MAX_SYSCALL_MEMORY`.
 pub const MAX_SYSCALL_ROWS: u32 = 16_384;
-/// Rows that are allocated beforehand (1.3 KiB each and CPU, where system calls are measured): for moments in which the
-/// kernel cannot allocate as fast as rows are needed.
-pub const SPARE_SYSCALL_ROWS: u32 = 512;
-/// Kernel memory that rows of system calls take at most (bytes).
+/// Threads whose calls are kept where they are found at once (64 B each, where system calls are measured); a power of two.
+pub const NEAR_SYSCALL_THREADS: u32 = 8192;
+/// Rows that are found at once and allocated beforehand (1.3 KiB each and CPU, where system calls are measured); fewer on
+/// machines with more than 48 CPUs, never fewer than a quarter. A power of two.
+pub const NEAR_SYSCALL_ROWS: u32 = 1024;
+/// Kernel memory that rows of system calls take at most (bytes); those allocated beforehand take up to a quarter as much.
 pub const MAX_SYSCALL_MEMORY: u64 = 256 << 20;
 /// Errors of system calls at once, one a process, call and error number (64 B each, when used); also calls that did not
 /// return, one a process and call.

@@ -76,6 +76,46 @@ impl WaitState {
     }
 }
 
+/// The kind of file that a system call reads or writes: the type in its inode's mode (linux/stat.h: `S_IFMT`), shifted to
+/// its low bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum FileKind {
+    /// Not known, or of no type: the kernel's own anonymous files.
+    Unknown = 0,
+    /// A pipe.
+    Pipe = 1,
+    /// A terminal or another character device.
+    Character = 2,
+    /// A directory.
+    Directory = 4,
+    /// A disk.
+    Block = 6,
+    /// A file.
+    Regular = 8,
+    /// A symbolic link.
+    Link = 10,
+    /// A socket.
+    Socket = 12,
+}
+
+impl FileKind {
+    /// The kind of this number, if there is one.
+    pub const fn from_u8(n: u8) -> Option<Self> {
+        Some(match n {
+            0 => Self::Unknown,
+            1 => Self::Pipe,
+            2 => Self::Character,
+            4 => Self::Directory,
+            6 => Self::Block,
+            8 => Self::Regular,
+            10 => Self::Link,
+            12 => Self::Socket,
+            _ => return None,
+        })
+    }
+}
+
 /// What is known of a watched task; the key is its id in the initial pid namespace. Times are ns of `CLOCK_BOOTTIME`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -100,8 +140,10 @@ pub struct TaskTimes {
     pub syscall: i32,
     /// A [`WaitState`].
     pub state: u8,
+    /// A [`FileKind`]: what the system call in flight reads or writes.
+    pub file: u8,
     /// Zero.
-    pub reserved: [u8; 3],
+    pub reserved: [u8; 2],
 }
 const _: () = assert!(size_of::<TaskTimes>() == 64);
 
@@ -123,8 +165,10 @@ pub struct WaitKey {
     pub kind: u8,
     /// A [`WaitState`].
     pub state: u8,
-    /// The low 16 bits of [`Control::epoch`].
-    pub epoch: u16,
+    /// A [`FileKind`].
+    pub file: u8,
+    /// The low 8 bits of [`Control::epoch`].
+    pub epoch: u8,
 }
 const _: () = assert!(size_of::<WaitKey>() == 32);
 

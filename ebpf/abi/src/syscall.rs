@@ -33,6 +33,21 @@ pub struct ErrorKey {
 }
 const _: () = assert!(size_of::<ErrorKey>() == 12);
 
+impl CallKey {
+    /// Both numbers in one word, which is 0 for no call: no process has the id 0.
+    pub const fn word(self) -> u64 {
+        (self.tgid as u64) << 32 | self.number as u64
+    }
+
+    /// The key of a word; none: it is that of no call.
+    pub const fn from_word(word: u64) -> Option<Self> {
+        match word {
+            0 => None,
+            word => Some(Self { tgid: (word >> 32) as u32, number: word as u32 }),
+        }
+    }
+}
+
 /// The call that a thread is in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -43,10 +58,34 @@ pub struct ThreadCall {
     pub key: CallKey,
     /// Thread.
     pub tid: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// The kernel's own id of the thread; 0: the entry is nobody's.
+    pub thread: u32,
 }
 const _: () = assert!(size_of::<ThreadCall>() == 24);
+
+/// A [`ThreadCall`] in a cache line of its own: neighbours run on other CPUs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(64))]
+pub struct NearCall {
+    /// The call.
+    pub call: ThreadCall,
+    /// Zero.
+    pub reserved: [u64; 5],
+}
+const _: () = assert!(size_of::<NearCall>() == 64);
+
+/// Near rows whose keys share a place of the same number; a power of two.
+pub const ROWS_A_PLACE: u32 = 8;
+/// How many of them are taken by whoever comes first. The rest is for rows that could not be allocated.
+pub const FIRST_ROWS: u32 = 4;
+
+/// The first near row that may be a call's, of so many places (a power of two).
+#[inline(always)]
+pub const fn first_near_row(key: CallKey, places: u32) -> u32 {
+    // The calls of one process have neighbouring numbers; those of others are to lie elsewhere.
+    let place = key.number ^ (key.tgid.wrapping_mul(0x9e37_79b1) >> 16);
+    (place & (places - 1)) * ROWS_A_PLACE
+}
 
 /// Calls that did not return because their thread ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -31,6 +31,8 @@ globals! {
     KERNEL_STACKS: u32 = 1;
     /// System calls that take at least this long (ns) are sent; 0: none is.
     SLOW_CALL: u64 = 0;
+    /// Places for near rows of system calls: a power of two.
+    NEAR_PLACES: u32 = 1;
     /// 1: lifecycle events of watched processes are sent.
     LIFECYCLE: u32 = 1;
     /// 1: functions are traced.
@@ -40,6 +42,8 @@ globals! {
 
     /// 1: `sched_switch` hands over the state of the task that leaves. Kernel 5.18 and later.
     SWITCH_HAS_STATE: u32 = 0;
+    /// 1: what kind of file a call reads or writes is noted: userspace cannot tell it by the names of kernel functions.
+    FILE_KINDS: u32 = 0;
     /// 1: requests are numbered, and what a unit does carries its request.
     REQUESTS: u32 = 0;
 

@@ -4,6 +4,7 @@
 // `asm!` for BPF; both compilers that build this take features.
 #![feature(asm_experimental_arch)]
 
+mod atomic;
 mod config;
 mod emit;
 mod function;

@@ -9,13 +9,14 @@ use descry_abi::function::{ArgumentPlaces, CallerKey, FunctionKey, FunctionTotal
 use descry_abi::histogram::Histogram;
 use descry_abi::limits::{
     CHUNK_SLOTS, FRAME_SLOTS, MAX_CALLERS, MAX_FUNCTION_TOTALS, MAX_FUNCTIONS, MAX_OFF_CPU_TASKS,
-    MAX_PROCESSES, MAX_SCOPE, MAX_STACKS_SENT, MAX_WAIT_SUMS, MEMO_SLOTS, STACK_COPY_BYTES, WINDOW_WORDS,
+    MAX_PROCESSES, MAX_SCOPE, MAX_STACKS_SENT, MAX_WAIT_SUMS, MEMO_SLOTS, SCOPE_FILTER_SLOTS,
+    STACK_COPY_BYTES, WINDOW_WORDS,
 };
 use descry_abi::net::{MAX_CAPTURE, MAX_CONNECTIONS, MAX_UNITS, Message};
 use descry_abi::offcpu::{Control, TaskTimes, WaitKey, WaitSum};
 use descry_abi::scope::ExecutableKey;
 use descry_abi::syscall::{
-    CallKey, ErrorKey, OTHER_ROWS, SyscallTraits, TRAIT_SLOTS, ThreadCall, Unreturned,
+    CallKey, ErrorKey, NearCall, OTHER_ROWS, ROWS_A_PLACE, SyscallTraits, TRAIT_SLOTS, ThreadCall, Unreturned,
 };
 use descry_abi::unit::{MAX_UNIT_RULES, UnitKey, UnitRule};
 use descry_abi::unwind::Process;
@@ -122,6 +123,11 @@ pub static COUNTS: PerCpuArray<u64, { COUNTERS as usize }> = PerCpuArray::new();
 #[btf_map]
 pub static SCOPE_TGIDS: HashMap<u32, u32, { MAX_SCOPE as usize }> = HashMap::new();
 
+/// 1 at the low bits of each id that was ever in `SCOPE_TGIDS`: a process whose entry is 0 is not there, which costs a
+/// tenth of a look-up there. Written as it is.
+#[btf_map]
+pub static SCOPE_FILTER: Array<u64, { SCOPE_FILTER_SLOTS as usize }> = Array::new();
+
 /// Cgroups in scope: id to nothing. Written by userspace.
 #[btf_map]
 pub static SCOPE_CGROUPS: HashMap<u64, u32, 1024> = HashMap::new();
@@ -155,19 +161,29 @@ pub static COPY_STATES: PerCpuArray<CopyState, PROGRAM_KINDS> = PerCpuArray::new
 #[btf_map]
 pub static SYSCALL_TRAITS: Array<SyscallTraits, TRAIT_SLOTS> = Array::new();
 
-/// The call that each thread is in, by the kernel's own thread id. 64 entries; set at load where system calls are
-/// measured, as are those of the next four. Written by `syscall`.
+/// The call that each thread is in, by the low bits of the kernel's own thread id. The first thread there has the entry
+/// until it ends. 1 entry; set at load where system calls are measured, as are those of the next five. Written by `syscall`.
+#[btf_map]
+pub static SYSCALL_NEAR_THREADS: Array<NearCall, 1> = Array::new();
+
+/// The same of threads whose entry there is another's, by the kernel's own thread id.
 #[btf_map]
 pub static SYSCALL_THREADS: HashMap<u32, ThreadCall, 64, NO_PREALLOC> = HashMap::new();
 
-/// Durations of calls that returned, by process and call. Written by `syscall`; userspace removes rows of processes that
-/// ended.
+/// Whose the rows of `SYSCALL_NEAR_ROWS` are: a [`CallKey`] as a word; 0: nobody's. Written by `syscall`; userspace gives
+/// back those of processes that ended.
+#[btf_map]
+pub static SYSCALL_ROW_KEYS: Array<u64, { ROWS_A_PLACE as usize }> = Array::new();
+
+/// Durations of calls that returned, found by the key's low bits. A call may have a row here and one in the next map; they
+/// add up.
+#[btf_map]
+pub static SYSCALL_NEAR_ROWS: PerCpuArray<Histogram, { ROWS_A_PLACE as usize }> = PerCpuArray::new();
+
+/// The same for calls whose place there is taken, by process and call. Written by `syscall`; userspace removes rows of
+/// processes that ended.
 #[btf_map]
 pub static SYSCALL_ROWS: PerCpuHashMap<CallKey, Histogram, 64, NO_PREALLOC> = PerCpuHashMap::new();
-
-/// The same, allocated beforehand: for rows that could not be made in `SYSCALL_ROWS`. A row may be in both; they add up.
-#[btf_map]
-pub static SYSCALL_SPARE_ROWS: PerCpuHashMap<CallKey, Histogram, 1> = PerCpuHashMap::new();
 
 /// Calls for which neither had room: work, then blocking waits. Written by `syscall`.
 #[btf_map]

@@ -57,6 +57,12 @@ mod arch {
         [r.rdi, r.rsi, r.rdx, r.r10, r.r8, r.r9]
     }
 
+    /// The first argument of a call that has not ended.
+    #[inline(always)]
+    pub fn first(r: &Registers) -> u64 {
+        r.rdi
+    }
+
     /// Where the number of the call lies in `struct pt_regs`: orig_ax.
     pub const CALL_NUMBER: usize = core::mem::offset_of!(Registers, orig_rax);
     /// Where the first argument lies.
@@ -128,6 +134,12 @@ mod arch {
     #[inline(always)]
     pub fn arguments(r: &Registers, first: u64) -> [u64; 6] {
         [first, r.regs[1], r.regs[2], r.regs[3], r.regs[4], r.regs[5]]
+    }
+
+    /// The first argument of a call that has not ended.
+    #[inline(always)]
+    pub fn first(r: &Registers) -> u64 {
+        r.regs[0]
     }
 
     /// Where the number of the call lies in `struct pt_regs` (arch/arm64/include/asm/ptrace.h): after user_pt_regs come
@@ -249,4 +261,10 @@ pub fn call_arguments(registers: u64, scratch: *const Registers) -> [u64; 6] {
 #[inline(always)]
 pub fn later_arguments(saved: &Registers) -> [u64; 6] {
     arch::arguments(saved, 0)
+}
+
+/// The first argument of a system call that has not ended, from its saved registers.
+#[inline(always)]
+pub fn first_argument(saved: &Registers) -> u64 {
+    arch::first(saved)
 }

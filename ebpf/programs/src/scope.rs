@@ -2,12 +2,12 @@
 
 use aya_ebpf::helpers::generated::{bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id};
 use descry_abi::counter::Counter;
-use descry_abi::limits::MAX_CGROUP_DEPTH;
+use descry_abi::limits::{MAX_CGROUP_DEPTH, SCOPE_FILTER_SLOTS};
 use descry_abi::scope::ScopeKind;
 
-use crate::config::SCOPE_KIND;
+use crate::config::{PID_NAMESPACE, SCOPE_KIND};
 use crate::emit::count;
-use crate::maps::{SCOPE_CGROUPS, SCOPE_TGIDS};
+use crate::maps::{SCOPE_CGROUPS, SCOPE_FILTER, SCOPE_TGIDS};
 use crate::task::Task;
 
 const ALL: u32 = ScopeKind::All as u32;
@@ -49,12 +49,30 @@ fn task_in_cgroups(task: Task) -> bool {
 /// Whether a process is watched by its id.
 #[inline(always)]
 pub fn has_process(tgid: u32) -> bool {
-    SCOPE_TGIDS.get_ptr(tgid).is_some()
+    may_have_process(tgid) && SCOPE_TGIDS.get_ptr(tgid).is_some()
+}
+
+/// False: a process of this id is not watched by it. True: ask [`has_process`].
+#[inline(always)]
+fn may_have_process(tgid: u32) -> bool {
+    // SAFETY: the pointer was checked by the lookup; the word is written at once.
+    SCOPE_FILTER.get_ptr(tgid & (SCOPE_FILTER_SLOTS - 1)).is_some_and(|word| unsafe { *word } != 0)
+}
+
+/// Whether the running task is surely not watched, by what a few instructions can tell: `tgid` is the kernel's own id of
+/// its process.
+#[inline(always)]
+pub fn is_surely_out(tgid: u32) -> bool {
+    SCOPE_KIND.load() == PROCESSES && PID_NAMESPACE.load() == 0 && !may_have_process(tgid)
 }
 
 /// Puts a process in scope.
 #[inline(always)]
 pub fn add_process(tgid: u32) {
+    if let Some(word) = SCOPE_FILTER.get_ptr_mut(tgid & (SCOPE_FILTER_SLOTS - 1)) {
+        // SAFETY: the pointer was checked by the lookup. Whoever else writes it writes the same.
+        unsafe { *word = 1 }
+    }
     if SCOPE_TGIDS.insert(tgid, 0, 0).is_err() {
         count(Counter::ScopeFull);
     }

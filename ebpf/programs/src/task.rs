@@ -8,9 +8,10 @@ use descry_abi::limits::MAX_PID_NAMESPACES;
 use descry_abi::scope::ExecutableKey;
 
 use crate::config::{
-    CGROUP_NODE, CGROUP_PARENT, CSS_SET_CGROUP, FILE_INODE, INODE_INO, INODE_SB, MM_EXE_FILE, MM_XOL_AREA,
-    NODE_ID, PID_LEVEL, PID_NAMESPACE, PID_NAMESPACE_INUM, PID_NUMBERS, SB_DEV, SIGNAL_LIVE, TASK_CGROUPS,
-    TASK_COMM, TASK_EXIT_CODE, TASK_GROUP_LEADER, TASK_INTERFACE, TASK_MM, TASK_PID, TASK_SIGNAL, TASK_TGID,
+    CGROUP_NODE, CGROUP_PARENT, CSS_SET_CGROUP, FDTABLE_FD, FDTABLE_MAX_FDS, FILE_INODE, FILES_FDT,
+    INODE_INO, INODE_MODE, INODE_SB, MM_EXE_FILE, MM_XOL_AREA, NODE_ID, PID_LEVEL, PID_NAMESPACE,
+    PID_NAMESPACE_INUM, PID_NUMBERS, SB_DEV, SIGNAL_LIVE, TASK_CGROUPS, TASK_COMM, TASK_EXIT_CODE,
+    TASK_FILES, TASK_GROUP_LEADER, TASK_INTERFACE, TASK_MM, TASK_PID, TASK_SIGNAL, TASK_TGID,
     TASK_THREAD_PID, UPID_NS, UPID_SIZE, XOL_VADDR,
 };
 use crate::registers;
@@ -134,6 +135,19 @@ impl Task {
         Some(ExecutableKey::new(member(inode, INODE_INO.load())?, member(sb, SB_DEV.load())?))
     }
 
+    /// The open file of a descriptor.
+    #[inline(always)]
+    pub fn file(self, descriptor: u32) -> Option<OpenFile> {
+        let files: u64 = member(self.0, TASK_FILES.load())?;
+        let table: u64 = member(files, FILES_FDT.load())?;
+        let max: u32 = member(table, FDTABLE_MAX_FDS.load())?;
+        if descriptor >= max {
+            return None;
+        }
+        let array: u64 = member(table, FDTABLE_FD.load())?;
+        member(array.wrapping_add(u64::from(descriptor) * 8), 0).map(OpenFile)
+    }
+
     /// Where functions with a return probe return to instead of their callers; 0: there is no such place yet.
     #[inline(always)]
     pub fn return_trampoline(self) -> u64 {
@@ -153,27 +167,48 @@ impl Task {
     }
 }
 
-/// A word of the running task, loaded from the task itself, which the verifier allows for a known offset: a tenth of the cost
-/// of a helper that copies it.
-#[inline(always)]
-fn current_word(offset: u32) -> u32 {
-    // SAFETY: the helper has no preconditions and gives a valid task; the kernel handles faults of such loads.
-    unsafe {
-        let task = bpf_get_current_task_btf() as *const u8;
-        task.add(offset as usize).cast::<u32>().read_volatile()
+/// The running task as the verifier knows it: its members are loaded for a tenth of what a helper that copies them costs.
+#[derive(Clone, Copy)]
+pub struct Running(*mut task_struct);
+
+impl Running {
+    #[inline(always)]
+    pub fn get() -> Self {
+        // SAFETY: the helper has no preconditions.
+        Self(unsafe { bpf_get_current_task_btf() })
+    }
+
+    /// The kernel's own id of the thread.
+    #[inline(always)]
+    pub fn thread(self) -> u32 {
+        direct(self.0, TASK_PID.load())
+    }
+
+    /// The kernel's own id of the process.
+    #[inline(always)]
+    pub fn process(self) -> u32 {
+        direct(self.0, TASK_TGID.load())
+    }
+
+    /// Whether it is in a system call of the 32-bit interface.
+    #[inline(always)]
+    pub fn in_compat_call(self) -> bool {
+        direct::<u32>(self.0, TASK_INTERFACE.load()) & registers::COMPAT_CALL != 0
     }
 }
 
-/// The kernel's own id of the running thread.
-#[inline(always)]
-pub fn current_thread() -> u32 {
-    current_word(TASK_PID.load())
-}
+/// A `struct file` of the kernel.
+#[derive(Clone, Copy)]
+pub struct OpenFile(pub u64);
 
-/// Whether the running task is in a system call of the 32-bit interface.
-#[inline(always)]
-pub fn in_compat_call() -> bool {
-    current_word(TASK_INTERFACE.load()) & registers::COMPAT_CALL != 0
+impl OpenFile {
+    /// What kind of file it is: the bits of `S_IFMT` (linux/stat.h), as a `FileKind` has them.
+    #[inline(always)]
+    pub fn kind(self) -> Option<u8> {
+        let inode: u64 = member(self.0, FILE_INODE.load())?;
+        let mode: u16 = member(inode, INODE_MODE.load())?;
+        Some((mode >> 12) as u8)
+    }
 }
 
 /// A `struct cgroup` of the kernel.

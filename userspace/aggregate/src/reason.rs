@@ -1,10 +1,10 @@
 //! Why a thread waited.
 //!
 //! Give it what the kernel side told of a wait and the names of the kernel's frames; get the reason. Where the names say
-//! nothing, or the kernel hides them, the number of the system call has to do, which says less: a `read` may be of a pipe or
-//! of a socket.
+//! nothing, or the kernel hides them, the number of the system call has to do; of those that read and write any kind of
+//! file, the kind of file tells.
 
-use descry_decode::{WaitKind, WaitState};
+use descry_decode::{FileKind, WaitKind, WaitState};
 
 use crate::profile::Reason;
 
@@ -17,6 +17,8 @@ pub struct Circumstances {
     pub state: WaitState,
     /// Number of the system call in flight.
     pub syscall: Option<u32>,
+    /// What that reads or writes; noted only where the kernel hides the names of its functions.
+    pub file: FileKind,
     /// Whether it is a kernel thread.
     pub kernel_thread: bool,
 }
@@ -150,7 +152,8 @@ pub fn reason<'a>(
         return *reason;
     }
     let of_syscall = circumstances.syscall.and_then(of_syscall);
-    match (of_syscall, circumstances.syscall) {
+    let of_file = || circumstances.syscall.and_then(|number| of_file(circumstances.file, number));
+    match (of_syscall.or_else(of_file), circumstances.syscall) {
         (Some(reason), _) => reason,
         _ if named().next().is_some() => Reason::Other,
         // Signals do not wake who waits for a disk.
@@ -200,6 +203,21 @@ fn of_syscall(number: u32) -> Option<Reason> {
     all.into_iter().find(|(_, numbers)| numbers.contains(&number)).map(|(reason, _)| *reason)
 }
 
+/// System calls that write to a descriptor; all others that have one read from it.
+const WRITES: &[libc::c_long] =
+    &[libc::SYS_write, libc::SYS_writev, libc::SYS_pwrite64, libc::SYS_pwritev, libc::SYS_pwritev2];
+
+/// What a call waits for that reads or writes this kind of file.
+fn of_file(file: FileKind, number: u32) -> Option<Reason> {
+    match file {
+        FileKind::Socket if WRITES.contains(&number.into()) => Some(Reason::NetworkWrite),
+        FileKind::Socket => Some(Reason::NetworkRead),
+        FileKind::Pipe => Some(Reason::Pipe),
+        FileKind::Regular | FileKind::Directory | FileKind::Link | FileKind::Block => Some(Reason::Disk),
+        FileKind::Character | FileKind::Unknown => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -212,6 +230,7 @@ mod tests {
         kind: WaitKind::Blocked,
         state: WaitState::Interruptible,
         syscall: Some(0),
+        file: FileKind::Unknown,
         kernel_thread: false,
     };
 
@@ -261,6 +280,15 @@ mod tests {
         without(Some(libc::SYS_read), WaitState::Uninterruptible, Reason::Disk);
         without(Some(libc::SYS_accept4), WaitState::Interruptible, Reason::NetworkAccept);
         without(None, WaitState::Uninterruptible, Reason::PageFault);
+        let of_file = |syscall: libc::c_long, file, expected| {
+            let circumstances = Circumstances { syscall: Some(syscall as u32), file, ..BLOCKED };
+            assert_eq!(reason(&circumstances, std::iter::empty()), expected, "{syscall} {file:?}");
+        };
+        of_file(libc::SYS_read, FileKind::Socket, Reason::NetworkRead);
+        of_file(libc::SYS_writev, FileKind::Socket, Reason::NetworkWrite);
+        of_file(libc::SYS_read, FileKind::Pipe, Reason::Pipe);
+        of_file(libc::SYS_pread64, FileKind::Regular, Reason::Disk);
+        of_file(libc::SYS_read, FileKind::Character, Reason::Other);
         let thread = Circumstances { syscall: None, kernel_thread: true, ..BLOCKED };
         assert_eq!(reason(&thread, std::iter::empty()), Reason::Other);
     }

@@ -9,7 +9,7 @@ use crate::ids::{
 pub use descry_abi::event::UnwindEnd;
 pub use descry_abi::function::MAX_ARGUMENTS;
 pub use descry_abi::net::Role;
-pub use descry_abi::offcpu::{WaitKind, WaitState};
+pub use descry_abi::offcpu::{FileKind, WaitKind, WaitState};
 
 /// One record of the ring.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -163,6 +163,8 @@ pub struct WaitOf {
     pub kind: WaitKind,
     /// In which state the thread left its CPU.
     pub state: WaitState,
+    /// What the system call in flight reads or writes.
+    pub file: FileKind,
 }
 
 /// One wait.

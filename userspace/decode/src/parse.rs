@@ -6,7 +6,7 @@ use descry_abi::event::{
 };
 use descry_abi::function::{FunctionArguments, FunctionCall, MAX_ARGUMENT_TEXT, MAX_ARGUMENTS};
 use descry_abi::limits::{MAX_KERNEL_FRAMES, MAX_USER_FRAMES, STACK_COPY_BYTES};
-use descry_abi::offcpu::{NO_STACK, WaitKey, WaitKind, WaitState};
+use descry_abi::offcpu::{FileKind, NO_STACK, WaitKey, WaitKind, WaitState};
 use descry_abi::syscall::{PATH_BYTES, SlowCall as RawSlowCall};
 
 use crate::event::{Argument, Arguments, Call, Event, Lifecycle, Sample, SlowCall, StackCopy, Wait, WaitOf};
@@ -69,6 +69,10 @@ impl<'a> Fields<'a> {
         })?;
         self.at = end;
         Ok(slice)
+    }
+
+    pub(crate) fn u8(&mut self) -> Result<u8, DecodeError> {
+        self.take().map(u8::from_ne_bytes)
     }
 
     pub(crate) fn u16(&mut self) -> Result<u16, DecodeError> {
@@ -227,9 +231,10 @@ fn wait(mut fields: Fields<'_>) -> Result<Wait, DecodeError> {
         tgid: fields.u32()?,
         tid: fields.u32()?,
         syscall: i32::from_ne_bytes(fields.take()?),
-        kind: fields.take::<1>()?[0],
-        state: fields.take::<1>()?[0],
-        epoch: fields.u16()?,
+        kind: fields.u8()?,
+        state: fields.u8()?,
+        file: fields.u8()?,
+        epoch: fields.u8()?,
     };
     debug_assert_eq!(fields.at, size_of::<RawWait>());
     Ok(Wait { time, duration, of: wait_of(&key)? })
@@ -251,6 +256,7 @@ pub fn wait_of(key: &WaitKey) -> Result<WaitOf, DecodeError> {
         syscall: u32::try_from(key.syscall).ok(),
         kind: WaitKind::from_u8(key.kind).ok_or(out_of_range("kind", key.kind))?,
         state: WaitState::from_u8(key.state).ok_or(out_of_range("state", key.state))?,
+        file: FileKind::from_u8(key.file).ok_or(out_of_range("file", key.file))?,
     })
 }
 

@@ -5,7 +5,7 @@ use descry_decode::ids::{
     BootNanos, CgroupId, Cpu, FunctionNumber, RequestId, RuntimeAddress, StackId, SyscallNumber, Tgid, Tid,
     UnitId,
 };
-use descry_decode::{DecodeError, Event, UnwindEnd, Wait, WaitKind, WaitOf, WaitState, decode};
+use descry_decode::{DecodeError, Event, FileKind, UnwindEnd, Wait, WaitKind, WaitOf, WaitState, decode};
 
 /// Fields in the order of the ABI, each in the machine's byte order.
 #[derive(Default)]
@@ -182,37 +182,43 @@ fn the_stack_of_a_wait() {
 }
 
 /// A wait of 5 us in this system call, of this kind and state.
-fn wait(syscall: i32, kind: u8, state: u8) -> Record {
+fn wait(syscall: i32, kind: u8, state: u8, file: u8) -> Record {
     let record = Record::default().u16(11).u16(0).u32(0).u64(900).u64(5_000);
     let record = record.u64(77).u64(0).u32(7).u32(8).bytes(&syscall.to_ne_bytes());
-    record.bytes(&[kind, state]).u16(3)
+    record.bytes(&[kind, state, file, 3])
 }
 
 #[test]
 fn a_wait() {
-    let check = |record: Record,
-                 expected: Result<(Option<u32>, WaitKind, WaitState), (&'static str, u64)>| {
-        let wait = |(syscall, kind, state)| {
-            let of = WaitOf {
-                stack: Some(StackId(77)),
-                waker: None,
-                tgid: Tgid(7),
-                tid: Tid(8),
-                syscall,
-                kind,
-                state,
+    let check =
+        |record: Record,
+         expected: Result<(Option<u32>, WaitKind, WaitState, FileKind), (&'static str, u64)>| {
+            let wait = |(syscall, kind, state, file)| {
+                let of = WaitOf {
+                    stack: Some(StackId(77)),
+                    waker: None,
+                    tgid: Tgid(7),
+                    tid: Tid(8),
+                    syscall,
+                    kind,
+                    state,
+                    file,
+                };
+                Event::Wait(Wait { time: BootNanos(900), duration: 5_000, of })
             };
-            Event::Wait(Wait { time: BootNanos(900), duration: 5_000, of })
+            let wrong = |(field, value)| DecodeError::OutOfRange { kind: 11, field, value };
+            assert_eq!(decode(&record.0), expected.map(wait).map_err(wrong));
         };
-        let wrong = |(field, value)| DecodeError::OutOfRange { kind: 11, field, value };
-        assert_eq!(decode(&record.0), expected.map(wait).map_err(wrong));
-    };
-    check(wait(202, 0, 1), Ok((Some(202), WaitKind::Blocked, WaitState::Interruptible)));
-    check(wait(-1, 1, 0), Ok((None, WaitKind::RunQueue, WaitState::Preempted)));
-    check(wait(-1, 2, 4), Ok((None, WaitKind::OnCpu, WaitState::New)));
-    check(wait(0, 3, 0), Err(("kind", 3)));
-    check(wait(0, 0, 5), Err(("state", 5)));
-    let mut cut = wait(0, 0, 0);
+    let of = |syscall, kind, state, file| Ok((syscall, kind, state, file));
+    let socket = FileKind::Socket;
+    check(wait(202, 0, 1, 0), of(Some(202), WaitKind::Blocked, WaitState::Interruptible, FileKind::Unknown));
+    check(wait(0, 0, 1, 12), of(Some(0), WaitKind::Blocked, WaitState::Interruptible, socket));
+    check(wait(-1, 1, 0, 0), of(None, WaitKind::RunQueue, WaitState::Preempted, FileKind::Unknown));
+    check(wait(-1, 2, 4, 0), of(None, WaitKind::OnCpu, WaitState::New, FileKind::Unknown));
+    check(wait(0, 3, 0, 0), Err(("kind", 3)));
+    check(wait(0, 0, 5, 0), Err(("state", 5)));
+    check(wait(0, 0, 0, 3), Err(("file", 3)));
+    let mut cut = wait(0, 0, 0, 0);
     cut.0.pop();
     assert!(matches!(decode(&cut.0), Err(DecodeError::Truncated { kind: 11, .. })));
 }

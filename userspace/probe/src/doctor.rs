@@ -180,13 +180,16 @@ pub fn hooks() -> Vec<Hook> {
     hooks
 }
 
-/// Whether /proc/kallsyms shows addresses to this process.
-fn kernel_symbols() -> bool {
+/// Whether /proc/kallsyms shows addresses to this process. The first symbols may lie at 0: offsets of per-CPU data.
+pub(crate) fn kernel_symbols() -> bool {
     use std::io::{BufRead, BufReader};
+    const LINES: usize = 64;
     let Ok(file) = std::fs::File::open("/proc/kallsyms") else { return false };
-    let mut line = String::new();
-    let read = BufReader::new(file).read_line(&mut line);
-    read.is_ok() && line.split_whitespace().next().is_some_and(|address| address.bytes().any(|b| b != b'0'))
+    let lines = BufReader::new(file).lines().take(LINES).map_while(Result::ok);
+    let is_shown = |line: String| {
+        line.split_whitespace().next().is_some_and(|address| address.bytes().any(|b| b != b'0'))
+    };
+    lines.into_iter().any(is_shown)
 }
 
 #[cfg(test)]

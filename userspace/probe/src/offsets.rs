@@ -43,15 +43,19 @@ const INTERFACE: &str = "task_struct.thread_info.status";
 #[cfg(target_arch = "aarch64")]
 const INTERFACE: &str = "task_struct.thread_info.flags";
 
-/// The same for connections, messages and execution units.
-const NET_MEMBERS: &[(&str, &str)] = &[
-    ("TASK_THREAD_POINTER", THREAD_POINTER),
+/// The same for what descriptors stand for.
+const FILE_MEMBERS: &[(&str, &str)] = &[
     ("TASK_FILES", "task_struct.files"),
     ("FILES_FDT", "files_struct.fdt"),
     ("FDTABLE_MAX_FDS", "fdtable.max_fds"),
     ("FDTABLE_FD", "fdtable.fd"),
-    ("FILE_PRIVATE_DATA", "file.private_data"),
     ("INODE_MODE", "inode.i_mode"),
+];
+
+/// The same for connections, messages and execution units.
+const NET_MEMBERS: &[(&str, &str)] = &[
+    ("TASK_THREAD_POINTER", THREAD_POINTER),
+    ("FILE_PRIVATE_DATA", "file.private_data"),
     ("SOCKET_SK", "socket.sk"),
     ("SOCKET_TYPE", "socket.type"),
     ("SOCKET_ALLOC_INODE", "socket_alloc.vfs_inode"),
@@ -100,10 +104,10 @@ pub(crate) fn of_kernel(
 ) -> Result<Vec<(&'static str, u32)>, ProbeError> {
     let btf = Btf::of_kernel()?;
     let missing = |member| ProbeError::NoMember { member, release: release.to_owned() };
-    let mut values = Vec::with_capacity(MEMBERS.len() + OFF_CPU_MEMBERS.len() + NET_MEMBERS.len() + 2);
-    let off_cpu_members = if off_cpu { OFF_CPU_MEMBERS } else { &[] };
-    let net_members = if net { NET_MEMBERS } else { &[] };
-    for &(global, member) in MEMBERS.iter().chain(off_cpu_members).chain(net_members) {
+    let wanted =
+        [(true, MEMBERS), (off_cpu, OFF_CPU_MEMBERS), (net, NET_MEMBERS), (off_cpu || net, FILE_MEMBERS)];
+    let mut values = Vec::new();
+    for &(global, member) in wanted.iter().filter(|(is_wanted, _)| *is_wanted).flat_map(|(_, all)| *all) {
         values.push((global, btf.offset(member).ok_or_else(|| missing(member))?));
     }
     values.extend(OPTIONAL.iter().filter_map(|(global, member)| Some((*global, btf.offset(member)?))));

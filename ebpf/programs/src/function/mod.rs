@@ -10,8 +10,6 @@
 
 mod arguments;
 
-use core::arch::asm;
-
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::cty::c_void;
@@ -26,6 +24,7 @@ use descry_abi::function::{
 };
 use descry_abi::histogram::bucket;
 
+use crate::atomic::add;
 use crate::config::FUNCTION_EVENT_INTERVAL;
 use crate::emit::{self, count};
 use crate::maps::{FUNCTION_RATE, FUNCTION_TOTALS, FUNCTION_ZEROS, OPEN_CALLS};
@@ -341,17 +340,6 @@ fn totals(function: u32, tgid: u32) -> Option<*mut FunctionTotals> {
         count(Counter::FunctionsFull);
     }
     totals
-}
-
-/// Adds to a total of this CPU. Atomically: where the kernel is preemptible, another thread may come between. For this
-/// target `core` has no atomic addition.
-///
-/// # Safety
-/// `to` must be part of a map's value.
-#[inline(always)]
-unsafe fn add(to: *mut u64, what: u64) {
-    // SAFETY: valid as the caller says, and aligned as part of a repr(C) type of words.
-    unsafe { asm!("lock *(u64 *)({to} + 0) += {what}", to = in(reg) to, what = in(reg) what) };
 }
 
 /// Whether an event more is within the rate. `FUNCTION_RATE` is when the last one would have been due had they come evenly.

@@ -1,12 +1,13 @@
 //! Reading a `struct sock`: who it is, and who is at its ends.
 
 use descry_abi::net::{Opened, Role};
+use descry_abi::offcpu::FileKind;
 
 use crate::config::{
-    FDTABLE_FD, FDTABLE_MAX_FDS, FILE_INODE, FILE_PRIVATE_DATA, FILES_FDT, ICSK_BIND_HASH, INODE_INO,
-    INODE_MODE, SK_DADDR, SK_DPORT, SK_FAMILY, SK_NUM, SK_RCV_SADDR, SK_SOCKET, SK_STATE, SK_V6_DADDR,
-    SK_V6_RCV_SADDR, SOCKET_ALLOC_INODE, SOCKET_SK, SOCKET_TYPE, TASK_FILES, TB_FASTREUSE, TCP_BYTES_ACKED,
-    TCP_BYTES_RECEIVED, TCP_COPIED_SEQ, TCP_RCV_NXT, TCP_SND_UNA, TCP_WRITE_SEQ, UNIX_ADDR,
+    FILE_PRIVATE_DATA, ICSK_BIND_HASH, INODE_INO, SK_DADDR, SK_DPORT, SK_FAMILY, SK_NUM, SK_RCV_SADDR,
+    SK_SOCKET, SK_STATE, SK_V6_DADDR, SK_V6_RCV_SADDR, SOCKET_ALLOC_INODE, SOCKET_SK, SOCKET_TYPE,
+    TB_FASTREUSE, TCP_BYTES_ACKED, TCP_BYTES_RECEIVED, TCP_COPIED_SEQ, TCP_RCV_NXT, TCP_SND_UNA,
+    TCP_WRITE_SEQ, UNIX_ADDR,
 };
 use crate::task::{Task, member};
 
@@ -17,9 +18,6 @@ const AF_INET6: u16 = 10;
 pub const SOCK_STREAM: u16 = 1;
 /// `TCP_ESTABLISHED`, which connected UDP has too (include/net/tcp_states.h).
 const ESTABLISHED: u8 = 1;
-/// `S_IFMT` and `S_IFSOCK` (linux/stat.h).
-const S_IFMT: u16 = 0o170_000;
-const S_IFSOCK: u16 = 0o140_000;
 
 /// A `struct sock` of the kernel.
 #[derive(Clone, Copy)]
@@ -29,20 +27,11 @@ impl Socket {
     /// That behind a descriptor of the running task; none: it is no socket.
     #[inline(always)]
     pub fn of_descriptor(descriptor: u32) -> Option<Self> {
-        let files: u64 = member(Task::current().0, TASK_FILES.load())?;
-        let table: u64 = member(files, FILES_FDT.load())?;
-        let max: u32 = member(table, FDTABLE_MAX_FDS.load())?;
-        if descriptor >= max {
+        let file = Task::current().file(descriptor)?;
+        if file.kind()? != FileKind::Socket as u8 {
             return None;
         }
-        let array: u64 = member(table, FDTABLE_FD.load())?;
-        let file: u64 = member(array.wrapping_add(u64::from(descriptor) * 8), 0)?;
-        let inode: u64 = member(file, FILE_INODE.load())?;
-        let mode: u16 = member(inode, INODE_MODE.load())?;
-        if mode & S_IFMT != S_IFSOCK {
-            return None;
-        }
-        let socket: u64 = member(file, FILE_PRIVATE_DATA.load())?;
+        let socket: u64 = member(file.0, FILE_PRIVATE_DATA.load())?;
         member(socket, SOCKET_SK.load()).filter(|sk| *sk != 0).map(Self)
     }
 

@@ -122,6 +122,7 @@ impl WaitRecorder {
             circumstances: Circumstances {
                 kind: of.kind,
                 state: of.state,
+                file: of.file,
                 syscall: of.syscall,
                 kernel_thread: known.is_some_and(|known| known.kernel_thread),
             },
@@ -231,6 +232,7 @@ fn open_at(times: &TaskTimes, end: u64) -> Vec<(WaitKey, WaitSum)> {
         syscall: times.syscall,
         kind: WaitKind::RunQueue as u8,
         state: times.state,
+        file: times.file,
         epoch: 0,
     };
     let mut sums = Vec::new();

@@ -6,10 +6,11 @@ mod off_cpu;
 mod sampling;
 mod syscalls;
 
-use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::{ProgramError, RawTracePoint};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use descry_abi::counter::Counter;
+use descry_abi::limits::SCOPE_FILTER_SLOTS;
 use descry_abi::scope::{ExecutableKey, ScopeKind};
 use descry_abi::unwind::Process;
 use descry_decode::ids::{CgroupId, Tgid};
@@ -80,6 +81,7 @@ pub struct Session {
     counts: PerCpuArray<MapData, u64>,
     processes: HashMap<MapData, u32, Slots>,
     scope_tgids: HashMap<MapData, u32, u32>,
+    scope_filter: Array<MapData, u64>,
     /// Maps that are written once. They must live until the programs that use them are loaded.
     _scope_cgroups: HashMap<MapData, u64, u32>,
     _scope_executables: HashMap<MapData, Executable, u32>,
@@ -135,12 +137,14 @@ impl Session {
         let events = take(&mut ebpf, "EVENTS")?;
         let processes = take(&mut ebpf, "PROCESSES")?;
         let scope_tgids = take(&mut ebpf, "SCOPE_TGIDS")?;
+        let scope_filter = take(&mut ebpf, "SCOPE_FILTER")?;
         let syscalls = options.syscalls.as_ref().map(|syscalls| SyscallMaps::new(&mut ebpf, syscalls));
         let mut session = Self {
             events: events.try_into().map_err(ProbeError::map("EVENTS"))?,
             counts: counts.try_into().map_err(ProbeError::map("COUNTS"))?,
             processes: processes.try_into().map_err(ProbeError::map("PROCESSES"))?,
             scope_tgids: scope_tgids.try_into().map_err(ProbeError::map("SCOPE_TGIDS"))?,
+            scope_filter: scope_filter.try_into().map_err(ProbeError::map("SCOPE_FILTER"))?,
             _scope_cgroups: scope_cgroups(&mut ebpf, options)?,
             _scope_executables: scope_executables(&mut ebpf, options)?,
             logger: None,
@@ -204,6 +208,8 @@ impl Session {
 
     /// Puts a process in scope.
     pub fn watch(&mut self, tgid: Tgid) -> Result<(), ProbeError> {
+        let slot = tgid.0 & (SCOPE_FILTER_SLOTS - 1);
+        self.scope_filter.set(slot, 1, 0).map_err(ProbeError::map("SCOPE_FILTER"))?;
         self.scope_tgids.insert(tgid.0, 0, 0).map_err(ProbeError::map("SCOPE_TGIDS"))
     }
 
@@ -259,6 +265,10 @@ fn load_object(options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebp
     let slow_call = options.syscalls.as_ref().and_then(|syscalls| syscalls.slower_than).unwrap_or_default();
     let [tasks, sums, stacks] = off_cpu::sizes(options.off_cpu.as_ref());
 
+    // Where userspace can name kernel functions, these tell more.
+    let file_kinds = u32::from(options.off_cpu.is_some() && !doctor::kernel_symbols());
+    let near_places = syscalls::near_places(cpus);
+
     let mut loader = EbpfLoader::new();
     // The offsets are looked up by descry itself.
     loader.btf(None);
@@ -275,6 +285,7 @@ fn load_object(options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebp
         .override_global("FUNCTION_EVENT_INTERVAL", &event_interval, true)
         .override_global("KERNEL_STACKS", &kernel_stacks, true)
         .override_global("SLOW_CALL", &slow_call, true)
+        .override_global("FILE_KINDS", &file_kinds, true)
         .map_max_entries("EVENTS", options.ring_bytes)
         .map_max_entries("TABLES", options.table_chunks)
         .map_max_entries("OFF_CPU_TASKS", tasks)
@@ -282,6 +293,7 @@ fn load_object(options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebp
         .map_max_entries("STACKS_SENT", stacks)
         .map_max_entries("MEMOS", cpus);
     if options.syscalls.is_some() {
+        loader.override_global("NEAR_PLACES", &near_places, true);
         syscalls::set_sizes(&mut loader, cpus);
     }
     if !options.net {

@@ -175,7 +175,7 @@ impl Session {
     pub fn take_waits(&mut self, all: bool) -> Result<Vec<(WaitKey, WaitSum)>, ProbeError> {
         let off_cpu = self.off_cpu.as_mut().ok_or(ProbeError::Missing { name: SWITCH.0 })?;
         let error = ProbeError::map("WAIT_SUMS");
-        let current = off_cpu.epoch as u16;
+        let current = off_cpu.epoch as u8;
         let mut waits = Vec::new();
         for entry in off_cpu.sums.iter() {
             let (Key(key), Sum(sum)) = entry.map_err(&error)?;

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use aya::maps::{Array, HashMap, MapData, MapKeys, PerCpuArray, PerCpuHashMap};
+use aya::maps::{Array, HashMap, MapData, MapKeys, PerCpuArray, PerCpuHashMap, PerCpuValues};
 use aya::{Ebpf, EbpfLoader, Pod};
 use descry_abi::histogram::Histogram;
 use descry_abi::limits::{
-    MAX_SYSCALL_ERRORS, MAX_SYSCALL_MEMORY, MAX_SYSCALL_ROWS, MAX_SYSCALL_THREADS, SPARE_SYSCALL_ROWS,
+    MAX_SYSCALL_ERRORS, MAX_SYSCALL_MEMORY, MAX_SYSCALL_ROWS, MAX_SYSCALL_THREADS, NEAR_SYSCALL_ROWS,
+    NEAR_SYSCALL_THREADS,
 };
-use descry_abi::syscall::{CallKey, ErrorKey, OTHER_ROWS, SyscallTraits, ThreadCall, Unreturned};
+use descry_abi::syscall::{
+    CallKey, ErrorKey, NearCall, OTHER_ROWS, ROWS_A_PLACE, SyscallTraits, ThreadCall, Unreturned,
+};
 use descry_decode::ids::Tgid;
 use tracing::debug;
 
@@ -64,12 +67,15 @@ pods! {
     Durations(Histogram), 1312;
     Never(Unreturned), 16;
     InFlight(ThreadCall), 24;
+    Near(NearCall), 64;
     Traits(SyscallTraits), 4;
 }
 
 const THREADS: &str = "SYSCALL_THREADS";
 const ROWS: &str = "SYSCALL_ROWS";
-const SPARE_ROWS: &str = "SYSCALL_SPARE_ROWS";
+const NEAR_THREADS: &str = "SYSCALL_NEAR_THREADS";
+const NEAR_ROWS: &str = "SYSCALL_NEAR_ROWS";
+const ROW_KEYS: &str = "SYSCALL_ROW_KEYS";
 const ERRORS: &str = "SYSCALL_ERRORS";
 const UNRETURNED: &str = "SYSCALL_UNRETURNED";
 const OTHERS: &str = "SYSCALL_OTHERS";
@@ -77,9 +83,11 @@ const TRAITS: &str = "SYSCALL_TRAITS";
 
 /// The maps of system calls.
 pub(super) struct SyscallMaps {
+    near_threads: Array<MapData, Near>,
     threads: HashMap<MapData, u32, InFlight>,
+    row_keys: Array<MapData, u64>,
+    near_rows: PerCpuArray<MapData, Durations>,
     rows: PerCpuHashMap<MapData, Call, Durations>,
-    spare_rows: PerCpuHashMap<MapData, Call, Durations>,
     errors: PerCpuHashMap<MapData, Failure, u64>,
     unreturned: PerCpuHashMap<MapData, Call, Never>,
     others: PerCpuArray<MapData, Durations>,
@@ -87,13 +95,26 @@ pub(super) struct SyscallMaps {
     _traits: Array<MapData, Traits>,
 }
 
+/// Rows that so much memory holds, for so many CPUs.
+fn rows_in(bytes: u64, cpus: u32) -> u32 {
+    u32::try_from(bytes / (u64::from(cpus) * size_of::<Histogram>() as u64)).unwrap_or(u32::MAX)
+}
+
+/// Places for near rows: a power of two.
+pub(super) fn near_places(cpus: u32) -> u32 {
+    let fits = rows_in(MAX_SYSCALL_MEMORY / 4, cpus).clamp(NEAR_SYSCALL_ROWS / 4, NEAR_SYSCALL_ROWS);
+    1 << (fits / ROWS_A_PLACE).ilog2()
+}
+
 /// Sets the sizes of the maps.
 pub(super) fn set_sizes(loader: &mut EbpfLoader<'_>, cpus: u32) {
-    let rows = MAX_SYSCALL_MEMORY / (u64::from(cpus) * size_of::<Histogram>() as u64);
+    let near_rows = near_places(cpus) * ROWS_A_PLACE;
     loader
         .map_max_entries(THREADS, MAX_SYSCALL_THREADS)
-        .map_max_entries(ROWS, (rows as u32).min(MAX_SYSCALL_ROWS))
-        .map_max_entries(SPARE_ROWS, SPARE_SYSCALL_ROWS)
+        .map_max_entries(NEAR_THREADS, NEAR_SYSCALL_THREADS)
+        .map_max_entries(ROWS, rows_in(MAX_SYSCALL_MEMORY, cpus).min(MAX_SYSCALL_ROWS))
+        .map_max_entries(NEAR_ROWS, near_rows)
+        .map_max_entries(ROW_KEYS, near_rows)
         .map_max_entries(ERRORS, MAX_SYSCALL_ERRORS)
         .map_max_entries(UNRETURNED, MAX_SYSCALL_ERRORS);
 }
@@ -107,8 +128,10 @@ impl SyscallMaps {
         }
         Ok(Self {
             threads: take(ebpf, THREADS)?.try_into().map_err(ProbeError::map(THREADS))?,
+            near_threads: take(ebpf, NEAR_THREADS)?.try_into().map_err(ProbeError::map(NEAR_THREADS))?,
+            row_keys: take(ebpf, ROW_KEYS)?.try_into().map_err(ProbeError::map(ROW_KEYS))?,
+            near_rows: take(ebpf, NEAR_ROWS)?.try_into().map_err(ProbeError::map(NEAR_ROWS))?,
             rows: take(ebpf, ROWS)?.try_into().map_err(ProbeError::map(ROWS))?,
-            spare_rows: take(ebpf, SPARE_ROWS)?.try_into().map_err(ProbeError::map(SPARE_ROWS))?,
             errors: take(ebpf, ERRORS)?.try_into().map_err(ProbeError::map(ERRORS))?,
             unreturned: take(ebpf, UNRETURNED)?.try_into().map_err(ProbeError::map(UNRETURNED))?,
             others: take(ebpf, OTHERS)?.try_into().map_err(ProbeError::map(OTHERS))?,
@@ -165,13 +188,26 @@ impl Session {
     ) -> Result<(), ProbeError> {
         let maps = self.syscalls.as_mut().ok_or(ProbeError::Missing { name: ROWS })?;
         let wants = |call: &CallKey| wanted(Tgid(call.tgid));
-        for (rows, map) in [(&mut maps.rows, ROWS), (&mut maps.spare_rows, SPARE_ROWS)] {
-            for key in distinct(rows.keys(), |Call(key)| key, wants, map)? {
-                let parts = rows.get(&Call(key), 0).map_err(ProbeError::map(map))?;
-                rows.remove(&Call(key)).map_err(ProbeError::map(map))?;
-                let parts = parts.iter().filter(|part| part.0.count > 0);
-                parts.for_each(|part| tell(SyscallCount::Returned(key, &part.0)));
-            }
+        let mut tell_parts = |key, parts: &PerCpuValues<Durations>| {
+            let parts = parts.iter().filter(|part| part.0.count > 0);
+            parts.for_each(|part| tell(SyscallCount::Returned(key, &part.0)));
+        };
+        for index in 0..maps.row_keys.len() {
+            let word = maps.row_keys.get(&index, 0).map_err(ProbeError::map(ROW_KEYS))?;
+            let Some(key) = CallKey::from_word(word).filter(wants) else { continue };
+            let parts = maps.near_rows.get(&index, 0).map_err(ProbeError::map(NEAR_ROWS))?;
+            tell_parts(key, &parts);
+            // Whoever takes the row next finds zeros.
+            let zeros = vec![Durations(Histogram::default()); parts.len()];
+            let zeros = PerCpuValues::try_from(zeros)
+                .map_err(|source| ProbeError::System { action: "make zeros for every CPU", source })?;
+            maps.near_rows.set(index, zeros, 0).map_err(ProbeError::map(NEAR_ROWS))?;
+            maps.row_keys.set(index, 0, 0).map_err(ProbeError::map(ROW_KEYS))?;
+        }
+        for key in distinct(maps.rows.keys(), |Call(key)| key, wants, ROWS)? {
+            let parts = maps.rows.get(&Call(key), 0).map_err(ProbeError::map(ROWS))?;
+            maps.rows.remove(&Call(key)).map_err(ProbeError::map(ROWS))?;
+            tell_parts(key, &parts);
         }
         let wants_error = |error: &ErrorKey| wants(&error.call);
         for key in distinct(maps.errors.keys(), |Failure(key)| key, wants_error, ERRORS)? {
@@ -204,7 +240,13 @@ impl Session {
         let maps = self.syscalls.as_ref().ok_or(ProbeError::Missing { name: THREADS })?;
         let threads = distinct(maps.threads.keys(), |thread| thread, |_| true, THREADS)?;
         // A thread may have ended meanwhile.
-        Ok(threads.iter().filter_map(|thread| maps.threads.get(thread, 0).ok()).map(|call| call.0).collect())
+        let far = threads.iter().filter_map(|thread| maps.threads.get(thread, 0).ok()).map(|call| call.0);
+        let mut calls: Vec<ThreadCall> = far.collect();
+        for near in maps.near_threads.iter() {
+            let Near(NearCall { call, .. }) = near.map_err(ProbeError::map(NEAR_THREADS))?;
+            calls.extend((call.thread != 0).then_some(call));
+        }
+        Ok(calls)
     }
 }
 

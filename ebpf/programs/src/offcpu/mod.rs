@@ -4,31 +4,22 @@
 //! run queue time. Both go to a sum by task, stack, system call and state; a stack is sent once, and afterwards known by
 //! its hash. The state of a task is found by its id, so it does not matter between which CPUs it moves.
 
-use aya_ebpf::EbpfContext;
+mod stacks;
+
 use aya_ebpf::bindings::{BPF_NOEXIST, task_struct};
 use aya_ebpf::cty::c_void;
-use aya_ebpf::helpers::generated::{
-    bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_task_btf, bpf_get_task_stack,
-    bpf_ktime_get_boot_ns,
-};
+use aya_ebpf::helpers::generated::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns};
 use aya_ebpf::programs::BtfTracePointContext;
 use descry_abi::counter::Counter;
-use descry_abi::event::{
-    EventKind, SAMPLE_HAS_COPY, SAMPLE_IN_KERNEL, SAMPLE_KERNEL_THREAD, SampleHeader, UnwindEnd, Wait,
-};
-use descry_abi::limits::{COPY_PAUSE, FRAME_SLOTS, MAX_KERNEL_FRAMES, MAX_USER_FRAMES};
+use descry_abi::event::{EventKind, Wait};
 use descry_abi::offcpu::{Control, NO_STACK, TaskTimes, WaitKey, WaitKind, WaitState, WaitSum};
 
-use crate::config::{KERNEL_STACKS, SWITCH_HAS_STATE, TASK_FLAGS, TASK_ON_CPU, TASK_PID, TASK_STATE};
+use crate::config::{SWITCH_HAS_STATE, TASK_FLAGS, TASK_ON_CPU, TASK_PID, TASK_STATE};
 use crate::emit::{self, count};
-use crate::maps::{
-    COPY_STATES, OFF_CPU_CONTROL, OFF_CPU_TASKS, PROCESSES, ProgramKind, STACKS_SENT, State, WAIT_SUMS,
-    WALK_STATES,
-};
-use crate::registers::{self, Hit};
-use crate::stack::{self, Taking, Walk};
+use crate::maps::{OFF_CPU_CONTROL, OFF_CPU_TASKS, WAIT_SUMS};
+use crate::stack::Walk;
 use crate::task::{self, Ids, Task, direct};
-use crate::{lifecycle, scope, unwind};
+use crate::{lifecycle, scope};
 
 /// `PF_EXITING` (include/linux/sched.h): the task is on its way out.
 const EXITING: u32 = 4;
@@ -86,7 +77,7 @@ fn leaves(ctx: &BtfTracePointContext, prev: *mut task_struct, state: u32, now: u
             times
         }
     };
-    let (stack, syscall) = own_stack(ctx, ids, now, walk);
+    let left = stacks::of_running(ctx, ids, now, walk);
     // SAFETY: the pointer was checked by the lookup. No other CPU writes: the task is neither woken nor switched in before
     // this program ends.
     let times = unsafe { &mut *times };
@@ -96,8 +87,9 @@ fn leaves(ctx: &BtfTracePointContext, prev: *mut task_struct, state: u32, now: u
         times.cpu += now.wrapping_sub(since);
     }
     times.on = 0;
-    times.stack = stack;
-    times.syscall = syscall;
+    times.stack = left.stack;
+    times.syscall = left.syscall;
+    times.file = left.file;
     times.state = WaitState::from_kernel(state) as u8;
     times.runnable = if state == 0 { now } else { 0 };
     times.out = now;
@@ -145,7 +137,8 @@ fn key(times: &TaskTimes, control: Control) -> WaitKey {
         syscall: times.syscall,
         kind: WaitKind::RunQueue as u8,
         state: times.state,
-        epoch: control.epoch as u16,
+        file: times.file,
+        epoch: control.epoch as u8,
     }
 }
 
@@ -259,88 +252,9 @@ pub fn waking(ctx: &BtfTracePointContext, walk: Walk) {
     let task = ctx.arg::<*const c_void>(0).cast_mut().cast::<task_struct>();
     let Some(times) = OFF_CPU_TASKS.get_ptr_mut(direct::<u32>(task, TASK_PID.load())) else { return };
     let Some(ids) = task::current_ids() else { return count(Counter::PidNotVisible) };
-    let (stack, _) = own_stack(ctx, ids, now(), walk);
+    let stack = stacks::of_running(ctx, ids, now(), walk).stack;
     // SAFETY: the pointer was checked by the lookup. A task is woken by one CPU at a time.
     unsafe { (*times).waker = stack };
-}
-
-/// Takes the stack of the running task, and sends it if it was not sent before. Returns its id and the system call.
-#[inline(always)]
-fn own_stack(ctx: &BtfTracePointContext, ids: Ids, now: u64, walk: Walk) -> (u64, i32) {
-    let taking = Taking {
-        program: ProgramKind::OffCpu,
-        record: EventKind::Stack,
-        weight: 0,
-        walk,
-        copies: may_copy(now),
-    };
-    let Some(state) = stack::take(&taking, ctx.as_ptr(), ids, Hit::Kernel) else { return (NO_STACK, -1) };
-    // SAFETY: `state` is this CPU's and this kind of program's own; the helper has no preconditions.
-    let (copied, syscall) = unsafe {
-        let header = &(*state).header;
-        let end = UnwindEnd::from_u16(header.end);
-        if !taking.copies && end.is_some_and(unwind::needs_userspace) {
-            count(Counter::CopyTooSoon);
-        }
-        let has_registers = header.flags & SAMPLE_KERNEL_THREAD == 0 && end != Some(UnwindEnd::NoRegisters);
-        let syscall = if has_registers {
-            registers::syscall_of(bpf_get_current_task_btf(), &raw const (*state).saved)
-        } else {
-            -1
-        };
-        (header.flags & SAMPLE_HAS_COPY != 0, syscall)
-    };
-    let hash = hash(state);
-    // What userspace finds out about a copied stack holds for this one only.
-    let id = if copied { mix(hash, now) } else { hash };
-    if !copied && STACKS_SENT.get_ptr(id).is_some() {
-        return (id, syscall);
-    }
-    // SAFETY: as above.
-    unsafe { (*state).header.weight = id };
-    if emit::wait_stack(state) && !copied {
-        // Without room for the id the stack is sent again, which does no harm.
-        let _ = STACKS_SENT.insert(id, 0, 0);
-    }
-    (id, syscall)
-}
-
-/// Whether enough time has gone since this CPU's last copy.
-#[inline(always)]
-fn may_copy(now: u64) -> bool {
-    match COPY_STATES.get_ptr(ProgramKind::OffCpu as u32) {
-        // SAFETY: the pointer was checked by the lookup; the entry is this CPU's own.
-        Some(copy) => now.wrapping_sub(unsafe { (*copy).header.time }) > COPY_PAUSE,
-        None => false,
-    }
-}
-
-/// One word into a hash.
-#[inline(always)]
-fn mix(hash: u64, word: u64) -> u64 {
-    let product = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    product ^ product >> 32
-}
-
-/// The id of a stack: equal for equal frames of one process while its mappings are the same.
-#[inline(always)]
-fn hash(state: *const State) -> u64 {
-    // SAFETY: `state` is a per-CPU entry that was checked by its lookup, and so is the process; the index is bounded.
-    unsafe {
-        let header = &(*state).header;
-        let generation = PROCESSES.get_ptr(header.tgid).map_or(0, |process| (*process).generation);
-        let frames = u64::from(header.kernel_frames) + u64::from(header.user_frames);
-        let mut hash = mix(u64::from(header.tgid) << 32 | u64::from(generation), u64::from(header.end));
-        hash = mix(hash, u64::from(header.kernel_frames));
-        for index in 0..MAX_KERNEL_FRAMES + MAX_USER_FRAMES {
-            if index as u64 >= frames {
-                break;
-            }
-            hash = mix(hash, *(*state).frames.as_ptr().add(index & (FRAME_SLOTS - 1)));
-        }
-        // `NO_STACK` is taken.
-        hash | 1
-    }
 }
 
 /// Puts a task among those that are measured, and tells userspace its name; false: there was no room, or it is there.
@@ -389,7 +303,8 @@ pub fn list(raw: *mut task_struct) {
         if state == 0 {
             times.runnable = now;
         } else {
-            blocked_stack(raw, task, now, &mut times);
+            let waits = stacks::of_blocked(raw, task, ids, now);
+            (times.stack, times.syscall, times.file) = (waits.stack, waits.syscall, waits.file);
         }
     }
     let pid = direct::<u32>(raw, TASK_PID.load());
@@ -405,58 +320,6 @@ pub fn list(raw: *mut task_struct) {
             added.out = 0;
             added.runnable = 0;
             added.on = now;
-        }
-    }
-}
-
-/// Sends the stack of a blocked task: the kernel's frames, and registers from which userspace walks the rest.
-#[inline(always)]
-fn blocked_stack(raw: *mut task_struct, task: Task, now: u64, times: &mut TaskTimes) {
-    let Some(state) = WALK_STATES.get_ptr_mut(ProgramKind::Tasks as u32) else {
-        return count(Counter::NoState);
-    };
-    // SAFETY: `state` is this CPU's and this kind of program's own; the buffer holds FRAME_SLOTS words, more than are
-    // asked for; the helpers have no other preconditions.
-    unsafe {
-        let bytes = if KERNEL_STACKS.load() != 0 {
-            bpf_get_task_stack(raw, (&raw mut (*state).frames).cast(), (MAX_KERNEL_FRAMES * 8) as u32, 0)
-        } else {
-            0
-        };
-        if bytes < 0 {
-            count(Counter::KernelStackFailed);
-        }
-        let is_kernel_thread = task.is_kernel_thread();
-        let id = mix(u64::from(times.tid), now) | 1;
-        (*state).header = SampleHeader {
-            kind: EventKind::Stack as u16,
-            flags: SAMPLE_IN_KERNEL | if is_kernel_thread { SAMPLE_KERNEL_THREAD } else { 0 },
-            kernel_frames: (bytes.max(0) as u64 / 8).min(MAX_KERNEL_FRAMES as u64) as u16,
-            user_frames: 0,
-            time: now,
-            tgid: times.tgid,
-            tid: times.tid,
-            cpu: 0,
-            end: if is_kernel_thread { UnwindEnd::NoUserStack } else { UnwindEnd::NoRegisters } as u16,
-            reserved: 0,
-            cgroup: bpf_get_current_cgroup_id(),
-            weight: id,
-            unit: times.tid.into(),
-            request: 0,
-            comm: task.comm(),
-        };
-        if !is_kernel_thread {
-            if registers::saved_of(raw, &raw mut (*state).saved) {
-                times.syscall = registers::syscall_of(raw, &raw const (*state).saved);
-                if unwind::ship_registers(ProgramKind::Tasks, state) {
-                    (*state).header.flags |= SAMPLE_HAS_COPY;
-                }
-            } else {
-                count(Counter::UserRegistersFailed);
-            }
-        }
-        if emit::wait_stack(state) {
-            times.stack = id;
         }
     }
 }

@@ -1,8 +1,10 @@
 //! System calls, counted: how long, how often, with which errors. Slow ones are sent with their stacks.
 //!
-//! A thread is in one call at a time, so its beginning is kept by the thread's id; an entry is made once and written in
-//! place from then on. It also says that the thread is watched, so the scope is asked once a thread. The thread's id is
-//! the kernel's own: it needs no translation.
+//! Each call runs `enter` and `exit`, in the time of the program that is measured: both find what they need by an index
+//! (`thread`, `rows`), and look into a hash only where two share an index.
+
+mod rows;
+mod thread;
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::BPF_NOEXIST;
@@ -11,29 +13,19 @@ use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_probe_read_user_str};
 use aya_ebpf::programs::RawTracePointContext;
 use descry_abi::counter::Counter;
 use descry_abi::event::EventKind;
-use descry_abi::histogram::{BUCKETS, Histogram, bucket};
 use descry_abi::limits::{MAX_KERNEL_FRAMES, MAX_USER_FRAMES};
 use descry_abi::syscall::{
     COMPAT, CallKey, ErrorKey, MAX_ERRNO, PATH_BYTES, Replaces, SlowCall, SyscallTraits, TRAIT_SLOTS,
-    ThreadCall, Unreturned,
+    Unreturned,
 };
 
 use crate::config::SLOW_CALL;
 use crate::emit::{self, count};
-use crate::maps::{
-    ProgramKind, SYSCALL_EMPTY, SYSCALL_ERRORS, SYSCALL_OTHERS, SYSCALL_ROWS, SYSCALL_SPARE_ROWS,
-    SYSCALL_THREADS, SYSCALL_TRAITS, SYSCALL_UNRETURNED, State,
-};
+use crate::maps::{ProgramKind, SYSCALL_ERRORS, SYSCALL_TRAITS, SYSCALL_UNRETURNED, State};
 use crate::registers::{self, Hit};
 use crate::scope;
 use crate::stack::{self, Taking, Walk};
-use crate::task::{self, Ids};
-
-/// The kernel's own id of the running thread.
-#[inline(always)]
-fn thread() -> u32 {
-    task::current_thread()
-}
+use crate::task::{self, Ids, Running};
 
 #[inline(always)]
 fn now() -> u64 {
@@ -52,36 +44,32 @@ fn traits(number: u32) -> SyscallTraits {
 /// A call begins.
 #[inline(always)]
 pub fn enter(number: u32) {
-    let number = if task::in_compat_call() { number | COMPAT } else { number };
-    let thread = thread();
-    match SYSCALL_THREADS.get_ptr_mut(thread) {
-        // SAFETY: the pointer was checked by the lookup; only the thread itself writes its entry.
-        Some(call) => unsafe {
-            (*call).key.number = number;
-            (*call).start = now();
+    let task = Running::get();
+    let number = if task.in_compat_call() { number | COMPAT } else { number };
+    let call = match thread::current(task) {
+        Some(call) => call,
+        None => match thread::first_call(task) {
+            Some(call) => call,
+            None => return,
         },
-        None => first(thread, number),
-    }
-}
-
-/// The first call of a thread.
-#[inline(always)]
-fn first(thread: u32, number: u32) {
-    let Some(ids) = task::current_ids() else { return count(Counter::PidNotVisible) };
-    if !scope::current_is_watched(ids.tgid) {
-        return;
-    }
-    let key = CallKey { tgid: ids.tgid, number };
-    let call = ThreadCall { start: now(), key, tid: ids.tid, reserved: 0 };
-    if SYSCALL_THREADS.insert(thread, call, 0).is_err() {
-        count(Counter::SyscallThreadsFull);
+    };
+    // SAFETY: the pointer was checked by its lookup; only the thread itself writes its entry.
+    unsafe {
+        (*call).key.number = number;
+        (*call).start = now();
     }
 }
 
 /// A call returns.
 #[inline(always)]
 pub fn exit(ctx: &RawTracePointContext, walk: Walk) {
-    let Some(call) = SYSCALL_THREADS.get_ptr_mut(thread()) else { return without_beginning(ctx) };
+    let task = Running::get();
+    let Some(call) = thread::current(task) else {
+        if !scope::is_surely_out(task.process()) {
+            without_beginning(ctx);
+        }
+        return;
+    };
     // SAFETY: the pointer was checked by the lookup; only the thread itself writes its entry.
     let (start, key, tid) = unsafe { ((*call).start, (*call).key, (*call).tid) };
     if start == 0 {
@@ -90,11 +78,7 @@ pub fn exit(ctx: &RawTracePointContext, walk: Walk) {
     // SAFETY: as above.
     unsafe { (*call).start = 0 };
     let duration = now() - start;
-    match row(key) {
-        // SAFETY: the entry is this CPU's own, and the pointer was checked by the lookup.
-        Some(row) => unsafe { record(row, duration) },
-        None => count_other(key.number, duration),
-    }
+    rows::add(key, duration);
     let result: i64 = ctx.arg::<u64>(1) as i64;
     if (-MAX_ERRNO..0).contains(&result) && traits(key.number).replaces != Replaces::Always as u8 {
         failed(&ErrorKey { call: key, errno: -result as u32 });
@@ -114,60 +98,9 @@ fn without_beginning(ctx: &RawTracePointContext) {
         return;
     }
     let number = registers::call_number(ctx.arg(0)).unwrap_or_default();
-    let is_child = ctx.arg::<u64>(1) == 0 && !task::in_compat_call() && traits(number).forks != 0;
+    let is_child = ctx.arg::<u64>(1) == 0 && !Running::get().in_compat_call() && traits(number).forks != 0;
     if !is_child {
         count(Counter::SyscallBegunBefore);
-    }
-}
-
-/// This CPU's part of a row, which is made where there is none.
-#[inline(always)]
-fn row(key: CallKey) -> Option<*mut Histogram> {
-    match SYSCALL_ROWS.get_ptr_mut(key) {
-        Some(row) => Some(row),
-        None => new_row(key),
-    }
-}
-
-/// Makes a row. The kernel keeps little memory at hand for that and fetches more a moment later, so there are spare rows.
-#[inline(always)]
-fn new_row(key: CallKey) -> Option<*mut Histogram> {
-    let empty = SYSCALL_EMPTY.get_ptr(0)?;
-    // SAFETY: the pointer was checked by the lookup.
-    let empty = unsafe { &*empty };
-    // Another CPU may have made it meanwhile: then it is there, which is all that counts.
-    let _ = SYSCALL_ROWS.insert(key, empty, BPF_NOEXIST.into());
-    if let Some(row) = SYSCALL_ROWS.get_ptr_mut(key) {
-        return Some(row);
-    }
-    let _ = SYSCALL_SPARE_ROWS.insert(key, empty, BPF_NOEXIST.into());
-    SYSCALL_SPARE_ROWS.get_ptr_mut(key)
-}
-
-/// Adds a duration to a histogram that only this CPU writes.
-#[inline(always)]
-unsafe fn record(row: *mut Histogram, duration: u64) {
-    let index = bucket(duration) as usize;
-    // SAFETY: the caller's pointer is valid; the index is bounded.
-    unsafe {
-        (*row).count += 1;
-        (*row).sum += duration;
-        if duration > (*row).max {
-            (*row).max = duration;
-        }
-        if index < BUCKETS {
-            *(&raw mut (*row).buckets).cast::<u64>().add(index) += 1;
-        }
-    }
-}
-
-/// Counts a call for which there is no row.
-#[inline(always)]
-fn count_other(number: u32, duration: u64) {
-    count(Counter::SyscallOthers);
-    if let Some(row) = SYSCALL_OTHERS.get_ptr_mut(u32::from(traits(number).blocking != 0)) {
-        // SAFETY: the entry is this CPU's own, and the pointer was checked by the lookup.
-        unsafe { record(row, duration) }
     }
 }
 
@@ -251,34 +184,19 @@ unsafe fn describe(state: *mut State, registers: u64, call: &Returned) -> u64 {
 /// A thread that is not its process's first has begun to run another program, and has taken over the id of the first.
 #[inline(always)]
 pub fn exec(old_thread: u32) {
-    let thread = thread();
-    if old_thread == thread {
-        return;
-    }
-    let Some(call) = SYSCALL_THREADS.get_ptr(old_thread) else { return };
-    // SAFETY: the pointer was checked by the lookup.
-    let mut call = unsafe { *call };
-    if let Some(ids) = task::current_ids() {
-        call.tid = ids.tid;
-    }
-    let _ = SYSCALL_THREADS.remove(old_thread);
-    if SYSCALL_THREADS.insert(thread, call, 0).is_err() {
-        count(Counter::SyscallThreadsFull);
+    let task = Running::get();
+    if old_thread != task.thread() {
+        thread::rename(old_thread, task);
     }
 }
 
 /// A thread ends, in the middle of a call as a rule: exit, or one that it was killed in.
 #[inline(always)]
 pub fn thread_exit() {
-    let thread = thread();
-    let Some(call) = SYSCALL_THREADS.get_ptr(thread) else { return };
-    // SAFETY: the pointer was checked by the lookup.
-    let call = unsafe { *call };
+    let Some(call) = thread::forget(Running::get()) else { return };
     if call.start != 0 {
         unreturned(call.key, now() - call.start);
     }
-    // It is there.
-    let _ = SYSCALL_THREADS.remove(thread);
 }
 
 /// Counts a call that never returns.
