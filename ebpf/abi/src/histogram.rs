@@ -41,34 +41,6 @@ impl Default for Histogram {
 /// whole number of units is above one of them exactly if it is above its rounding.
 const QUARTERS: [u64; 3] = [0x1837_f051_8db8_a96f, 0x3504_f333_f9de_6484, 0x5744_fcca_d69d_6af4];
 
-/// The place of the highest bit that is set; 0 for 0. BPF has no instruction for it; most durations are short, so that
-/// these branches are foretold, and two are all that is taken.
-#[inline(always)]
-const fn floor_log2(mut n: u64) -> u32 {
-    let mut log = 0;
-    if n >= 1 << 32 {
-        n >>= 32;
-        log = 32;
-    }
-    if n >= 1 << 16 {
-        n >>= 16;
-        log += 16;
-    }
-    if n >= 1 << 8 {
-        n >>= 8;
-        log += 8;
-    }
-    if n >= 1 << 4 {
-        n >>= 4;
-        log += 4;
-    }
-    if n >= 1 << 2 {
-        n >>= 2;
-        log += 2;
-    }
-    log + (n >= 2) as u32
-}
-
 /// The bucket of a duration (ns). Below [`BUCKETS`].
 #[inline(always)]
 pub const fn bucket(duration: u64) -> u32 {
@@ -77,7 +49,7 @@ pub const fn bucket(duration: u64) -> u32 {
     }
     // Upper bounds are inclusive, so powers of two belong below: the doubling is that of duration - 1, but the place in
     // it that of the duration itself.
-    let doubling = floor_log2(duration - 1);
+    let doubling = 63 - (duration - 1).leading_zeros();
     // (duration - 2^doubling) / 2^doubling, in units of 2^-63; that of a power of two is 2^63.
     let fraction = (duration - (1 << doubling)) << (63 - doubling);
     let quarter =
