@@ -9,6 +9,8 @@ pub const MAX_CAPTURE: usize = 4096;
 pub const MAX_SEGMENTS: u32 = 8;
 /// Connections known at once. The least recently used one is forgotten for a new one.
 pub const MAX_CONNECTIONS: u32 = 65_536;
+/// Calls of connect() known at once. The least recently used one is forgotten for a new one.
+pub const MAX_CONNECTS: u32 = 8192;
 /// Units whose request is known at once.
 pub const MAX_UNITS: u32 = 65_536;
 
@@ -108,14 +110,40 @@ pub struct Message {
 }
 const _: () = assert!(size_of::<Message>() == 64);
 
+/// Who ended a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Closer {
+    /// It cannot be told.
+    Unknown = 0,
+    /// The watched process.
+    Local = 1,
+    /// The other end.
+    Remote = 2,
+}
+
+impl Closer {
+    /// That of this number, if there is one.
+    pub const fn from_u8(n: u8) -> Option<Self> {
+        Some(match n {
+            0 => Self::Unknown,
+            1 => Self::Local,
+            2 => Self::Remote,
+            _ => return None,
+        })
+    }
+}
+
 /// A connection's end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Closed {
     /// `EventKind::ConnectionClosed`.
     pub kind: u16,
+    /// A [`Closer`].
+    pub by: u8,
     /// Zero.
-    pub reserved: [u16; 3],
+    pub reserved: [u8; 5],
     /// When (ns, `CLOCK_BOOTTIME`).
     pub time: u64,
     /// As in [`Opened::connection`].

@@ -14,13 +14,17 @@ pub enum UnitKind {
     Goroutine = 1,
     /// A Tokio task, by its id.
     TokioTask = 2,
+    /// Nobody can tell for whom a thread works: the program moves its work from thread to thread, or a thread from one
+    /// piece of work to another, in ways that are not known.
+    Unknown = 3,
 }
 
 /// How to find the unit that a thread of one program runs. All of it is read from the program's memory.
 ///
 /// ```text
 /// Goroutine   g = *(thread pointer + tls);  id = *(g + id);  0: the system stack of m = *(g + m), for *(m + current)
-/// TokioTask   id = *(thread pointer + tls), where *(thread pointer + alive) is 1
+/// TokioTask   id = *(thread pointer + tls), where the byte at (thread pointer + alive) is 1
+/// Unknown     none
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -31,7 +35,8 @@ pub struct UnitRule {
     pub id: u32,
     /// Where the value is that leads to the unit (bytes from the thread pointer).
     pub tls: i64,
-    /// Tokio: where the byte is that says whether the thread-local value lives (bytes from the thread pointer).
+    /// Tokio: where the byte is that says whether the thread-local value lives, or holds an id (bytes from the thread
+    /// pointer).
     pub alive: i64,
     /// `g.m`.
     pub m: u32,

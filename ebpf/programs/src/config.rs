@@ -126,6 +126,8 @@ globals! {
     SOCKET_ALLOC_INODE: u32 = 0;
     /// `sock.sk_socket`.
     SK_SOCKET: u32 = 0;
+    /// `sock.sk_err`.
+    SK_ERR: u32 = 0;
     /// `sock.__sk_common.skc_family`.
     SK_FAMILY: u32 = 0;
     /// `sock.__sk_common.skc_state`.

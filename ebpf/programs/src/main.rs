@@ -209,6 +209,13 @@ pub fn socket_call_ended(ctx: RawTracePointContext) -> i32 {
     0
 }
 
+/// `inet_sock_set_state(sk, oldstate, newstate)`.
+#[raw_tracepoint]
+pub fn socket_state(ctx: RawTracePointContext) -> i32 {
+    net::connect::turned(ctx.arg(0), ctx.arg::<u64>(2) as i32);
+    0
+}
+
 /// `tcp_destroy_sock(sk)`.
 #[raw_tracepoint]
 pub fn socket_destroyed(ctx: RawTracePointContext) -> i32 {

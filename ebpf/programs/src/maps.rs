@@ -12,7 +12,7 @@ use descry_abi::limits::{
     MAX_PROCESSES, MAX_SCOPE, MAX_STACKS_SENT, MAX_WAIT_SUMS, MEMO_SLOTS, SCOPE_FILTER_SLOTS,
     STACK_COPY_BYTES, WINDOW_WORDS,
 };
-use descry_abi::net::{MAX_CAPTURE, MAX_CONNECTIONS, MAX_UNITS, Message};
+use descry_abi::net::{MAX_CAPTURE, MAX_CONNECTIONS, MAX_CONNECTS, MAX_UNITS, Message};
 use descry_abi::offcpu::{Control, TaskTimes, WaitKey, WaitSum};
 use descry_abi::scope::ExecutableKey;
 use descry_abi::syscall::{
@@ -21,6 +21,7 @@ use descry_abi::syscall::{
 use descry_abi::unit::{MAX_UNIT_RULES, UnitKey, UnitRule};
 use descry_abi::unwind::Process;
 
+use crate::net::connect::Connecting;
 use crate::net::connection::Connection;
 use crate::registers::Registers;
 
@@ -225,6 +226,10 @@ pub static NET_STATES: PerCpuArray<NetState, 1> = PerCpuArray::new();
 /// Connections by the address of their `struct sock`; 1 entry where no sockets are watched. Written by `net`.
 #[btf_map]
 pub static CONNECTIONS: LruHashMap<u64, Connection, { MAX_CONNECTIONS as usize }> = LruHashMap::new();
+
+/// Calls of connect(), by the address of the `struct sock`; 1 entry where no sockets are watched. Written by `net`.
+#[btf_map]
+pub static CONNECTS: LruHashMap<u64, Connecting, { MAX_CONNECTS as usize }> = LruHashMap::new();
 
 /// What userspace found out of connections, by their id: bytes of a message that are wanted. Written by userspace.
 #[btf_map]

@@ -14,6 +14,8 @@ pub struct Unit {
     pub key: UnitKey,
     /// Number of the unit that made it; 0: unknown.
     pub parent: u64,
+    /// Whether it is known for whom it works: not so of a thread that stands for units that cannot be found.
+    pub is_known: bool,
 }
 
 impl Unit {
@@ -23,10 +25,16 @@ impl Unit {
         UnitKey { id: self.parent, ..self.key }
     }
 
+    /// Whether it is a thread: it may turn from one request to another and back.
+    #[inline(always)]
+    pub fn is_thread(&self) -> bool {
+        self.key.kind == UnitKind::Thread as u32
+    }
+
     /// The number as events tell it: of a thread, that of descry's pid namespace.
     #[inline(always)]
     pub fn number(&self, ids: Ids) -> u64 {
-        if self.key.kind == UnitKind::Thread as u32 { ids.tid.into() } else { self.key.id }
+        if self.is_thread() { ids.tid.into() } else { self.key.id }
     }
 }
 
@@ -40,7 +48,8 @@ pub fn kernel_tid() -> u32 {
 /// The running thread as a unit.
 #[inline(always)]
 pub fn thread() -> Unit {
-    Unit { key: UnitKey { kind: UnitKind::Thread as u32, tgid: 0, id: kernel_tid().into() }, parent: 0 }
+    let key = UnitKey { kind: UnitKind::Thread as u32, tgid: 0, id: kernel_tid().into() };
+    Unit { key, parent: 0, is_known: true }
 }
 
 /// The unit that the running thread works for; the thread itself where it works for none that is known.
@@ -49,11 +58,14 @@ pub fn current(tgid: u32) -> Unit {
     let Some(rule) = UNIT_RULES.get_ptr(tgid) else { return thread() };
     // SAFETY: the pointer was checked by the lookup.
     let rule = unsafe { *rule };
+    if rule.kind == UnitKind::Unknown as u32 {
+        return Unit { is_known: false, ..thread() };
+    }
     let found = member(Task::current().0, TASK_THREAD_POINTER.load())
         .filter(|pointer| *pointer != 0)
         .and_then(|pointer| of_rule(&rule, pointer));
     match found {
-        Some((id, parent)) => Unit { key: UnitKey { kind: rule.kind, tgid, id }, parent },
+        Some((id, parent)) => Unit { key: UnitKey { kind: rule.kind, tgid, id }, parent, is_known: true },
         None => thread(),
     }
 }

@@ -212,6 +212,9 @@ pub struct RequestsArgs {
     /// Paths that none fits are named by themselves, with what looks like an id as {id}
     #[arg(long = "route", value_name = "PATTERN")]
     pub routes: Vec<Route>,
+    /// Give up a request without an answer when its connection was silent for this long
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = humantime::parse_duration)]
+    pub timeout: Duration,
 }
 
 /// `descry decode`.

@@ -71,6 +71,8 @@ impl Role {
 pub enum End {
     /// Who closes the connection first says the direction.
     Closed(Direction),
+    /// It is still there, but nothing came for too long.
+    TimedOut,
     /// Nobody looks any more.
     Unknown,
 }
@@ -171,6 +173,14 @@ impl Connection {
         matches!(self.state, State::Unknown)
     }
 
+    /// Whether a request is without its whole answer.
+    pub fn is_waiting(&self) -> bool {
+        match &self.state {
+            State::Known(_, parser) => parser.is_waiting(),
+            State::Opening(_) | State::Unknown => false,
+        }
+    }
+
     /// What its parser could not understand or had to forget.
     pub fn lost(&self) -> Lost {
         match &self.state {
@@ -219,7 +229,7 @@ impl Connection {
         turned
     }
 
-    /// Nothing comes any more.
+    /// Nothing comes any more, or nothing came for too long: gives the requests that are open.
     pub fn end(&mut self, time: BootNanos, end: End, settings: &Settings, spans: &mut Vec<Span>) {
         let State::Known(_, parser) = &mut self.state else { return };
         let mut exchanges = Vec::new();
@@ -228,17 +238,11 @@ impl Connection {
             let why = match end {
                 End::Closed(Direction::ToServer) => "closed_by_client",
                 End::Closed(Direction::ToClient) => "closed_by_server",
+                End::TimedOut => "timeout",
                 End::Unknown => "unknown",
             };
-            if explain(&mut exchange, why)
-                && let End::Closed(by) = end
-            {
-                exchange.attributes.push(("error.type".into(), Value::Static("connection_closed")));
-                exchange.client_status = Status::Error("".into());
-                // A client that goes away is no failure of the server.
-                if by == Direction::ToClient {
-                    exchange.server_status = Status::Error("".into());
-                }
+            if explain(&mut exchange, why) {
+                fail(&mut exchange, end);
             }
             spans.push(self.span(exchange, settings));
         }
@@ -312,6 +316,21 @@ fn explain(exchange: &mut Exchange, why: &'static str) -> bool {
         exchange.attributes.push((Cow::Borrowed(UNANSWERED), Value::Static(why)));
     }
     explains
+}
+
+/// What becomes of an exchange whose answer did not come.
+fn fail(exchange: &mut Exchange, end: End) {
+    let (reason, is_servers) = match end {
+        // A client that goes away is no failure of the server.
+        End::Closed(by) => ("connection_closed", by == Direction::ToClient),
+        End::TimedOut => ("timeout", true),
+        End::Unknown => return,
+    };
+    exchange.attributes.push(("error.type".into(), Value::Static(reason)));
+    exchange.client_status = Status::Error("".into());
+    if is_servers {
+        exchange.server_status = Status::Error("".into());
+    }
 }
 
 /// What the other side of a span is.

@@ -2,11 +2,12 @@
 //!
 //! The kernel side numbers the requests that a server receives, and every message says which of them its unit served.
 //! A client's span ends before the server's span that caused it, as a rule, so it waits for that one. One that waits
-//! too long, or of too many, goes on as it is: a root of its own, not a guess.
+//! too long, or of too many, goes on as it is: a root of its own, not a guess. So does one that began when its request
+//! was over, and one whose request was served beside others on the same connection: whose it is cannot be told.
 
 use std::collections::VecDeque;
 
-use descry_decode::ids::{BootNanos, RequestId};
+use descry_decode::ids::{BootNanos, RequestId, UnixNanos};
 use rustc_hash::FxHashMap;
 
 use crate::span::{Span, SpanId, TraceId};
@@ -37,6 +38,10 @@ pub struct Counters {
     pub waited_too_long: u64,
     /// Spans that went on without a parent because too many waited.
     pub too_many: u64,
+    /// Spans that began before or after the request that their unit is said to serve: they go on without a parent.
+    pub outside: u64,
+    /// Spans of a connection that served several requests at once: they go on without a parent.
+    pub ambiguous: u64,
 }
 
 /// Where a request's span is.
@@ -45,6 +50,12 @@ struct Place {
     trace: TraceId,
     span: SpanId,
     flags: u8,
+    /// The parent that the request itself named.
+    caller: Option<SpanId>,
+    start: UnixNanos,
+    end: UnixNanos,
+    /// Whether other requests of the same connection were served meanwhile.
+    is_shared: bool,
 }
 
 /// A span that waits, with whatever belongs to it.
@@ -79,21 +90,31 @@ impl<T> Joiner<T> {
         }
     }
 
-    /// Takes the span of a server's request; gives it and the children that waited for it.
+    /// Takes the span of a server's request; gives it and the children that waited for it. `is_shared`: other requests of
+    /// the same connection were served meanwhile.
     pub fn server(
         &mut self,
         request: RequestId,
+        is_shared: bool,
         now: BootNanos,
         span: Span,
         owner: T,
         out: &mut Vec<(T, Span)>,
     ) {
         if request.0 != 0 {
-            let place = Place { trace: span.trace, span: span.span, flags: span.flags };
+            let place = Place {
+                trace: span.trace,
+                span: span.span,
+                flags: span.flags,
+                caller: span.parent,
+                start: span.start,
+                end: span.end,
+                is_shared,
+            };
             let is_new = self.places.insert(request, place).is_none();
             for child in self.take(request) {
-                self.counters.joined += 1;
-                out.push((child.owner, under(child.span, place)));
+                let span = self.under(child.span, place);
+                out.push((child.owner, span));
             }
             if is_new {
                 self.order.push_back((now, request));
@@ -104,7 +125,7 @@ impl<T> Joiner<T> {
     }
 
     /// Takes the span of a client's request, made while `request` was served (0: none known). One that carried a trace
-    /// context has its parent already.
+    /// context of its own has its parent already; one that passed on that of the request goes between.
     pub fn client(
         &mut self,
         request: RequestId,
@@ -113,11 +134,11 @@ impl<T> Joiner<T> {
         owner: T,
         out: &mut Vec<(T, Span)>,
     ) {
-        if request.0 == 0 || span.parent.is_some() {
+        if request.0 == 0 {
             out.push((owner, span));
-        } else if let Some(place) = self.places.get(&request) {
-            self.counters.joined += 1;
-            out.push((owner, under(span, *place)));
+        } else if let Some(place) = self.places.get(&request).copied() {
+            let span = self.under(span, place);
+            out.push((owner, span));
         } else if self.waiting >= self.limits.waiting {
             self.counters.too_many += 1;
             out.push((owner, span));
@@ -158,6 +179,27 @@ impl<T> Joiner<T> {
         self.counters
     }
 
+    /// A span as a child of a request's, if it may be one.
+    fn under(&mut self, mut span: Span, place: Place) -> Span {
+        if span.parent.is_some() && (span.trace, span.parent) != (place.trace, place.caller) {
+            return span;
+        }
+        if place.is_shared {
+            self.counters.ambiguous += 1;
+            return span;
+        }
+        if !(place.start..=place.end).contains(&span.start) {
+            self.counters.outside += 1;
+            return span;
+        }
+        self.counters.joined += 1;
+        span.trace = place.trace;
+        span.parent = Some(place.span);
+        span.flags = place.flags;
+        span.parent_is_remote = Some(false);
+        span
+    }
+
     fn give_up(&mut self, request: RequestId, out: &mut Vec<(T, Span)>) {
         for child in self.take(request) {
             self.counters.waited_too_long += 1;
@@ -172,20 +214,11 @@ impl<T> Joiner<T> {
     }
 }
 
-/// A span as a child of a request's.
-fn under(mut span: Span, place: Place) -> Span {
-    span.trace = place.trace;
-    span.parent = Some(place.span);
-    span.flags = place.flags;
-    span.parent_is_remote = Some(false);
-    span
-}
-
 #[cfg(test)]
 mod tests {
     use descry_decode::ids::{BootNanos, RequestId, UnixNanos};
 
-    use super::{Joiner, Limits};
+    use super::{Counters, Joiner, Limits};
     use crate::span::{Span, SpanId, SpanKind, Status, TraceId};
 
     fn span(number: u8, kind: SpanKind) -> Span {
@@ -214,7 +247,7 @@ mod tests {
         for (time, request, number) in spans {
             let (now, request) = (BootNanos(*time), RequestId(*request));
             if number % 2 == 0 {
-                joiner.server(request, now, span(*number, SpanKind::Server), (), &mut out);
+                joiner.server(request, false, now, span(*number, SpanKind::Server), (), &mut out);
             } else {
                 joiner.client(request, now, span(*number, SpanKind::Client), (), &mut out);
             }
@@ -256,6 +289,47 @@ mod tests {
     fn what_waits_too_long_goes_on_alone() {
         let limits = Limits { patience: 10, ..Limits::default() };
         check(limits, &[(1, 7, 1), (20, 8, 2), (21, 7, 4)], &[(2, None), (1, None), (4, None)]);
+    }
+
+    #[test]
+    fn what_cannot_be_told_is_not_joined() {
+        let at = |mut span: Span, start, end| {
+            (span.start, span.end) = (UnixNanos(start), UnixNanos(end));
+            span
+        };
+        let mut joiner = Joiner::new(Limits::default());
+        let mut out = Vec::new();
+        let now = BootNanos(9);
+        for (number, start) in [(1, 4), (3, 5), (5, 8), (7, 9)] {
+            let child = at(span(number, SpanKind::Client), start, start);
+            joiner.client(RequestId(7), now, child, (), &mut out);
+        }
+        joiner.server(RequestId(7), false, now, at(span(2, SpanKind::Server), 5, 8), (), &mut out);
+        joiner.client(RequestId(8), now, at(span(9, SpanKind::Client), 6, 7), (), &mut out);
+        joiner.server(RequestId(8), true, now, at(span(4, SpanKind::Server), 5, 8), (), &mut out);
+        let found: Vec<_> =
+            out.iter().map(|(_, span)| (span.span.0[0], span.parent.map(|id| id.0[0]))).collect();
+        let expected = [(1, None), (3, Some(2)), (5, Some(2)), (7, None), (2, None), (9, None), (4, None)];
+        assert_eq!(found, expected);
+        let Counters { joined, outside, ambiguous, .. } = joiner.counters();
+        assert_eq!((joined, outside, ambiguous), (2, 2, 1));
+    }
+
+    #[test]
+    fn a_context_that_is_passed_on_goes_between() {
+        let mut joiner = Joiner::new(Limits::default());
+        let mut out = Vec::new();
+        let named = |number, kind, trace, parent| Span {
+            trace: TraceId([trace; 16]),
+            parent: Some(SpanId([parent; 8])),
+            ..span(number, kind)
+        };
+        joiner.client(RequestId(7), BootNanos(1), named(1, SpanKind::Client, 50, 60), (), &mut out);
+        joiner.client(RequestId(7), BootNanos(1), named(3, SpanKind::Client, 50, 61), (), &mut out);
+        joiner.server(RequestId(7), false, BootNanos(2), named(2, SpanKind::Server, 50, 60), (), &mut out);
+        let found: Vec<_> =
+            out.iter().map(|(_, span)| (span.span.0[0], span.parent.map(|id| id.0[0]))).collect();
+        assert_eq!(found, [(1, Some(2)), (3, Some(61)), (2, Some(60))]);
     }
 
     #[test]

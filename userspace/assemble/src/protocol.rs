@@ -106,6 +106,10 @@ pub trait Parser: std::fmt::Debug {
     fn data(&mut self, chunk: Chunk<'_>, exchanges: &mut Vec<Exchange>);
     /// The connection was closed (or nothing came for too long): gives what is still open.
     fn end(&mut self, time: BootNanos, exchanges: &mut Vec<Exchange>);
+    /// Whether a request is without its whole answer.
+    fn is_waiting(&self) -> bool {
+        false
+    }
     /// What this parser could not understand or had to forget, by name.
     fn lost(&self) -> Lost;
 }

@@ -8,7 +8,7 @@ use crate::ids::{
 };
 pub use descry_abi::event::UnwindEnd;
 pub use descry_abi::function::MAX_ARGUMENTS;
-pub use descry_abi::net::Role;
+pub use descry_abi::net::{Closer, Role};
 pub use descry_abi::offcpu::{FileKind, WaitKind, WaitState};
 
 /// One record of the ring.

@@ -11,7 +11,7 @@ mod parse;
 pub mod syscall;
 
 pub use event::{
-    Argument, Arguments, Call, Closed, Event, FileKind, Lifecycle, MAX_ARGUMENTS, Message, Opened, Role,
-    Sample, SlowCall, StackCopy, Transport, UnwindEnd, Wait, WaitKind, WaitOf, WaitState,
+    Argument, Arguments, Call, Closed, Closer, Event, FileKind, Lifecycle, MAX_ARGUMENTS, Message, Opened,
+    Role, Sample, SlowCall, StackCopy, Transport, UnwindEnd, Wait, WaitKind, WaitOf, WaitState,
 };
 pub use parse::{DecodeError, decode, wait_of};

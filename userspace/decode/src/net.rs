@@ -1,7 +1,7 @@
 //! Records of connections and messages.
 
 use descry_abi::event::EventKind;
-use descry_abi::net::{self, MAX_CAPTURE, MESSAGE_SENT, Role};
+use descry_abi::net::{self, Closer, MAX_CAPTURE, MESSAGE_SENT, Role};
 
 use crate::event::{Closed, Message, Opened, Transport, address};
 use crate::ids::{BootNanos, ConnectionId, RequestId, Tgid, Tid, UnitId};
@@ -60,8 +60,13 @@ pub(crate) fn message(mut fields: Fields<'_>) -> Result<Message, DecodeError> {
 }
 
 pub(crate) fn closed(mut fields: Fields<'_>) -> Result<Closed, DecodeError> {
-    fields.slice(6)?;
+    let [by, ..]: [u8; 6] = fields.take()?;
+    let by = Closer::from_u8(by).ok_or(DecodeError::OutOfRange {
+        kind: EventKind::ConnectionClosed as u16,
+        field: "by",
+        value: by.into(),
+    })?;
     let (time, connection) = (BootNanos(fields.u64()?), ConnectionId(fields.u64()?));
     debug_assert_eq!(fields.position(), size_of::<net::Closed>());
-    Ok(Closed { time, connection })
+    Ok(Closed { time, connection, by })
 }

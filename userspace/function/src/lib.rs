@@ -2,7 +2,8 @@
 //!
 //! You give the bytes of an ELF file and patterns; you get the functions that fit, and for each the instructions to put
 //! probes at, with what a call will cost. Everything here is pure. Files belong to whoever built them and are taken for
-//! hostile: lengths are bounded, and code is decoded within its function only.
+//! hostile: lengths are bounded, and code is decoded within its function only. Where the running task of a Tokio program is
+//! found is read from its code too.
 #![forbid(unsafe_code)]
 
 pub mod arguments;
@@ -12,6 +13,7 @@ mod cost;
 mod nearest;
 mod pattern;
 mod site;
+mod tokio_unit;
 mod usdt;
 
 pub use binary::{Binary, BinaryError, Function};
@@ -19,4 +21,5 @@ pub use cost::Cost;
 pub use nearest::nearest;
 pub use pattern::{Pattern, PatternError, What};
 pub use site::{Exits, Place, Plan, Unprobeable, Wishes, plan};
+pub use tokio_unit::TokioSymbols;
 pub use usdt::{UsdtPattern, UsdtProbe, probes as usdt_probes};

@@ -60,6 +60,7 @@ const NET_MEMBERS: &[(&str, &str)] = &[
     ("SOCKET_TYPE", "socket.type"),
     ("SOCKET_ALLOC_INODE", "socket_alloc.vfs_inode"),
     ("SK_SOCKET", "sock.sk_socket"),
+    ("SK_ERR", "sock.sk_err"),
     ("SK_FAMILY", "sock.__sk_common.skc_family"),
     ("SK_STATE", "sock.__sk_common.skc_state"),
     ("SK_NUM", "sock.__sk_common.skc_num"),

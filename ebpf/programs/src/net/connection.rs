@@ -4,13 +4,14 @@ use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use descry_abi::counter::Counter;
 use descry_abi::event::EventKind;
-use descry_abi::net::{Closed, MAX_CAPTURE, Opened, Role, VERDICT_IGNORE};
+use descry_abi::net::{Closed, Closer, MAX_CAPTURE, Opened, Role, VERDICT_IGNORE};
 
 use super::message::Moved;
 use super::socket::{SOCK_STREAM, Socket};
 use crate::emit::{self, count};
-use crate::maps::{CONNECTIONS, VERDICTS};
+use crate::maps::{CONNECTIONS, CONNECTS, VERDICTS};
 use crate::task::Ids;
+use crate::unit::Unit;
 
 /// What is known of a connection. Found by the address of its `struct sock`.
 #[repr(C)]
@@ -32,12 +33,16 @@ pub struct Connection {
     pub last_was_sent: u8,
     /// Whether the kernel tells of its end.
     pub is_tcp: u8,
-    pub reserved: [u8; 5],
+    /// A [`Closer`]: who ended it, once somebody did.
+    pub closed_by: u8,
+    /// 1: `request` is the one that it was made for, and nothing was sent yet.
+    pub is_fresh: u8,
+    pub reserved: [u8; 3],
 }
 
 /// The connection of a socket; one that is new, or another than the one at this address before, is told of.
 #[inline(always)]
-pub fn find(moved: &Moved, ids: Ids) -> Option<*mut Connection> {
+pub fn find(moved: &Moved, ids: Ids, unit: &Unit) -> Option<*mut Connection> {
     let socket = moved.socket;
     if let Some(known) = CONNECTIONS.get_ptr_mut(socket.0) {
         // SAFETY: the pointer was checked by the lookup.
@@ -47,11 +52,11 @@ pub fn find(moved: &Moved, ids: Ids) -> Option<*mut Connection> {
             return Some(known);
         }
     }
-    open(moved, ids)
+    open(moved, ids, unit)
 }
 
 #[inline(never)]
-fn open(moved: &Moved, ids: Ids) -> Option<*mut Connection> {
+fn open(moved: &Moved, ids: Ids, unit: &Unit) -> Option<*mut Connection> {
     let socket = moved.socket;
     let Some(id) = socket.inode_number() else {
         count(Counter::SocketUnreadable);
@@ -71,12 +76,23 @@ fn open(moved: &Moved, ids: Ids) -> Option<*mut Connection> {
         return None;
     }
     let is_tcp = Socket::is_tcp_family(opened.family) && opened.socket_type == SOCK_STREAM;
+    let mut request = 0;
+    if let Some(connecting) = CONNECTS.get_ptr(socket.0) {
+        // Whatever its port looks like, it was seen to call connect().
+        opened.role = Role::Connected as u8;
+        // SAFETY: the pointer was checked by the lookup.
+        let (caller, of_caller) = unsafe { ((*connecting).unit, (*connecting).request) };
+        // Goroutines and tasks say with each message for whom it is; so do threads that use what another one has opened.
+        if unit.is_thread() && unit.number(ids) == caller {
+            request = of_caller;
+        }
+    }
     if is_tcp {
         opened.from_start = socket.is_at_start(moved.len, moved.is_sent).into();
     }
     let connection = Connection {
         id,
-        request: 0,
+        request,
         sent: 0,
         received: 0,
         messages: 0,
@@ -84,7 +100,9 @@ fn open(moved: &Moved, ids: Ids) -> Option<*mut Connection> {
         role: opened.role,
         last_was_sent: u8::from(opened.role == Role::Accepted as u8),
         is_tcp: u8::from(is_tcp),
-        reserved: [0; 5],
+        closed_by: Closer::Unknown as u8,
+        is_fresh: u8::from(request != 0),
+        reserved: [0; 3],
     };
     // The map forgets the least recently used one rather than refuse.
     let _ = CONNECTIONS.insert(socket.0, connection, 0);
@@ -112,14 +130,19 @@ pub fn obey_verdict(connection: &mut Connection) {
 #[inline(always)]
 pub fn destroyed(socket: *const c_void) {
     let socket = socket as u64;
-    let Some(connection) = CONNECTIONS.get_ptr(socket) else { return };
+    // Of one that was accepted there is none.
+    let _ = CONNECTS.remove(socket);
+    let Some(connection) = CONNECTIONS.get_ptr(socket) else {
+        return;
+    };
     // SAFETY: the pointer was checked by the lookup.
-    let id = unsafe { (*connection).id };
+    let (id, by) = unsafe { ((*connection).id, (*connection).closed_by) };
     let _ = CONNECTIONS.remove(socket);
     let _ = VERDICTS.remove(id);
     let closed = Closed {
         kind: EventKind::ConnectionClosed as u16,
-        reserved: [0; 3],
+        by,
+        reserved: [0; 5],
         // SAFETY: the helper has no preconditions.
         time: unsafe { bpf_ktime_get_boot_ns() },
         connection: id,

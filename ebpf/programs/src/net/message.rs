@@ -27,11 +27,11 @@ pub struct Moved {
 /// Sends a record of it, with the head of its bytes.
 #[inline(always)]
 pub fn take(state: *mut NetState, ids: Ids, moved: &Moved) {
-    let Some(connection) = connection::find(moved, ids) else { return };
+    let unit = unit::current(ids.tgid);
+    let Some(connection) = connection::find(moved, ids, &unit) else { return };
     // SAFETY: the pointer was checked by the lookup. Two CPUs may count messages of one connection at once; the kernel
     // itself serializes what one direction moves.
     let connection = unsafe { &mut *connection };
-    let unit = unit::current(ids.tgid);
     let request = request::of_message(connection, &unit, moved.is_sent);
     let total = if moved.is_sent { &mut connection.sent } else { &mut connection.received };
     let offset = *total;

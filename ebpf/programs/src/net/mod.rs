@@ -4,6 +4,7 @@
 //! before, the end of every system call is looked at ([`calls`]).
 
 pub mod calls;
+pub mod connect;
 pub mod connection;
 mod message;
 mod payload;
@@ -15,9 +16,9 @@ use aya_ebpf::cty::c_void;
 use descry_abi::counter::Counter;
 
 use crate::emit::count;
-use crate::maps::NET_STATES;
+use crate::maps::{CONNECTIONS, NET_STATES};
 use crate::registers;
-use crate::{scope, task};
+use crate::{scope, task, unit};
 
 use socket::Socket;
 
@@ -33,9 +34,20 @@ pub fn sent(socket: *const c_void, result: i32) {
 /// `sock_recv_length(sk, ret, flags)`.
 #[inline(always)]
 pub fn received(socket: *const c_void, result: i32, flags: i32) {
-    if flags & MSG_PEEK == 0 {
+    if result <= 0 {
+        looked_at(socket as u64);
+    } else if flags & MSG_PEEK == 0 {
         moved(socket as u64, result, false);
     }
+}
+
+/// Nothing came, but somebody asked.
+#[inline(always)]
+fn looked_at(socket: u64) {
+    let Some(connection) = CONNECTIONS.get_ptr(socket) else { return };
+    let Some(ids) = task::current_ids() else { return count(Counter::PidNotVisible) };
+    // SAFETY: the pointer was checked by the lookup.
+    request::turn_to(unsafe { &*connection }, &unit::current(ids.tgid));
 }
 
 #[inline(always)]

@@ -4,8 +4,13 @@
 //! server, receives after it sent     a new request: the connection's and the unit's
 //! server, receives or sends more     the connection's, and the unit's again
 //! client, sends                      the unit's: it becomes the connection's
-//! client, receives                   the connection's: it becomes the unit's (an event loop turns to it)
+//! client, receives, or tries to      the connection's: it becomes the thread's (an event loop turns to it)
 //! ```
+//!
+//! A thread that connects does so for its request, and the first that it sends belongs to that one, also in a later turn
+//! of an event loop. What it sends then is its own turn's until the other side has answered. A goroutine or a task works
+//! for one request at a time whatever it receives, and many of them may share a connection: each message is of who sends
+//! it. Where nobody knows for whom a thread works, nothing it sends belongs to a request.
 
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use descry_abi::net::Role;
@@ -20,6 +25,9 @@ const CONNECTED: u8 = Role::Connected as u8;
 /// The request that a unit serves, or the one that made it; 0: none known.
 #[inline(always)]
 pub fn of_unit(unit: &Unit) -> u64 {
+    if !unit.is_known {
+        return 0;
+    }
     if let Some(request) = UNITS.get_ptr(unit.key) {
         // SAFETY: the pointer was checked by the lookup.
         return unsafe { *request };
@@ -43,20 +51,35 @@ pub fn of_message(connection: &mut Connection, unit: &Unit, is_sent: bool) -> u6
             }
             serve(unit, connection.request);
         }
+        CONNECTED if is_sent && connection.is_fresh != 0 => {
+            connection.is_fresh = 0;
+            serve(unit, connection.request);
+        }
         CONNECTED if is_sent => {
-            if turns || connection.request == 0 {
+            if turns || connection.request == 0 || !unit.is_thread() {
                 connection.request = of_unit(unit);
             }
         }
-        CONNECTED if connection.request != 0 => serve(unit, connection.request),
+        CONNECTED => turn_to(connection, unit),
         _ => {}
     }
     connection.request
 }
 
+/// A client received something, or found that there is nothing: a thread that asks has turned to this connection.
+#[inline(always)]
+pub fn turn_to(connection: &Connection, unit: &Unit) {
+    if connection.role == CONNECTED && connection.request != 0 && unit.is_thread() {
+        serve(unit, connection.request);
+    }
+}
+
 /// A unit turns to a request.
 #[inline(always)]
 fn serve(unit: &Unit, request: u64) {
+    if !unit.is_known {
+        return;
+    }
     match UNITS.get_ptr_mut(unit.key) {
         // SAFETY: the pointer was checked by the lookup; a unit runs in one place at a time.
         Some(current) => unsafe { *current = request },

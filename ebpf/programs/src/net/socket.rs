@@ -1,12 +1,12 @@
 //! Reading a `struct sock`: who it is, and who is at its ends.
 
-use descry_abi::net::{Opened, Role};
+use descry_abi::net::{Closer, Opened, Role};
 use descry_abi::offcpu::FileKind;
 
 use crate::config::{
-    FILE_PRIVATE_DATA, ICSK_BIND_HASH, INODE_INO, SK_DADDR, SK_DPORT, SK_FAMILY, SK_NUM, SK_RCV_SADDR,
-    SK_SOCKET, SK_STATE, SK_V6_DADDR, SK_V6_RCV_SADDR, SOCKET_ALLOC_INODE, SOCKET_SK, SOCKET_TYPE,
-    TB_FASTREUSE, TCP_BYTES_ACKED, TCP_BYTES_RECEIVED, TCP_COPIED_SEQ, TCP_RCV_NXT, TCP_SND_UNA,
+    FILE_PRIVATE_DATA, ICSK_BIND_HASH, INODE_INO, SK_DADDR, SK_DPORT, SK_ERR, SK_FAMILY, SK_NUM,
+    SK_RCV_SADDR, SK_SOCKET, SK_STATE, SK_V6_DADDR, SK_V6_RCV_SADDR, SOCKET_ALLOC_INODE, SOCKET_SK,
+    SOCKET_TYPE, TB_FASTREUSE, TCP_BYTES_ACKED, TCP_BYTES_RECEIVED, TCP_COPIED_SEQ, TCP_RCV_NXT, TCP_SND_UNA,
     TCP_WRITE_SEQ, UNIX_ADDR,
 };
 use crate::task::{Task, member};
@@ -105,6 +105,19 @@ impl Socket {
         let Some((read, written)) = counts() else { return false };
         let (read_now, written_now) = if is_sent { (0, len) } else { (len, 0) };
         read == read_now && written.wrapping_sub(written_now) <= 1
+    }
+
+    /// Who ended a connection that is closed at once: a reset leaves its error in the socket (tcp_reset), a loss of the
+    /// other end another one, and who closes here none.
+    #[inline(always)]
+    pub fn closer(self) -> Closer {
+        const EPIPE: i32 = 32;
+        const ECONNRESET: i32 = 104;
+        match member::<i32>(self.0, SK_ERR.load()) {
+            Some(0) => Closer::Local,
+            Some(EPIPE | ECONNRESET) => Closer::Remote,
+            _ => Closer::Unknown,
+        }
     }
 
     /// An accepted socket has its listener's address; a client has none unless it bound one.

@@ -6,6 +6,7 @@ mod blocked;
 mod builder;
 mod image;
 mod process_code;
+mod program;
 mod progress;
 mod resource;
 mod symbols;
@@ -29,6 +30,7 @@ use crate::failure::Failure;
 use crate::stop::Stop;
 use crate::target::Target;
 
+pub use program::Program;
 pub use progress::of_symbols as progress_of_symbols;
 pub use resource::add_attributes;
 pub use symbols::{PerfMapOwner, Symbols};

@@ -20,6 +20,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::blocked;
 use super::process_code::{ProcessCode, apply};
+use super::program::Program;
 use super::symbols::{PerfMapOwner, PerfMapOwners};
 use super::tables::{TableCounters, UnwindTables};
 use crate::counted::{self, counters};
@@ -509,15 +510,16 @@ impl Tracker {
         self.expected.iter().copied()
     }
 
-    /// The program that a process runs, if it was made by Go's linker.
-    pub fn go_program(&mut self, tgid: Tgid) -> Option<Arc<Object>> {
+    /// The program that a process runs.
+    pub fn program(&mut self, tgid: Tgid) -> Option<Program> {
         self.learn(tgid);
-        let mapped: Vec<MappingTarget> =
-            self.processes.get(tgid)?.mappings().iter().map(|it| it.target).collect();
-        mapped.into_iter().find_map(|target| {
-            let MappingTarget::Object { id, .. } = target else { return None };
-            self.processes.objects().get(id).filter(|object| object.is_go).cloned()
-        })
+        let process = self.processes.get(tgid)?;
+        let (path, runtime) = (process.identity.executable_path.clone()?, process.identity.runtime);
+        let files: Vec<Arc<str>> = process.mappings().iter().map(|it| Arc::clone(&it.name)).collect();
+        let mapping = process.mappings().iter().find(|mapping| *mapping.name == *path)?;
+        let MappingTarget::Object { id, .. } = mapping.target else { return None };
+        let object = self.processes.objects().get(id).cloned()?;
+        Some(Program { object, runtime, files })
     }
 
     /// The name that the stacks of a process begin with; `comm` where nothing is known of it. Also notes its Resource.

@@ -1,7 +1,7 @@
 //! What is loaded and followed while something is measured, for as long as it takes.
 
 use anyhow::Context;
-use descry_decode::ids::{Tgid, UnixNanos};
+use descry_decode::ids::{BootNanos, Tgid, UnixNanos};
 use descry_probe::{Options, Scope, Session, SideBand};
 use descry_process::identity::ResourceOptions;
 use descry_process::namespace::PidNamespace;
@@ -103,13 +103,22 @@ impl Clocks {
     /// # Errors
     /// If the system refuses.
     pub fn read() -> anyhow::Result<Self> {
-        let read = |clock| -> anyhow::Result<i64> {
-            let time = clock_gettime(clock).context("cannot read the clock")?;
-            Ok(time.tv_sec() * 1_000_000_000 + time.tv_nsec())
-        };
         let (boot, unix) = (read(ClockId::CLOCK_BOOTTIME)?, read(ClockId::CLOCK_REALTIME)?);
         Ok(Self { unix: UnixNanos(unix.unsigned_abs()), boot_to_unix: unix - boot })
     }
+
+    /// The time that events are told in.
+    ///
+    /// # Errors
+    /// If the system refuses.
+    pub fn boot() -> anyhow::Result<BootNanos> {
+        Ok(BootNanos(read(ClockId::CLOCK_BOOTTIME)?.unsigned_abs()))
+    }
+}
+
+fn read(clock: ClockId) -> anyhow::Result<i64> {
+    let time = clock_gettime(clock).context("cannot read the clock")?;
+    Ok(time.tv_sec() * 1_000_000_000 + time.tv_nsec())
 }
 
 /// Binaries are held open until their symbols are read.

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 
 use descry_aggregate::request::Ends;
 use descry_assemble::connection::{Connection, End, Origin, Role, Settings};
@@ -10,8 +11,8 @@ use descry_assemble::infer::Transport;
 use descry_assemble::join::{Joiner, Limits};
 use descry_assemble::protocol::{Chunk, Direction, Lost, Options};
 use descry_assemble::span::{Span, SpanKind};
-use descry_decode::ids::{BootNanos, ConnectionId, RequestId};
-use descry_decode::{Closed, Message, Opened, Transport as Socket};
+use descry_decode::ids::{BootNanos, ConnectionId, RequestId, UnixNanos};
+use descry_decode::{Closed, Closer, Message, Opened, Transport as Socket};
 use descry_export::span::SpanProcess;
 use descry_pipeline::Sampling;
 use lru::LruCache;
@@ -20,6 +21,8 @@ use lru::LruCache;
 const MAX_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
 /// Beginnings of requests on one connection that are remembered; more are open at once on none that is in order.
 const MAX_BEGINNINGS: usize = 1024;
+/// How long a connection may be silent while an answer is awaited, unless somebody says so.
+const TIMEOUT: Duration = Duration::from_secs(300);
 
 /// What belongs to a span beside itself.
 #[derive(Clone)]
@@ -45,6 +48,8 @@ pub struct Counted {
     pub without_connection: u64,
     /// Times that bytes of a connection were missing.
     pub gaps: u64,
+    /// Connections whose requests were given up because nothing came for too long.
+    pub timed_out: u64,
     /// What the parsers could not understand.
     pub lost: Lost,
     /// What was joined.
@@ -63,11 +68,17 @@ struct Live {
     seen: [u64; 2],
     /// When requests began, and which they are.
     beginnings: VecDeque<(BootNanos, RequestId)>,
+    /// When bytes last went over it, or its silence was last noted.
+    heard: BootNanos,
+    /// When the last of its spans ended.
+    last_end: UnixNanos,
     ignored: bool,
 }
 
 /// All of them.
 pub struct Connections {
+    /// How long a connection may be silent while an answer is awaited.
+    timeout: Duration,
     live: LruCache<ConnectionId, Live>,
     spans: Spans,
     ignored: Vec<ConnectionId>,
@@ -88,6 +99,7 @@ impl Connections {
     /// None yet. `sampling`: what decides which traces are sent; none: nothing does.
     pub fn new(sampling: Option<Sampling>) -> Self {
         Self {
+            timeout: TIMEOUT,
             live: LruCache::new(MAX_CONNECTIONS),
             spans: Spans { joiner: Joiner::new(Limits::default()), sampling },
             ignored: Vec::new(),
@@ -100,6 +112,11 @@ impl Connections {
                 unix_offset: 0,
             }),
         }
+    }
+
+    /// With another time that a connection may be silent while an answer is awaited.
+    pub fn set_timeout(&mut self, timeout: Duration) {
+        self.timeout = timeout;
     }
 
     /// A connection's first sight. `settings`: what is wanted of it; none: nothing.
@@ -145,12 +162,14 @@ impl Connections {
             settings: settings.unwrap_or_else(|| Arc::clone(&self.nothing)),
             seen: [0; 2],
             beginnings: VecDeque::new(),
+            heard: opened.time,
+            last_end: UnixNanos(0),
             ignored: !is_wanted,
         };
         if let Some((id, old)) = self.live.push(opened.connection, live) {
             // Another connection under the same number, or the least recently used one of too many.
             self.counted.dropped += u64::from(id != opened.connection);
-            self.end(old, opened.time, out);
+            self.end(old, opened.time, End::Unknown, out);
         }
     }
 
@@ -161,6 +180,7 @@ impl Connections {
             self.counted.without_connection += 1;
             return;
         };
+        live.heard = message.time;
         if live.ignored {
             return;
         }
@@ -198,14 +218,42 @@ impl Connections {
     pub fn closed(&mut self, closed: &Closed, out: &mut Vec<(Owned, Span)>) {
         self.now = self.now.max(closed.time);
         if let Some(live) = self.live.pop(&closed.connection) {
-            self.end(live, closed.time, out);
+            let is_client = live.connection.origin().role == Role::Client;
+            let end = match closed.by {
+                Closer::Unknown => End::Unknown,
+                Closer::Local if is_client => End::Closed(Direction::ToServer),
+                Closer::Remote if !is_client => End::Closed(Direction::ToServer),
+                Closer::Local | Closer::Remote => End::Closed(Direction::ToClient),
+            };
+            self.end(live, closed.time, end, out);
+        }
+    }
+
+    /// It is this late: gives the requests of connections that are silent for too long while an answer is awaited.
+    pub fn expire(&mut self, now: BootNanos, out: &mut Vec<(Owned, Span)>) {
+        self.now = self.now.max(now);
+        // The one that was silent longest comes first.
+        while let Some((id, live)) = self.live.peek_lru() {
+            let (id, silence) = (*id, self.now.0.saturating_sub(live.heard.0));
+            if u128::from(silence) < self.timeout.as_nanos() {
+                return;
+            }
+            let Some(live) = self.live.get_mut(&id) else { return };
+            live.heard = self.now;
+            if !live.connection.is_waiting() {
+                continue;
+            }
+            self.counted.timed_out += 1;
+            let mut done = Vec::new();
+            live.connection.end(self.now, End::TimedOut, &live.settings, &mut done);
+            self.spans.join(live, self.now, done, out);
         }
     }
 
     /// Nothing comes any more: gives what is still open.
     pub fn finish(&mut self, out: &mut Vec<(Owned, Span)>) {
         while let Some((_, live)) = self.live.pop_lru() {
-            self.end(live, self.now, out);
+            self.end(live, self.now, End::Unknown, out);
         }
         self.spans.finish(out);
     }
@@ -224,10 +272,9 @@ impl Connections {
         }
     }
 
-    /// Who closed it cannot be told from the end of its memory in the kernel.
-    fn end(&mut self, mut live: Live, time: BootNanos, out: &mut Vec<(Owned, Span)>) {
+    fn end(&mut self, mut live: Live, time: BootNanos, end: End, out: &mut Vec<(Owned, Span)>) {
         let mut done = Vec::new();
-        live.connection.end(time, End::Unknown, &live.settings, &mut done);
+        live.connection.end(time, end, &live.settings, &mut done);
         let lost = live.connection.lost();
         self.counted.lost.resynchronized += lost.resynchronized;
         self.counted.lost.malformed += lost.malformed;
@@ -244,13 +291,14 @@ impl Spans {
         let &Origin { client, server, .. } = live.connection.origin();
         let owner = Owned { process: live.process.clone(), ends: Ends { client, server } };
         let first = out.len();
-        for mut span in done {
+        let are_shared = live.are_shared(&done);
+        for (mut span, is_shared) in done.into_iter().zip(are_shared) {
             let offset = live.settings.unix_offset.saturating_neg();
             let request = live.request_at(BootNanos(span.start.0.saturating_add_signed(offset)));
             match span.kind {
                 SpanKind::Server | SpanKind::Consumer => {
                     self.begin(&owner, &mut span);
-                    self.joiner.server(request, now, span, owner.clone(), out);
+                    self.joiner.server(request, is_shared, now, span, owner.clone(), out);
                 }
                 SpanKind::Client | SpanKind::Producer | SpanKind::Internal => {
                     if span.parent.is_some() {
@@ -287,6 +335,17 @@ impl Spans {
 }
 
 impl Live {
+    /// Of each of the spans that are done: whether another request of the connection was open meanwhile. The kernel side
+    /// numbers what a connection receives, so whose their children are could not be told.
+    fn are_shared(&mut self, done: &[Span]) -> Vec<bool> {
+        let (is_waiting, last_end) = (self.connection.is_waiting(), self.last_end);
+        let meets = |a: &Span, b: &Span| a.span != b.span && a.start < b.end && b.start < a.end;
+        let is_shared =
+            |span: &Span| is_waiting || span.start < last_end || done.iter().any(|other| meets(span, other));
+        self.last_end = done.iter().map(|span| span.end).fold(last_end, Ord::max);
+        done.iter().map(is_shared).collect()
+    }
+
     /// The request that a message of this time belonged to.
     fn request_at(&self, time: BootNanos) -> RequestId {
         let begun = self.beginnings.iter().rev().find(|(began, _)| *began <= time);

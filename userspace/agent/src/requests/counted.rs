@@ -34,6 +34,15 @@ counters! {
         parent_not_seen,
         /// Client spans that have no parent because too many waited for theirs.
         too_many_waiting,
+        /// Connections whose requests were given up because nothing came for too long.
+        answer_timed_out,
+        /// Client spans that began before or after the request that their unit served last: they have no parent.
+        parent_over,
+        /// Client spans of a request that was served beside others on the same connection: they have no parent.
+        parent_ambiguous,
+        /// Processes whose units cannot be found (Node.js, asyncio, a stripped Tokio program, an unknown version of Go):
+        /// nothing they ask is joined to what they are asked.
+        units_unknown,
         /// Traces that the sampler left out where they began on this machine.
         trace_not_sampled,
         /// Traces that were left out because their service began too many a second.
@@ -42,12 +51,16 @@ counters! {
 }
 
 /// Those that mean no loss.
-const HARMLESS: [&str; 8] = [
+const HARMLESS: [&str; 12] = [
     "connections",
     "connection_unknown",
     "connection_excluded",
     "joined",
     "parent_not_seen",
+    "parent_over",
+    "parent_ambiguous",
+    "units_unknown",
+    "answer_timed_out",
     "answer_unmatched",
     // Asked for.
     "trace_not_sampled",
@@ -56,7 +69,7 @@ const HARMLESS: [&str; 8] = [
 
 impl RequestCounters {
     /// From what the stage counted.
-    pub fn new(counted: &Counted) -> Self {
+    pub fn new(counted: &Counted, units_unknown: u64) -> Self {
         Self {
             connections: counted.connections,
             connection_unknown: counted.unknown,
@@ -71,6 +84,10 @@ impl RequestCounters {
             joined: counted.joined.joined,
             parent_not_seen: counted.joined.waited_too_long,
             too_many_waiting: counted.joined.too_many,
+            answer_timed_out: counted.timed_out,
+            parent_over: counted.joined.outside,
+            parent_ambiguous: counted.joined.ambiguous,
+            units_unknown,
             trace_not_sampled: counted.sampling.traces_not_sampled,
             trace_rate_limited: counted.sampling.traces_rate_limited,
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use descry_assemble::connection::Settings;
 use descry_assemble::span::Span;
@@ -17,7 +18,7 @@ use super::connections::{Connections, Owned};
 use super::units::Units;
 use super::{MetricCounters, Metrics, RequestCounters};
 use crate::failure::Failure;
-use crate::measure::{Consumer, Tracker, add_attributes};
+use crate::measure::{Clocks, Consumer, Tracker, add_attributes};
 
 /// Processes whose Resource is kept at most; about 2 KiB each.
 const MAX_PROCESSES: usize = 8192;
@@ -73,6 +74,12 @@ impl<O: SpanOutput> Requests<O> {
         Self { attributes, ..self }
     }
 
+    /// With another time that a connection may be silent while an answer is awaited.
+    pub fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.connections.set_timeout(timeout);
+        self
+    }
+
     /// A connection of which this is wanted; none: nothing.
     pub fn opened(&mut self, tracker: &mut Tracker, opened: &Opened, settings: Option<Arc<Settings>>) {
         let process = match &settings {
@@ -95,7 +102,7 @@ impl<O: SpanOutput> Requests<O> {
 
     /// Counters so far.
     pub fn counters(&self) -> RequestCounters {
-        RequestCounters::new(&self.connections.counters())
+        RequestCounters::new(&self.connections.counters(), self.units.unknown())
     }
 
     /// The metrics, and where the spans went.
@@ -175,6 +182,7 @@ impl<O: SpanOutput> Consumer for Requests<O> {
         for connection in self.connections.take_ignored() {
             session.ignore_connection(connection);
         }
+        self.connections.expire(Clocks::boot()?, &mut self.spans);
         self.hand_over();
         self.output.drained(&mut self.metrics)
     }

@@ -71,7 +71,7 @@ pub fn run(args: &RequestsArgs, own: &Counters) -> Result<ExitCode, Failure> {
     let metrics = Metrics::new(temporality, Clocks::read()?.unix);
     let samples = sampling.is_some();
     let told = Told { sink, operations: Operations::default(), metric_sink, written: Ok(()), samples };
-    let mut requests = Requests::new(settings, sampling, metrics, told);
+    let mut requests = Requests::new(settings, sampling, metrics, told).with_timeout(args.timeout);
     let measurement = prepared.start(&options, &mut requests, |session, _| {
         session.attach_net()?;
         Ok(())

@@ -11,7 +11,7 @@ mod session;
 
 use descry_decode::ids::BootNanos;
 
-use super::frame::{Frame, Framed};
+use super::frame::{Frame, Framed, Session as _};
 use super::{Chunk, Direction, Exchange, Lost, Parser};
 use crate::infer::{Opening, Protocol, Transport, Verdict};
 use session::State;
@@ -74,6 +74,10 @@ impl Parser for Mysql {
 
     fn end(&mut self, time: BootNanos, exchanges: &mut Vec<Exchange>) {
         self.0.end(time, exchanges);
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.0.session.is_waiting()
     }
 
     fn lost(&self) -> Lost {

@@ -10,7 +10,7 @@ mod session;
 
 use descry_decode::ids::BootNanos;
 
-use super::frame::{Frame, Framed};
+use super::frame::{Frame, Framed, Session as _};
 use super::{Chunk, Direction, Exchange, Lost, Parser};
 use crate::infer::{Opening, Protocol, Transport, Verdict};
 use session::State;
@@ -53,6 +53,10 @@ impl Parser for Postgres {
 
     fn end(&mut self, time: BootNanos, exchanges: &mut Vec<Exchange>) {
         self.0.end(time, exchanges);
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.0.session.is_waiting()
     }
 
     fn lost(&self) -> Lost {

@@ -105,6 +105,10 @@ impl Parser for Redis {
         self.session.settle(settled.end, settled.answered, exchanges);
     }
 
+    fn is_waiting(&self) -> bool {
+        self.session.is_waiting()
+    }
+
     fn lost(&self) -> Lost {
         self.session.lost
     }

@@ -15,7 +15,7 @@ type Hook = (&'static str, &'static str);
 /// Since Linux 6.3 (net/socket.c).
 const BY_SOCKET: [Hook; 2] = [("socket_received", "sock_recv_length"), ("socket_sent", "sock_send_length")];
 const BY_CALL: [Hook; 1] = [("socket_call_ended", "sys_exit")];
-const ENDS: [Hook; 1] = [("socket_destroyed", "tcp_destroy_sock")];
+const STATES: [Hook; 2] = [("socket_destroyed", "tcp_destroy_sock"), ("socket_state", "inet_sock_set_state")];
 
 /// How messages are seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub enum SocketHooks {
 }
 
 /// Maps of the programs on sockets. Each has a single entry where sockets are not watched.
-pub(super) const MAPS: [&str; 4] = ["CONNECTIONS", "VERDICTS", "UNITS", "UNIT_RULES"];
+pub(super) const MAPS: [&str; 5] = ["CONNECTIONS", "CONNECTS", "VERDICTS", "UNITS", "UNIT_RULES"];
 
 /// A [`UnitRule`] as aya wants it.
 #[derive(Clone, Copy)]
@@ -59,11 +59,11 @@ impl Session {
     /// # Errors
     /// What the kernel refuses.
     pub fn attach_net(&mut self) -> Result<SocketHooks, ProbeError> {
-        for (name, _) in ENDS.into_iter().chain(BY_SOCKET) {
+        for (name, _) in STATES.into_iter().chain(BY_SOCKET) {
             let program = raw_program(&mut self.ebpf, name)?;
             program.load().map_err(|error| ProbeError::program(name, &error))?;
         }
-        for hook in ENDS {
+        for hook in STATES {
             self.attach_raw(hook)?;
         }
         let by_socket = BY_SOCKET.into_iter().try_for_each(|hook| self.attach_raw(hook));

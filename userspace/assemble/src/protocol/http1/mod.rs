@@ -367,6 +367,14 @@ impl Parser for Http1 {
         }
     }
 
+    fn is_waiting(&self) -> bool {
+        match &self.mode {
+            Mode::Http => !self.pending.is_empty(),
+            Mode::Http2(http2) => http2.is_waiting(),
+            Mode::Tunnel | Mode::Unmatched | Mode::WebSocket(_) => false,
+        }
+    }
+
     fn lost(&self) -> Lost {
         match &self.mode {
             Mode::Http2(http2) => self.lost + http2.lost(),

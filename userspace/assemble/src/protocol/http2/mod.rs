@@ -288,6 +288,10 @@ impl Parser for Http2 {
         }
     }
 
+    fn is_waiting(&self) -> bool {
+        !self.streams.is_empty()
+    }
+
     fn lost(&self) -> Lost {
         self.lost
     }
