@@ -18,6 +18,7 @@ mod otlp;
 mod readers;
 mod real;
 mod requests;
+mod services;
 mod split;
 mod stacks;
 mod syscalls;

@@ -7,6 +7,7 @@
 
 pub mod collector;
 pub mod compile;
+pub mod customer;
 pub mod debugger;
 pub mod descry;
 pub mod folded;

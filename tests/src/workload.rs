@@ -54,7 +54,19 @@ impl Workload {
     ///
     /// # Errors
     /// When it cannot be started, or ends before.
-    pub fn spawn_ready(mut command: Command) -> Result<Self> {
+    pub fn spawn_ready(command: Command) -> Result<Self> {
+        let name = format!("{command:?}");
+        match Self::spawn_telling(command)? {
+            (workload, line) if line == "ready" => Ok(workload),
+            (_, line) => bail!("{name} said {line:?} instead of \"ready\""),
+        }
+    }
+
+    /// The same of a program that says something else on its first line, which is given too.
+    ///
+    /// # Errors
+    /// When it cannot be started, or ends before.
+    pub fn spawn_telling(mut command: Command) -> Result<(Self, String)> {
         command.stdout(Stdio::piped());
         let name = format!("{command:?}");
         let mut workload = Self::spawn(command)?;
@@ -70,9 +82,8 @@ impl Workload {
             lines.for_each(drop);
         });
         match receiver.recv_timeout(PATIENCE) {
-            Ok(line) if line == "ready" => Ok(workload),
-            Ok(line) => bail!("{name} said {line:?} instead of \"ready\""),
-            Err(error) => bail!("{name} did not say \"ready\": {error}"),
+            Ok(line) => Ok((workload, line)),
+            Err(error) => bail!("{name} said nothing: {error}"),
         }
     }
 
