@@ -18,11 +18,11 @@ use std::ops::Range;
 
 use descry_abi::unit::{UnitKind, UnitRule};
 use descry_decode::ids::ElfAddress;
-use iced_x86::{Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{FlowControl, Instruction, Mnemonic, OpKind, Register};
 use object::read::elf::{FileHeader as _, ProgramHeader as _};
 use object::{Endianness, elf};
 
-use crate::code::instructions;
+use crate::code::{instructions, target};
 
 /// Symbols that are looked at at most.
 const MAX_SYMBOLS: usize = 4 << 20;
@@ -117,17 +117,34 @@ struct Writes {
 }
 
 impl Writes {
-    /// Follows the instructions of a function in the order of their addresses, with what each register is known to hold.
+    /// Follows the instructions of a function in the order of their addresses, with what each register is known to hold
+    /// there, whichever way it is reached; such a function has no loops.
     fn of(code: &[u8], address: ElfAddress) -> Self {
         let mut writes = Self::default();
         let mut registers = Registers::default();
+        let mut branches: Vec<(u64, Registers)> = Vec::new();
+        let mut is_reached = true;
         for instruction in instructions(code, address.0) {
-            if let Some(place) =
-                registers.place(&instruction).filter(|_| instruction.op0_kind() == OpKind::Memory)
+            for (_, known) in branches.iter().filter(|(target, _)| *target == instruction.ip()) {
+                registers = if is_reached { registers.common(known) } else { known.clone() };
+                is_reached = true;
+            }
+            if !std::mem::replace(&mut is_reached, true) {
+                registers = Registers::default();
+            }
+            if instruction.op0_kind() == OpKind::Memory
+                && let Some(place) = registers.place(&instruction)
             {
                 writes.take(&instruction, place);
             }
             registers.step(&instruction);
+            match instruction.flow_control() {
+                FlowControl::Next | FlowControl::Call | FlowControl::IndirectCall => {}
+                flow => {
+                    branches.extend(target(&instruction).map(|target| (target, registers.clone())));
+                    is_reached = flow == FlowControl::ConditionalBranch;
+                }
+            }
         }
         writes
     }
@@ -184,7 +201,7 @@ enum Value {
 }
 
 /// What is known of the registers.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Registers(Vec<(Register, Value)>);
 
 /// Registers that a call may change (System V ABI, AMD64 supplement, 3.2.1).
@@ -203,6 +220,13 @@ const SCRATCH: [Register; 9] = [
 impl Registers {
     fn get(&self, register: Register) -> Option<Value> {
         self.0.iter().find(|(known, _)| *known == register.full_register()).map(|(_, value)| *value)
+    }
+
+    /// What both know.
+    fn common(&self, other: &Self) -> Self {
+        Self(
+            self.0.iter().filter(|(register, value)| other.get(*register) == Some(*value)).copied().collect(),
+        )
     }
 
     fn set(&mut self, register: Register, value: Option<Value>) {
