@@ -188,27 +188,28 @@ fn wait(syscall: i32, kind: u8, state: u8, file: u8) -> Record {
     record.bytes(&[kind, state, file, 3])
 }
 
+/// What of a wait the test varies: system call, kind, state, file.
+type Told = (Option<u32>, WaitKind, WaitState, FileKind);
+
 #[test]
 fn a_wait() {
-    let check =
-        |record: Record,
-         expected: Result<(Option<u32>, WaitKind, WaitState, FileKind), (&'static str, u64)>| {
-            let wait = |(syscall, kind, state, file)| {
-                let of = WaitOf {
-                    stack: Some(StackId(77)),
-                    waker: None,
-                    tgid: Tgid(7),
-                    tid: Tid(8),
-                    syscall,
-                    kind,
-                    state,
-                    file,
-                };
-                Event::Wait(Wait { time: BootNanos(900), duration: 5_000, of })
+    let check = |record: Record, expected: Result<Told, (&'static str, u64)>| {
+        let wait = |(syscall, kind, state, file)| {
+            let of = WaitOf {
+                stack: Some(StackId(77)),
+                waker: None,
+                tgid: Tgid(7),
+                tid: Tid(8),
+                syscall,
+                kind,
+                state,
+                file,
             };
-            let wrong = |(field, value)| DecodeError::OutOfRange { kind: 11, field, value };
-            assert_eq!(decode(&record.0), expected.map(wait).map_err(wrong));
+            Event::Wait(Wait { time: BootNanos(900), duration: 5_000, of })
         };
+        let wrong = |(field, value)| DecodeError::OutOfRange { kind: 11, field, value };
+        assert_eq!(decode(&record.0), expected.map(wait).map_err(wrong));
+    };
     let of = |syscall, kind, state, file| Ok((syscall, kind, state, file));
     let socket = FileKind::Socket;
     check(wait(202, 0, 1, 0), of(Some(202), WaitKind::Blocked, WaitState::Interruptible, FileKind::Unknown));

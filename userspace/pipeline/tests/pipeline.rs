@@ -29,7 +29,7 @@ fn span(share: f64, caller: Option<u8>, state: &str) -> Span {
 }
 
 fn check_sampled(sampler: (&str, &str), mut span: Span, sampled: bool, state: &str) {
-    let made = Sampler::named(Some(sampler.0), Some(sampler.1)).unwrap();
+    let made = Sampler::named(Some(sampler.0), Some(sampler.1)).expect("a sampler of the specification");
     Sampling::new(made, 0).begin(&mut span, String::new);
     assert_eq!((is_sampled(&span), &*span.trace_state), (sampled, state), "{sampler:?} of {span:?}");
 }
@@ -124,7 +124,7 @@ fn the_first_filter_that_fits_decides() {
 
 fn check_clean(text: &str, expected: Option<&str>) {
     let rules = Rules { cards: true, tokens: true, emails: true, patterns: vec!["CUST-[0-9]+".to_owned()] };
-    let clean = Redactor::new(&rules).unwrap().text(text);
+    let clean = Redactor::new(&rules).expect("rules that compile").text(text);
     assert_eq!(clean.as_deref(), expected, "of {text:?}");
 }
 
