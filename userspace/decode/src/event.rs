@@ -246,6 +246,8 @@ pub struct Closed {
     pub time: BootNanos,
     /// The connection.
     pub connection: ConnectionId,
+    /// Who ended it.
+    pub by: Closer,
 }
 
 /// An address of a family, if there is one; `AF_INET` is 2, `AF_INET6` 10 (linux/socket.h).
