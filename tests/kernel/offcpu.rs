@@ -124,6 +124,28 @@ fn waits_are_as_long_as_the_program_says() -> Result<()> {
 }
 
 #[test]
+fn reasons_are_known_where_the_kernel_hides_its_names() -> Result<()> {
+    let Some(_machine) = machine::alone()? else { return Ok(()) };
+    let dir = tempfile::tempdir_in(machine::work_dir()?)?;
+    let (folded, results) = (dir.path().join("waits.folded"), dir.path().join("results"));
+    // In a mount namespace of its own, so that nobody else misses the names.
+    let hide = "mount --bind /dev/null /proc/kallsyms && exec \"$@\"";
+    let unshare = machine::tool("unshare")?.as_os_str();
+    let words = ["--mount", "sh", "-c", hide, "sh"].map(AsRef::as_ref);
+    let binary = descry_tests::descry::binary()?;
+    let descry = Descry::through(&[&[unshare], &words[..], &[binary.as_os_str()]].concat());
+    let descry = descry.args(["profile", "--mode", "off-cpu", "-d", "60s"]).output(&folded).args(["--"]);
+    descry.args([compile::native("waits")?, results]).succeed()?;
+    let folded = Folded::parse(&std::fs::read_to_string(&folded)?)?;
+    for (function, reason, _) in WAITS.iter().filter(|(function, ..)| *function != "waits_for_child") {
+        let own = of_function(&folded, function).filter(|stack| !is_at(stack, RUN_QUEUE));
+        let right = own.share(|stack| is_at(stack, reason));
+        ensure!(right > 0.98, "{function} waits for other than {reason}:\n{}", own.heaviest(5));
+    }
+    Ok(())
+}
+
+#[test]
 fn waits_on_one_cpu_are_as_long_as_the_program_says() -> Result<()> {
     check_waits(Some("0"))
 }

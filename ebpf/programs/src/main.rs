@@ -116,7 +116,7 @@ pub fn syscall_thread_exit(_ctx: RawTracePointContext) -> i32 {
 /// `sched_switch`. Kernel 5.17 and later (`bpf_loop`).
 #[btf_tracepoint]
 pub fn off_cpu_switch(ctx: BtfTracePointContext) -> i32 {
-    offcpu::switch(&ctx, unwind::walk_by_loop);
+    offcpu::switch(&ctx, unwind::walk_by_shared_loop);
     0
 }
 
@@ -130,7 +130,7 @@ pub fn off_cpu_switch_without_loop(ctx: BtfTracePointContext) -> i32 {
 /// `sched_waking`, where wakers are asked for. Kernel 5.17 and later (`bpf_loop`).
 #[btf_tracepoint]
 pub fn off_cpu_waking(ctx: BtfTracePointContext) -> i32 {
-    offcpu::waking(&ctx, unwind::walk_by_loop);
+    offcpu::waking(&ctx, unwind::walk_by_shared_loop);
     0
 }
 

@@ -1,4 +1,4 @@
-/* 10,001 functions, many_0 to many_10000, of which main calls the first and the last; and one without a length. Any x86 or Arm. */
+/* 10,001 functions, many_0 to many_10000, of which main calls the first and the last. Any x86 or Arm. */
 	.altmacro
 	.macro one number
 	.type many_\number, %function
@@ -31,10 +31,4 @@ calls_first_and_last:
 #endif
 	ret
 	.size calls_first_and_last, . - calls_first_and_last
-
-	.globl without_length
-	.type without_length, %function
-without_length:
-	nop
-	ret
 	.section .note.GNU-stack, "", %progbits

@@ -37,6 +37,9 @@ pub struct Args {
     /// Only these; by default all.
     #[arg(long, value_name = "PROFILER", value_delimiter = ',')]
     only: Vec<Profiler>,
+    /// Measure this descry, not a release build of the workspace.
+    #[arg(long, value_name = "FILE")]
+    descry: Option<PathBuf>,
 }
 
 /// Who measures.
@@ -116,7 +119,7 @@ struct Pair {
 pub fn run(args: &Args) -> Result<()> {
     need_root("to measure the scheduler")?;
     install::ensure(BENCH, "the comparison")?;
-    let descry = products::descry()?;
+    let descry = args.descry.clone().map_or_else(products::descry, Ok)?;
     let directory = tempfile::tempdir()?;
     let pingpong = build(directory.path())?;
     let heading = ["profiler", "CPU ns a round", "measured / bare", "ns more a switch", "ns a program's run"];

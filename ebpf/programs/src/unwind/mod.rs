@@ -97,6 +97,26 @@ pub fn walk_by_loop(state: *mut State, tables: &Tables) {
     }
 }
 
+/// The same for programs in which many ways lead to a walk: the verifier goes through a global function once, by itself, and
+/// not again for each of them.
+#[inline(always)]
+pub fn walk_by_shared_loop(state: *mut State, _tables: &Tables) {
+    // SAFETY: `state` is a per-CPU entry that was checked by its lookup.
+    let (tgid, program) = unsafe { ((*state).header.tgid, (*state).program) };
+    walk_all(tgid, program);
+}
+
+/// Walks the walk of this kind of program; 1: there is none. It looks everything up again, as [`walk_some`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn walk_all(tgid: u32, program: u32) -> u64 {
+    let Some(state) = WALK_STATES.get_ptr_mut(program) else { return 1 };
+    let Some(process) = PROCESSES.get_ptr(tgid) else { return 1 };
+    // SAFETY: the pointer was checked by the lookup.
+    walk_by_loop(state, &Tables::of(unsafe { *process }));
+    0
+}
+
 #[inline(never)]
 extern "C" fn two_steps(_index: u32, context: *mut LoopContext) -> i64 {
     // SAFETY: bpf_loop passes the context of `walk_by_loop`; the verifier tracks its pointers.
