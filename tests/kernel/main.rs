@@ -19,6 +19,7 @@ mod readers;
 mod real;
 mod requests;
 mod services;
+mod servers;
 mod split;
 mod stacks;
 mod syscalls;

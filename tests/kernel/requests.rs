@@ -9,13 +9,13 @@ use descry_tests::{compile, machine};
 use serde_json::Value;
 
 /// The lines that `descry requests --format json` wrote.
-struct Report {
-    spans: Vec<Value>,
-    summary: Value,
+pub(crate) struct Report {
+    pub(crate) spans: Vec<Value>,
+    pub(crate) summary: Value,
 }
 
 impl Report {
-    fn read(outcome: &Outcome, path: &std::path::Path) -> Result<Self> {
+    pub(crate) fn read(outcome: &Outcome, path: &std::path::Path) -> Result<Self> {
         let text = std::fs::read_to_string(path)?;
         let lines = text.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>()?;
         let (spans, others): (Vec<Value>, Vec<Value>) =
@@ -36,13 +36,22 @@ impl Report {
         self.spans.iter().filter(is).count()
     }
 
-    fn of(&self, kind: &str, name: &str) -> impl Iterator<Item = &Value> {
+    pub(crate) fn of<'a>(&'a self, kind: &'a str, name: &'a str) -> impl Iterator<Item = &'a Value> {
         self.spans.iter().filter(move |span| span["kind"] == kind && span["name"] == name)
+    }
+
+    /// How many spans of which kind and name there are, for messages.
+    pub(crate) fn names(&self) -> String {
+        let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+        for span in &self.spans {
+            *counts.entry(format!("{} {}", span["kind"], span["name"])).or_default() += 1;
+        }
+        counts.iter().map(|(name, count)| format!("{count} {name}\n")).collect()
     }
 }
 
 /// How long a span took (ms).
-fn milliseconds(span: &Value) -> f64 {
+pub(crate) fn milliseconds(span: &Value) -> f64 {
     let time = |name: &str| span[name].as_u64().unwrap_or_default() as f64;
     (time("end_unix_nano") - time("start_unix_nano")) / 1e6
 }

@@ -12,5 +12,6 @@ pub mod debugger;
 pub mod descry;
 pub mod folded;
 pub mod machine;
+pub mod pcap;
 pub mod server;
 pub mod workload;

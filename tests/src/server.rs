@@ -31,18 +31,8 @@ impl Nginx {
         let dir = tempfile::tempdir()?;
         open_to_all(dir.path())?;
         let port = free_port()?;
-        let root = dir.path().display();
-        let config = format!(
-            "daemon off; worker_processes 1; pid {root}/pid; error_log {root}/error.log;\n\
-             events {{ worker_connections 256; }}\n\
-             http {{ access_log off; client_body_temp_path {root}/body; proxy_temp_path {root}/proxy;\n\
-             fastcgi_temp_path {root}/fastcgi; uwsgi_temp_path {root}/uwsgi; scgi_temp_path {root}/scgi;\n\
-             server {{ listen 127.0.0.1:{port}; root {root}; }} }}\n"
-        );
-        fs::write(dir.path().join("nginx.conf"), config)?;
         fs::write(dir.path().join("index.html"), "a small page\n")?;
-        let mut command = Command::new(machine::tool("nginx")?);
-        command.arg("-p").arg(dir.path()).arg("-c").arg(dir.path().join("nginx.conf")).stderr(Stdio::null());
+        let command = nginx_command(dir.path(), port, "", "access_log off;")?;
         let server = Workload::spawn(command)?;
         eventually("nginx to listen", || Ok(std::net::TcpStream::connect(("127.0.0.1", port)).ok()))?;
         let mut command = Command::new(machine::tool("wrk")?);
@@ -63,6 +53,26 @@ impl Nginx {
     }
 }
 
+/// nginx with one worker that serves the files of a directory on a port of 127.0.0.1. `listen` is more of that directive,
+/// `logs` says what it logs. The directory has to be [`open_to_all`].
+///
+/// # Errors
+/// When it is missing, or the directory cannot be written.
+pub fn nginx_command(dir: &Path, port: u16, listen: &str, logs: &str) -> Result<Command> {
+    let root = dir.display();
+    let config = format!(
+        "daemon off; worker_processes 1; pid {root}/pid; error_log {root}/error.log;\n\
+         events {{ worker_connections 256; }}\n\
+         http {{ {logs} client_body_temp_path {root}/body; proxy_temp_path {root}/proxy;\n\
+         fastcgi_temp_path {root}/fastcgi; uwsgi_temp_path {root}/uwsgi; scgi_temp_path {root}/scgi;\n\
+         server {{ listen 127.0.0.1:{port} {listen}; root {root}; }} }}\n"
+    );
+    fs::write(dir.join("nginx.conf"), config)?;
+    let mut command = Command::new(machine::tool("nginx")?);
+    command.arg("-p").arg(dir).arg("-c").arg(dir.join("nginx.conf")).stderr(Stdio::null());
+    Ok(command)
+}
+
 /// PostgreSQL with pgbench on two connections.
 #[derive(Debug)]
 pub struct Postgres {
@@ -77,25 +87,9 @@ impl Postgres {
     /// # Errors
     /// When one is missing or does not start.
     pub fn start() -> Result<Self> {
-        let user =
-            User::from_name("postgres")?.context("there is no user postgres: apt-get install postgresql")?;
         let dir = tempfile::tempdir()?;
         open_to_all(dir.path())?;
-        chown(dir.path(), Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
-        let postgres = machine::tool("postgres")?;
-        let data = dir.path().join("data");
-        let as_user = |program: &Path| -> Result<Command> {
-            let mut command = Command::new(machine::tool("setpriv")?);
-            command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]).arg(program);
-            command.current_dir(dir.path()).stdout(Stdio::null()).stderr(Stdio::null());
-            Ok(command)
-        };
-        let mut initdb = as_user(&postgres.with_file_name("initdb"))?;
-        initdb.args(["--no-sync", "--auth=trust", "--username=postgres", "-D"]).arg(&data);
-        ensure!(initdb.status()?.success(), "initdb failed");
-        let mut command = as_user(postgres)?;
-        command.arg("-D").arg(&data).arg("-k").arg(dir.path());
-        command.args(["-c", "listen_addresses=", "-c", "fsync=off", "-c", "autovacuum=off"]);
+        let command = postgres_command(dir.path(), &["listen_addresses="])?;
         let server = Workload::spawn(command)?;
         let socket: PathBuf = dir.path().join(".s.PGSQL.5432");
         eventually("PostgreSQL's socket", || Ok(socket.exists().then_some(())))?;
@@ -142,6 +136,34 @@ impl Drop for Postgres {
     }
 }
 
+/// PostgreSQL with a new database in a directory, its socket there too, and these settings. The directory has to be
+/// [`open_to_all`].
+///
+/// # Errors
+/// When it is missing, or makes no database.
+pub fn postgres_command(dir: &Path, settings: &[&str]) -> Result<Command> {
+    let user =
+        User::from_name("postgres")?.context("there is no user postgres: apt-get install postgresql")?;
+    chown(dir, Some(user.uid.as_raw()), Some(user.gid.as_raw()))?;
+    let postgres = machine::tool("postgres")?;
+    let data = dir.join("data");
+    let as_user = |program: &Path| -> Result<Command> {
+        let mut command = Command::new(machine::tool("setpriv")?);
+        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]).arg(program);
+        command.current_dir(dir).stdout(Stdio::null()).stderr(Stdio::null());
+        Ok(command)
+    };
+    let mut initdb = as_user(&postgres.with_file_name("initdb"))?;
+    initdb.args(["--no-sync", "--auth=trust", "--username=postgres", "-D"]).arg(&data);
+    ensure!(initdb.status()?.success(), "initdb failed");
+    let mut command = as_user(postgres)?;
+    command.arg("-D").arg(&data).arg("-k").arg(dir);
+    for setting in ["fsync=off", "autovacuum=off"].iter().chain(settings) {
+        command.args(["-c", setting]);
+    }
+    Ok(command)
+}
+
 /// A TCP port of the loopback address that nothing listens on.
 ///
 /// # Errors
@@ -151,6 +173,9 @@ pub fn free_port() -> Result<u16> {
 }
 
 /// Lets servers that run as other users enter the directory.
-fn open_to_all(dir: &Path) -> Result<()> {
+///
+/// # Errors
+/// When it is not ours.
+pub fn open_to_all(dir: &Path) -> Result<()> {
     Ok(fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?)
 }

@@ -5,6 +5,7 @@ mod offcpu;
 mod proc;
 mod profile;
 mod profiler;
+mod requests;
 mod spread;
 mod syscalls;
 mod trace;
@@ -25,6 +26,8 @@ pub enum Bench {
     /// What it costs a program that does little else than switch to have its time off the CPU measured, in pairs.
     #[command(name = "offcpu")]
     OffCpu(offcpu::Args),
+    /// What it costs servers to have their requests watched, in pairs with bare runs.
+    Requests(requests::Args),
     /// The cost of a traced call, beside bpftrace, in pairs with bare runs.
     Trace(trace::Args),
     /// How fast spans become the bytes of OTLP requests.
@@ -38,6 +41,7 @@ pub fn run(bench: &Bench) -> Result<()> {
         Bench::Syscalls(args) => syscalls::run(args),
         Bench::Unwind(args) => unwind::run(args),
         Bench::OffCpu(args) => offcpu::run(args),
+        Bench::Requests(args) => requests::run(args),
         Bench::Trace(args) => trace::run(args),
         Bench::Export(args) => export::run(args),
     }

@@ -132,13 +132,8 @@ impl Connections {
         let (client, server) =
             if is_client { (opened.local, opened.remote) } else { (opened.remote, opened.local) };
         let transport = match opened.transport {
-            Socket::Tcp | Socket::Unix => Transport::Stream,
+            Socket::Tcp | Socket::Unix | Socket::Other => Transport::Stream,
             Socket::Udp => Transport::Datagram,
-            Socket::Other => {
-                self.counted.unknown += 1;
-                self.ignored.push(opened.connection);
-                return;
-            }
         };
         let connection = Connection::new(Origin {
             // Numbers of sockets come again, times do not.
@@ -154,6 +149,12 @@ impl Connections {
         let is_wanted = settings.is_some();
         if !is_wanted {
             self.counted.excluded += 1;
+        }
+        // Netlink and the like. It is kept, so that what still comes of it is known to be of no use.
+        let is_other = opened.transport == Socket::Other;
+        self.counted.unknown += u64::from(is_other);
+        let ignored = is_other || !is_wanted;
+        if ignored {
             self.ignored.push(opened.connection);
         }
         let live = Live {
@@ -164,7 +165,7 @@ impl Connections {
             beginnings: VecDeque::new(),
             heard: opened.time,
             last_end: UnixNanos(0),
-            ignored: !is_wanted,
+            ignored,
         };
         if let Some((id, old)) = self.live.push(opened.connection, live) {
             // Another connection under the same number, or the least recently used one of too many.
