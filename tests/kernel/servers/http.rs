@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use descry_tests::server::{free_port, nginx_command};
 use descry_tests::{compile, machine};
 
-use super::{Asked, Scenario, Server, Took, play, play_if_all, said};
+use super::{Asked, Scenario, Server, Took, play_if_all, said};
 
 /// What h2load is to do.
 struct Load<'a> {
@@ -165,7 +165,7 @@ const CADDY: Scenario = Scenario {
 };
 
 fn start_go(_: &Path) -> Result<Server> {
-    let program = compile::go("http_server")?.context("DESCRY_TEST_GO names no Go")?;
+    let program = compile::go("http_server")?;
     let port = free_port()?;
     let mut command = Command::new(program);
     command.arg(port.to_string());
@@ -178,17 +178,17 @@ const GO_H2C: Scenario = Scenario { name: "Go net/http by HTTP/2", start: start_
 
 #[test]
 fn nginx() -> Result<()> {
-    play(&NGINX)
+    play_if_all(&NGINX)
 }
 
 #[test]
 fn nginx_by_http2_loses_no_stream() -> Result<()> {
-    play(&NGINX_H2C)
+    play_if_all(&NGINX_H2C)
 }
 
 #[test]
 fn node() -> Result<()> {
-    play(&NODE)
+    play_if_all(&NODE)
 }
 
 #[test]
