@@ -161,10 +161,10 @@ impl Writes {
             {
                 add(&mut self.ones, place);
             }
-            Mnemonic::Mov if instruction.op1_kind() == OpKind::Register => {
-                if instruction.op1_register().is_gpr64() {
-                    add(&mut self.words, place);
-                }
+            Mnemonic::Mov
+                if instruction.op1_kind() == OpKind::Register && instruction.op1_register().is_gpr64() =>
+            {
+                add(&mut self.words, place);
             }
             // Both halves of an id at once.
             Mnemonic::Movups | Mnemonic::Movaps | Mnemonic::Movdqu | Mnemonic::Movdqa => {
