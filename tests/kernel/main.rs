@@ -24,6 +24,7 @@ mod split;
 mod stacks;
 mod syscalls;
 mod targets;
+mod tcp;
 mod trace;
 mod trace_limits;
 

@@ -112,8 +112,10 @@ counters! {
     Messages = "messages",
     /// Messages lost because the ring was full; their connection shows a gap.
     RingFullMessage = "ring_full_message",
-    /// Openings and ends of connections lost because the ring was full.
+    /// Openings, ends and failures of connections lost because the ring was full.
     RingFullConnection = "ring_full_connection",
+    /// Connects, round trips and retransmissions in the row of all others, because too many peers were told apart.
+    TcpPeersFull = "tcp_peers_full",
     /// Messages of connections that are of no known protocol.
     MessagesIgnored = "messages_ignored",
     /// Messages whose bytes could not be seen (sendfile, splice, io_uring); their number is known.

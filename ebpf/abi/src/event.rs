@@ -30,6 +30,8 @@ pub enum EventKind {
     Message = 17,
     /// [`crate::net::Closed`].
     ConnectionClosed = 18,
+    /// [`crate::tcp::ConnectFailed`].
+    ConnectFailed = 24,
     /// [`crate::function::FunctionCall`].
     FunctionCall = 8,
     /// [`crate::function::FunctionArguments`].
@@ -52,6 +54,7 @@ impl EventKind {
             16 => Self::ConnectionOpened,
             17 => Self::Message,
             18 => Self::ConnectionClosed,
+            24 => Self::ConnectFailed,
             8 => Self::FunctionCall,
             9 => Self::FunctionArguments,
             _ => return None,

@@ -15,5 +15,6 @@ pub mod net;
 pub mod offcpu;
 pub mod scope;
 pub mod syscall;
+pub mod tcp;
 pub mod unit;
 pub mod unwind;

@@ -132,6 +132,8 @@ globals! {
     SK_FAMILY: u32 = 0;
     /// `sock.__sk_common.skc_state`.
     SK_STATE: u32 = 0;
+    /// `sock.sk_protocol`.
+    SK_PROTOCOL: u32 = 0;
     /// `sock.__sk_common.skc_num`.
     SK_NUM: u32 = 0;
     /// `sock.__sk_common.skc_dport`.
@@ -162,6 +164,8 @@ globals! {
     TCP_SND_UNA: u32 = 0;
     /// `tcp_sock.write_seq`.
     TCP_WRITE_SEQ: u32 = 0;
+    /// `tcp_sock.srtt_us`.
+    TCP_SRTT_US: u32 = 0;
     /// `mm_struct.uprobes_state.xol_area`; 0 where the kernel does not say.
     MM_XOL_AREA: u32 = 0;
     /// `xol_area.vaddr`; 0 where the kernel does not say.

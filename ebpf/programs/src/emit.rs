@@ -7,6 +7,7 @@ use descry_abi::function::FunctionCall;
 use descry_abi::limits::{MAX_KERNEL_FRAMES, MAX_USER_FRAMES, STACK_COPY_BYTES};
 use descry_abi::net::{Closed, MAX_CAPTURE, Message, Opened};
 use descry_abi::syscall::{PATH_BYTES, SlowCall};
+use descry_abi::tcp::ConnectFailed;
 
 use crate::maps::{COUNTS, CopyState, EVENTS, NetState, State};
 
@@ -133,6 +134,16 @@ pub fn closed(event: &Closed) {
     // SAFETY: a Closed is three words without padding.
     let words = unsafe { &*core::ptr::from_ref(event).cast::<[u64; size_of::<Closed>() / 8]>() };
     if EVENTS.output_untyped::<[u64; 3]>(words, BPF_RB_NO_WAKEUP.into()).is_err() {
+        count(Counter::RingFullConnection);
+    }
+}
+
+/// Sends a connect that failed.
+#[inline(always)]
+pub fn connect_failed(event: &ConnectFailed) {
+    // SAFETY: a ConnectFailed is eight words without padding.
+    let words = unsafe { &*core::ptr::from_ref(event).cast::<[u64; size_of::<ConnectFailed>() / 8]>() };
+    if EVENTS.output_untyped::<[u64; 8]>(words, BPF_RB_NO_WAKEUP.into()).is_err() {
         count(Counter::RingFullConnection);
     }
 }

@@ -18,6 +18,7 @@ mod scope;
 mod stack;
 mod syscall;
 mod task;
+mod total;
 mod unit;
 mod unwind;
 
@@ -212,7 +213,7 @@ pub fn socket_call_ended(ctx: RawTracePointContext) -> i32 {
 /// `inet_sock_set_state(sk, oldstate, newstate)`.
 #[raw_tracepoint]
 pub fn socket_state(ctx: RawTracePointContext) -> i32 {
-    net::connect::turned(ctx.arg(0), ctx.arg::<u64>(2) as i32);
+    net::connect::turned(ctx.arg(0), ctx.arg::<u64>(1) as i32, ctx.arg::<u64>(2) as i32);
     0
 }
 
@@ -220,6 +221,13 @@ pub fn socket_state(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint]
 pub fn socket_destroyed(ctx: RawTracePointContext) -> i32 {
     net::connection::destroyed(ctx.arg(0));
+    0
+}
+
+/// `tcp_retransmit_skb(sk, skb)`.
+#[raw_tracepoint]
+pub fn socket_retransmitted(ctx: RawTracePointContext) -> i32 {
+    net::tcp::retransmitted(ctx.arg(0));
     0
 }
 

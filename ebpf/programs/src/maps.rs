@@ -18,6 +18,7 @@ use descry_abi::scope::ExecutableKey;
 use descry_abi::syscall::{
     CallKey, ErrorKey, NearCall, OTHER_ROWS, ROWS_A_PLACE, SyscallTraits, TRAIT_SLOTS, ThreadCall, Unreturned,
 };
+use descry_abi::tcp::{MAX_TCP_PEERS, TcpPeer, TcpPeerKey};
 use descry_abi::unit::{MAX_UNIT_RULES, UnitKey, UnitRule};
 use descry_abi::unwind::Process;
 
@@ -230,6 +231,19 @@ pub static CONNECTIONS: LruHashMap<u64, Connection, { MAX_CONNECTIONS as usize }
 /// Calls of connect(), by the address of the `struct sock`; 1 entry where no sockets are watched. Written by `net`.
 #[btf_map]
 pub static CONNECTS: LruHashMap<u64, Connecting, { MAX_CONNECTS as usize }> = LruHashMap::new();
+
+/// What TCP did, by process and peer; 1 entry where no sockets are watched. Written by `net`; userspace removes rows of
+/// processes that ended.
+#[btf_map]
+pub static TCP_PEERS: HashMap<TcpPeerKey, TcpPeer, { MAX_TCP_PEERS as usize }> = HashMap::new();
+
+/// The same of all peers that found no room. Written by `net`.
+#[btf_map]
+pub static TCP_OTHERS: Array<TcpPeer, 1> = Array::new();
+
+/// What a new row begins with: it is too large for the stack of a program. Never written.
+#[btf_map]
+pub static TCP_EMPTY: Array<TcpPeer, 1> = Array::new();
 
 /// What userspace found out of connections, by their id: bytes of a message that are wanted. Written by userspace.
 #[btf_map]

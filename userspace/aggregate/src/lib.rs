@@ -17,6 +17,7 @@ mod prune;
 mod reason;
 pub mod request;
 pub mod syscalls;
+pub mod tcp;
 
 pub use aggregator::{Aggregator, Counters, Dimensions, Limits, OTHERS, Observation, StackNumber, Waits};
 pub use code::CodeRef;

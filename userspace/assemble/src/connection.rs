@@ -22,7 +22,7 @@ const MAX_TRIES: u32 = 16;
 /// Chunks of a stream, met in its middle, that go on in one direction and are waited out.
 const MAX_PIECES: u32 = 1024;
 /// Trace flags of a trace that begins here: sampled, and its id is random (W3C Trace Context, level 2, section 3.2.2.5).
-const NEW_TRACE: u8 = 3;
+pub(crate) const NEW_TRACE: u8 = 3;
 
 /// What is known of a connection before its bytes.
 #[derive(Clone, Copy, Debug)]
@@ -343,7 +343,7 @@ const fn client_kind(kind: SpanKind) -> SpanKind {
 }
 
 /// Ids of a connection's span: the beginning of a hash of both numbers.
-fn ids(connection: u64, number: u64) -> (TraceId, SpanId) {
+pub(crate) fn ids(connection: u64, number: u64) -> (TraceId, SpanId) {
     let hash =
         Sha256::new().chain_update(connection.to_le_bytes()).chain_update(number.to_le_bytes()).finalize();
     let (mut trace, mut span) = ([0; 16], [0; 8]);

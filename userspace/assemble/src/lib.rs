@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod capture;
+pub mod connect;
 pub mod connection;
 pub mod infer;
 pub mod join;

@@ -38,6 +38,8 @@ pub enum Event {
     Message(Message),
     /// A connection is gone.
     Closed(Closed),
+    /// A connect failed.
+    ConnectFailed(ConnectFailed),
     /// A traced function returned, or a USDT probe was passed.
     Call(Call),
     /// The arguments of a call that has begun.
@@ -55,6 +57,7 @@ impl Event {
             Self::Opened(event) => event.time,
             Self::Message(event) => event.time,
             Self::Closed(event) => event.time,
+            Self::ConnectFailed(event) => event.end,
             Self::Call(call) => call.end,
             Self::Arguments(arguments) => arguments.start,
             Self::Exec(event) | Self::Fork(event) | Self::Exit(event) | Self::Comm(event) => event.time,
@@ -248,6 +251,27 @@ pub struct Closed {
     pub connection: ConnectionId,
     /// Who ended it.
     pub by: Closer,
+}
+
+/// A connect that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectFailed {
+    /// When it began.
+    pub start: BootNanos,
+    /// When it failed.
+    pub end: BootNanos,
+    /// Process.
+    pub tgid: Tgid,
+    /// Thread that began it.
+    pub tid: Tid,
+    /// Execution unit.
+    pub unit: UnitId,
+    /// Request that it was made for.
+    pub request: RequestId,
+    /// Where to.
+    pub remote: SocketAddr,
+    /// The error's number; none: the process gave up.
+    pub error: Option<u32>,
 }
 
 /// An address of a family, if there is one; `AF_INET` is 2, `AF_INET6` 10 (linux/socket.h).

@@ -11,7 +11,8 @@ mod parse;
 pub mod syscall;
 
 pub use event::{
-    Argument, Arguments, Call, Closed, Closer, Event, FileKind, Lifecycle, MAX_ARGUMENTS, Message, Opened,
-    Role, Sample, SlowCall, StackCopy, Transport, UnwindEnd, Wait, WaitKind, WaitOf, WaitState,
+    Argument, Arguments, Call, Closed, Closer, ConnectFailed, Event, FileKind, Lifecycle, MAX_ARGUMENTS,
+    Message, Opened, Role, Sample, SlowCall, StackCopy, Transport, UnwindEnd, Wait, WaitKind, WaitOf,
+    WaitState,
 };
 pub use parse::{DecodeError, decode, wait_of};

@@ -2,8 +2,9 @@
 
 use descry_abi::event::EventKind;
 use descry_abi::net::{self, Closer, MAX_CAPTURE, MESSAGE_SENT, Role};
+use descry_abi::tcp;
 
-use crate::event::{Closed, Message, Opened, Transport, address};
+use crate::event::{Closed, ConnectFailed, Message, Opened, Transport, address};
 use crate::ids::{BootNanos, ConnectionId, RequestId, Tgid, Tid, UnitId};
 use crate::parse::{DecodeError, Fields};
 
@@ -69,4 +70,19 @@ pub(crate) fn closed(mut fields: Fields<'_>) -> Result<Closed, DecodeError> {
     let (time, connection) = (BootNanos(fields.u64()?), ConnectionId(fields.u64()?));
     debug_assert_eq!(fields.position(), size_of::<net::Closed>());
     Ok(Closed { time, connection, by })
+}
+
+pub(crate) fn connect_failed(mut fields: Fields<'_>) -> Result<ConnectFailed, DecodeError> {
+    let (family, error, remote_port) = (fields.u16()?, fields.u16()?, fields.u16()?);
+    let (start, end) = (BootNanos(fields.u64()?), BootNanos(fields.u64()?));
+    let (tgid, tid) = (Tgid(fields.u32()?), Tid(fields.u32()?));
+    let (request, unit) = (RequestId(fields.u64()?), UnitId(fields.u64()?));
+    let remote = address(family, fields.take()?, remote_port).ok_or(DecodeError::OutOfRange {
+        kind: EventKind::ConnectFailed as u16,
+        field: "family",
+        value: family.into(),
+    })?;
+    debug_assert_eq!(fields.position(), size_of::<tcp::ConnectFailed>());
+    let error = (error != 0).then_some(error.into());
+    Ok(ConnectFailed { start, end, tgid, tid, unit, request, remote, error })
 }

@@ -132,6 +132,7 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
         EventKind::ConnectionOpened => net::opened(fields).map(Event::Opened),
         EventKind::Message => net::message(fields).map(Event::Message),
         EventKind::ConnectionClosed => net::closed(fields).map(Event::Closed),
+        EventKind::ConnectFailed => net::connect_failed(fields).map(Event::ConnectFailed),
         EventKind::FunctionCall => call(fields).map(Event::Call),
         EventKind::FunctionArguments => arguments(fields).map(Event::Arguments),
     }

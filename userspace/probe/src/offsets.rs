@@ -63,6 +63,7 @@ const NET_MEMBERS: &[(&str, &str)] = &[
     ("SK_ERR", "sock.sk_err"),
     ("SK_FAMILY", "sock.__sk_common.skc_family"),
     ("SK_STATE", "sock.__sk_common.skc_state"),
+    ("SK_PROTOCOL", "sock.sk_protocol"),
     ("SK_NUM", "sock.__sk_common.skc_num"),
     ("SK_DPORT", "sock.__sk_common.skc_dport"),
     ("SK_RCV_SADDR", "sock.__sk_common.skc_rcv_saddr"),
@@ -78,6 +79,7 @@ const NET_MEMBERS: &[(&str, &str)] = &[
     ("TCP_BYTES_ACKED", "tcp_sock.bytes_acked"),
     ("TCP_SND_UNA", "tcp_sock.snd_una"),
     ("TCP_WRITE_SEQ", "tcp_sock.write_seq"),
+    ("TCP_SRTT_US", "tcp_sock.srtt_us"),
 ];
 
 /// The same for time off the CPU.

@@ -22,7 +22,6 @@ use descry_abi::function::{
     COOKIE_ARGUMENTS, COOKIE_GO, CallerKey, Cookie, FunctionCall, FunctionKey, FunctionTotals,
     MAX_OPEN_CALLS, OpenCall, OpenCalls,
 };
-use descry_abi::histogram::bucket;
 
 use crate::atomic::add;
 use crate::config::FUNCTION_EVENT_INTERVAL;
@@ -31,6 +30,7 @@ use crate::maps::{FUNCTION_RATE, FUNCTION_TOTALS, FUNCTION_ZEROS, OPEN_CALLS};
 use crate::registers::{self, Registers};
 use crate::scope;
 use crate::task::{self, Ids, Task};
+use crate::total::record;
 
 /// How far events may run ahead of their rate (ns): a tenth of a second's worth comes at once.
 const BURST: u64 = 100_000_000;
@@ -217,15 +217,7 @@ fn closed(cookie: Cookie, key: CallerKey, calls: &OpenCalls, depth: usize, call:
     let Some(totals) = totals(call.function, calls.tgid) else { return };
     let duration = end.saturating_sub(call.start);
     // SAFETY: the pointer was checked by the lookup.
-    unsafe {
-        let durations = &raw mut (*totals).durations;
-        add(&raw mut (*durations).count, 1);
-        add(&raw mut (*durations).sum, duration);
-        add(&raw mut (*durations).buckets[bucket(duration) as usize], 1);
-        if duration > (*durations).max {
-            (*durations).max = duration;
-        }
-    }
+    unsafe { record(&raw mut (*totals).durations, duration) };
     let Some(ids) = task::current_ids() else { return count(Counter::PidNotVisible) };
     let around = Around::of(calls, depth, call.start);
     emit(totals, call, end, &around, ids, unit(cookie, key, ids));

@@ -3,14 +3,17 @@
 use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use descry_abi::counter::Counter;
+use descry_abi::event::EventKind;
 use descry_abi::net::Closer;
+use descry_abi::tcp::ConnectFailed;
 
-use super::request;
 use super::socket::Socket;
-use crate::emit::count;
+use super::{request, tcp};
+use crate::emit::{self, count};
 use crate::maps::{CONNECTIONS, CONNECTS};
 use crate::{scope, task, unit};
 
+const ESTABLISHED: i32 = 1;
 const SYN_SENT: i32 = 2;
 const FIN_WAIT1: i32 = 4;
 const CLOSE: i32 = 7;
@@ -30,8 +33,8 @@ pub struct Connecting {
     pub tid: u32,
 }
 
-/// `inet_sock_set_state(sk, old, new)`: connect() in the context of its caller; who ends a connection, wherever the news
-/// comes in.
+/// `inet_sock_set_state(sk, old, new)`: connect() in the context of its caller; what comes of it, and who ends a
+/// connection, wherever the news comes in.
 ///
 /// ```text
 /// any -> FIN_WAIT1     closed or shut down here
@@ -39,13 +42,15 @@ pub struct Connecting {
 /// any -> CLOSE         aborted here, or by the other end's reset: then the socket has an error
 /// ```
 #[inline(always)]
-pub fn turned(socket: *const c_void, state: i32) {
+pub fn turned(socket: *const c_void, before: i32, state: i32) {
     let socket = Socket(socket as u64);
-    let by = match state {
-        SYN_SENT => return called(socket),
-        FIN_WAIT1 => Closer::Local,
-        CLOSE_WAIT => Closer::Remote,
-        CLOSE => socket.closer(),
+    let by = match (before, state) {
+        (_, SYN_SENT) => return called(socket),
+        (SYN_SENT, ESTABLISHED) => return succeeded(socket),
+        (SYN_SENT, CLOSE) => return failed(socket),
+        (_, FIN_WAIT1) => Closer::Local,
+        (_, CLOSE_WAIT) => Closer::Remote,
+        (_, CLOSE) => socket.closer(),
         _ => return,
     };
     let Some(connection) = CONNECTIONS.get_ptr_mut(socket.0) else { return };
@@ -61,13 +66,12 @@ pub fn turned(socket: *const c_void, state: i32) {
 #[inline(always)]
 fn called(socket: Socket) {
     let Some(ids) = task::current_ids() else { return count(Counter::PidNotVisible) };
-    if !scope::current_is_watched(ids.tgid) {
+    if !scope::current_is_watched(ids.tgid) || !socket.is_tcp() {
         return;
     }
     let unit = unit::current(ids.tgid);
     let connecting = Connecting {
-        // SAFETY: the helper has no preconditions.
-        began: unsafe { bpf_ktime_get_boot_ns() },
+        began: now(),
         request: request::of_unit(&unit),
         unit: unit.number(ids),
         tgid: ids.tgid,
@@ -75,4 +79,45 @@ fn called(socket: Socket) {
     };
     // The map forgets the least recently used one rather than refuse.
     let _ = CONNECTS.insert(socket.0, connecting, 0);
+}
+
+#[inline(always)]
+fn succeeded(socket: Socket) {
+    let Some(connecting) = find(socket) else { return };
+    tcp::connected(socket, connecting.tgid, now().wrapping_sub(connecting.began));
+}
+
+#[inline(always)]
+fn failed(socket: Socket) {
+    let Some(connecting) = find(socket) else { return };
+    let _ = CONNECTS.remove(socket.0);
+    let Some(peer) = socket.peer(connecting.tgid) else { return };
+    tcp::connect_failed(&peer);
+    let failed = ConnectFailed {
+        kind: EventKind::ConnectFailed as u16,
+        family: peer.family,
+        error: socket.error(),
+        remote_port: peer.port,
+        start: connecting.began,
+        end: now(),
+        tgid: connecting.tgid,
+        tid: connecting.tid,
+        request: connecting.request,
+        unit: connecting.unit,
+        remote: peer.address,
+    };
+    emit::connect_failed(&failed);
+}
+
+/// What is remembered of a socket's connect.
+#[inline(always)]
+pub fn find(socket: Socket) -> Option<Connecting> {
+    // SAFETY: the pointer was checked by the lookup.
+    CONNECTS.get_ptr(socket.0).map(|connecting| unsafe { *connecting })
+}
+
+#[inline(always)]
+fn now() -> u64 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_ktime_get_boot_ns() }
 }

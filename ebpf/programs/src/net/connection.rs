@@ -8,6 +8,7 @@ use descry_abi::net::{Closed, Closer, MAX_CAPTURE, Opened, Role, VERDICT_IGNORE}
 
 use super::message::Moved;
 use super::socket::{SOCK_STREAM, Socket};
+use super::tcp;
 use crate::emit::{self, count};
 use crate::maps::{CONNECTIONS, CONNECTS, VERDICTS};
 use crate::task::Ids;
@@ -38,6 +39,9 @@ pub struct Connection {
     /// 1: `request` is the one that it was made for, and nothing was sent yet.
     pub is_fresh: u8,
     pub reserved: [u8; 3],
+    /// The process that had it first.
+    pub tgid: u32,
+    pub reserved_too: u32,
 }
 
 /// The connection of a socket; one that is new, or another than the one at this address before, is told of.
@@ -103,6 +107,8 @@ fn open(moved: &Moved, ids: Ids, unit: &Unit) -> Option<*mut Connection> {
         closed_by: Closer::Unknown as u8,
         is_fresh: u8::from(request != 0),
         reserved: [0; 3],
+        tgid: ids.tgid,
+        reserved_too: 0,
     };
     // The map forgets the least recently used one rather than refuse.
     let _ = CONNECTIONS.insert(socket.0, connection, 0);
@@ -110,12 +116,21 @@ fn open(moved: &Moved, ids: Ids, unit: &Unit) -> Option<*mut Connection> {
     CONNECTIONS.get_ptr_mut(socket.0)
 }
 
-/// Takes over what userspace has found out of a connection: at its 1st, 2nd, 4th, 8th ... message.
+/// What is looked at now and then: at a connection's 1st, 2nd, 4th, 8th ... message.
 #[inline(always)]
-pub fn obey_verdict(connection: &mut Connection) {
+pub fn look(connection: &mut Connection, socket: Socket) {
     if connection.messages & connection.messages.wrapping_sub(1) != 0 {
         return;
     }
+    if connection.is_tcp != 0 {
+        tcp::round_trip(socket, connection);
+    }
+    obey_verdict(connection);
+}
+
+/// Takes over what userspace has found out of a connection.
+#[inline(always)]
+fn obey_verdict(connection: &mut Connection) {
     if let Some(verdict) = VERDICTS.get_ptr(connection.id) {
         // SAFETY: the pointer was checked by the lookup.
         let verdict = unsafe { *verdict };
@@ -129,15 +144,15 @@ pub fn obey_verdict(connection: &mut Connection) {
 /// `tcp_destroy_sock(sk)`.
 #[inline(always)]
 pub fn destroyed(socket: *const c_void) {
-    let socket = socket as u64;
+    let socket = Socket(socket as u64);
     // Of one that was accepted there is none.
-    let _ = CONNECTS.remove(socket);
-    let Some(connection) = CONNECTIONS.get_ptr(socket) else {
-        return;
-    };
+    let _ = CONNECTS.remove(socket.0);
+    let Some(connection) = CONNECTIONS.get_ptr(socket.0) else { return };
     // SAFETY: the pointer was checked by the lookup.
-    let (id, by) = unsafe { ((*connection).id, (*connection).closed_by) };
-    let _ = CONNECTIONS.remove(socket);
+    let connection = unsafe { *connection };
+    let (id, by) = (connection.id, connection.closed_by);
+    tcp::round_trip(socket, &connection);
+    let _ = CONNECTIONS.remove(socket.0);
     let _ = VERDICTS.remove(id);
     let closed = Closed {
         kind: EventKind::ConnectionClosed as u16,

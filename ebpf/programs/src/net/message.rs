@@ -37,7 +37,7 @@ pub fn take(state: *mut NetState, ids: Ids, moved: &Moved) {
     let offset = *total;
     *total = offset.wrapping_add(moved.len);
     connection.messages = connection.messages.wrapping_add(1);
-    connection::obey_verdict(connection);
+    connection::look(connection, moved.socket);
     if connection.capture == 0 {
         return count(Counter::MessagesIgnored);
     }

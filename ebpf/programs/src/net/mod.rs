@@ -10,6 +10,7 @@ mod message;
 mod payload;
 pub mod request;
 mod socket;
+pub mod tcp;
 
 use crate::maps::NetState;
 use aya_ebpf::cty::c_void;

@@ -2,12 +2,13 @@
 
 use descry_abi::net::{Closer, Opened, Role};
 use descry_abi::offcpu::FileKind;
+use descry_abi::tcp::TcpPeerKey;
 
 use crate::config::{
-    FILE_PRIVATE_DATA, ICSK_BIND_HASH, INODE_INO, SK_DADDR, SK_DPORT, SK_ERR, SK_FAMILY, SK_NUM,
+    FILE_PRIVATE_DATA, ICSK_BIND_HASH, INODE_INO, SK_DADDR, SK_DPORT, SK_ERR, SK_FAMILY, SK_NUM, SK_PROTOCOL,
     SK_RCV_SADDR, SK_SOCKET, SK_STATE, SK_V6_DADDR, SK_V6_RCV_SADDR, SOCKET_ALLOC_INODE, SOCKET_SK,
     SOCKET_TYPE, TB_FASTREUSE, TCP_BYTES_ACKED, TCP_BYTES_RECEIVED, TCP_COPIED_SEQ, TCP_RCV_NXT, TCP_SND_UNA,
-    TCP_WRITE_SEQ, UNIX_ADDR,
+    TCP_SRTT_US, TCP_WRITE_SEQ, UNIX_ADDR,
 };
 use crate::task::{Task, member};
 
@@ -16,6 +17,8 @@ const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 /// `SOCK_STREAM` (linux/net.h).
 pub const SOCK_STREAM: u16 = 1;
+/// `IPPROTO_TCP` (linux/in.h).
+const IPPROTO_TCP: u16 = 6;
 /// `TCP_ESTABLISHED`, which connected UDP has too (include/net/tcp_states.h).
 const ESTABLISHED: u8 = 1;
 
@@ -82,6 +85,41 @@ impl Socket {
         }
         opened.role = role as u8;
         Some(())
+    }
+
+    /// Whether it speaks TCP.
+    #[inline(always)]
+    pub fn is_tcp(self) -> bool {
+        member::<u16>(self.0, SK_PROTOCOL.load()) == Some(IPPROTO_TCP)
+    }
+
+    /// Who is at the other end, for a process.
+    #[inline(always)]
+    pub fn peer(self, tgid: u32) -> Option<TcpPeerKey> {
+        let mut key = TcpPeerKey { tgid, family: member(self.0, SK_FAMILY.load())?, ..TcpPeerKey::default() };
+        match key.family {
+            AF_INET => {
+                let address: [u8; 4] = member(self.0, SK_DADDR.load())?;
+                *key.address.first_chunk_mut::<4>()? = address;
+            }
+            AF_INET6 => key.address = member(self.0, SK_V6_DADDR.load())?,
+            _ => return None,
+        }
+        key.port = u16::from_be(member(self.0, SK_DPORT.load())?);
+        Some(key)
+    }
+
+    /// The error that ended it; 0: none did.
+    #[inline(always)]
+    pub fn error(self) -> u16 {
+        member::<i32>(self.0, SK_ERR.load()).unwrap_or_default().unsigned_abs() as u16
+    }
+
+    /// The smoothed round trip time (ns) of TCP, once there is one. The kernel keeps eighths of microseconds.
+    #[inline(always)]
+    pub fn round_trip(self) -> Option<u64> {
+        let eighths: u32 = member(self.0, TCP_SRTT_US.load())?;
+        (eighths != 0).then_some(u64::from(eighths) * 125)
     }
 
     /// Whether the message of `len` bytes that just moved is the first on this TCP socket.

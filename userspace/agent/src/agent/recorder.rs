@@ -14,7 +14,7 @@ use descry_assemble::protocol::Options as ParserOptions;
 use descry_assemble::span::Span;
 use descry_config::{Config, RequestProtocol};
 use descry_decode::ids::{Comm, Tgid};
-use descry_decode::{Event, Lifecycle, Opened, Role, WaitOf};
+use descry_decode::{ConnectFailed, Event, Lifecycle, Opened, Role, WaitOf};
 use descry_export::send::MetricSettings;
 use descry_export::span::SpanProcess;
 use descry_pipeline::is_sampled;
@@ -319,6 +319,16 @@ impl Recorder {
         requests.opened(tracker, opened, settings);
     }
 
+    fn connect_failed(&mut self, tracker: &mut Tracker, failed: &ConnectFailed) {
+        let Some(requests) = &mut self.requests else { return };
+        let switches = self.rules.of(failed.tgid, Comm::default(), || tracker.who(failed.tgid));
+        // That a destination is not there, the agent's own counters and log say.
+        let is_wanted = switches.requests && failed.tgid.0 != std::process::id();
+        if let Some(settings) = self.wanted.get(&switches.protocols).filter(|_| is_wanted) {
+            requests.connect_failed(tracker, failed, settings);
+        }
+    }
+
     /// A process has become another one, or is gone.
     fn lifecycle(&mut self, tracker: &mut Tracker, event: &Lifecycle, is_exit: bool) {
         let Some(lives) = &mut self.lives else { return };
@@ -384,6 +394,7 @@ impl Consumer for Recorder {
                 }
             }
             Event::Opened(opened) => self.opened(tracker, &opened),
+            Event::ConnectFailed(failed) => self.connect_failed(tracker, &failed),
             Event::Message(_) | Event::Closed(_) => {
                 if let Some(requests) = &mut self.requests {
                     requests.event(tracker, event);

@@ -14,7 +14,7 @@ use descry_assemble::connection::Settings;
 use descry_assemble::infer::{PROTOCOLS, Protocol};
 use descry_assemble::protocol::Options;
 use descry_assemble::span::Span;
-use descry_export::span::{Operations, TableStyle, json_line, summary_line, table, text_line};
+use descry_export::span::{Operations, Summary, TableStyle, json_line, summary_line, table, text_line};
 use descry_process::{AttributeValue, Attributes};
 use descry_telemetry::Counters;
 
@@ -111,8 +111,9 @@ impl Report {
         let rows = self.operations.rows();
         match self.format {
             StatsFormat::Json => {
-                let line = summary_line(&rows, self.operations.seen(), None, &counted.lost());
-                writeln!(self.out, "{line}")?;
+                let lost = counted.lost();
+                let summary = Summary { operations: &self.operations, edges: None, tcp: None, lost: &lost };
+                writeln!(self.out, "{}", summary_line(&rows, &summary))?;
             }
             StatsFormat::Text => {
                 if !rows.is_empty() {

@@ -371,7 +371,9 @@ impl Tracker {
         match event {
             Event::Sample(_) | Event::SlowCall(_) | Event::Stack(..) | Event::Wait(_) => handle(self, event),
             Event::Call(_) | Event::Arguments(_) => handle(self, event),
-            Event::Opened(_) | Event::Message(_) | Event::Closed(_) => handle(self, event),
+            Event::Opened(_) | Event::Message(_) | Event::Closed(_) | Event::ConnectFailed(_) => {
+                handle(self, event)
+            }
             Event::StackCopy(copy) => {
                 if self.copies.len() >= MAX_COPIES {
                     self.counters.copies_dropped += self.copies.len() as u64;

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use descry_aggregate::request::Ends;
+use descry_assemble::connect;
 use descry_assemble::connection::{Connection, End, Origin, Role, Settings};
-use descry_assemble::infer::Transport;
+use descry_assemble::infer::{PROTOCOLS, Transport};
 use descry_assemble::join::{Joiner, Limits};
 use descry_assemble::protocol::{Chunk, Direction, Lost, Options};
 use descry_assemble::span::{Span, SpanKind};
 use descry_decode::ids::{BootNanos, ConnectionId, RequestId, UnixNanos};
-use descry_decode::{Closed, Closer, Message, Opened, Transport as Socket};
+use descry_decode::{Closed, Closer, ConnectFailed, Message, Opened, Transport as Socket};
 use descry_export::span::SpanProcess;
 use descry_pipeline::Sampling;
 use lru::LruCache;
@@ -213,6 +214,24 @@ impl Connections {
         }
         let done = std::mem::take(&mut self.scratch);
         self.spans.join(live, self.now, done, out);
+    }
+
+    /// A connect failed. Where only some protocols are wanted it is of none of them.
+    pub fn connect_failed(
+        &mut self,
+        failed: &ConnectFailed,
+        process: SpanProcess,
+        settings: &Settings,
+        out: &mut Vec<(Owned, Span)>,
+    ) {
+        self.now = self.now.max(failed.end);
+        if settings.protocols.len() == PROTOCOLS.len() {
+            let first = out.len();
+            let owner = Owned { process, ends: Ends { client: None, server: Some(failed.remote) } };
+            let span = connect::span(failed, settings.unix_offset);
+            self.spans.joiner.client(failed.request, self.now, span, owner, out);
+            self.spans.begin_roots(first, out);
+        }
     }
 
     /// A connection is gone.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use descry_assemble::connection::Settings;
 use descry_assemble::span::Span;
 use descry_decode::ids::{Comm, Tgid};
-use descry_decode::{Event, Opened};
+use descry_decode::{ConnectFailed, Event, Opened};
 use descry_export::span::SpanProcess;
 use descry_pipeline::Sampling;
 use descry_probe::Session;
@@ -15,6 +15,7 @@ use descry_process::Attributes;
 use rustc_hash::FxHashMap;
 
 use super::connections::{Connections, Owned};
+use super::tcp::Tcp;
 use super::units::Units;
 use super::{MetricCounters, Metrics, RequestCounters};
 use crate::failure::Failure;
@@ -51,6 +52,7 @@ pub struct Requests<O> {
     attributes: BTreeMap<String, String>,
     spans: Vec<(Owned, Span)>,
     metrics: Metrics,
+    tcp: Tcp,
     output: O,
 }
 
@@ -65,6 +67,7 @@ impl<O: SpanOutput> Requests<O> {
             attributes: BTreeMap::new(),
             spans: Vec::new(),
             metrics,
+            tcp: Tcp::new(),
             output,
         }
     }
@@ -92,6 +95,12 @@ impl<O: SpanOutput> Requests<O> {
             None => SpanProcess::new(Attributes::new()),
         };
         self.connections.opened(opened, process, settings, &mut self.spans);
+    }
+
+    /// A connect failed of a process of which this is wanted.
+    pub fn connect_failed(&mut self, tracker: &mut Tracker, failed: &ConnectFailed, settings: &Settings) {
+        let process = self.process(tracker, failed.tgid);
+        self.connections.connect_failed(failed, process, settings, &mut self.spans);
     }
 
     /// Nothing comes any more.
@@ -157,10 +166,15 @@ impl<O: SpanOutput> Consumer for Requests<O> {
             }
             Event::Message(message) => self.connections.message(&message, &mut self.spans),
             Event::Closed(closed) => self.connections.closed(&closed, &mut self.spans),
+            Event::ConnectFailed(failed) => {
+                let settings = Arc::clone(&self.settings);
+                self.connect_failed(tracker, &failed, &settings);
+            }
             // The number stands for another program from now on.
             Event::Exec(event) | Event::Exit(event) => {
                 if let Some(process) = self.processes.remove(&event.tgid) {
                     self.metrics.ended(&process);
+                    self.tcp.ended(event.tgid, process);
                 }
                 self.units.forget(event.tgid);
             }
@@ -184,7 +198,14 @@ impl<O: SpanOutput> Consumer for Requests<O> {
         }
         self.connections.expire(Clocks::boot()?, &mut self.spans);
         self.hand_over();
+        if self.tcp.is_due() {
+            self.tcp.read(session, &self.processes, &mut self.metrics.tcp)?;
+        }
         self.output.drained(&mut self.metrics)
+    }
+
+    fn ending(&mut self, session: &mut Session, _tracker: &mut Tracker) -> Result<(), Failure> {
+        Ok(self.tcp.read(session, &self.processes, &mut self.metrics.tcp)?)
     }
 
     fn progress(&self, _tracker: &Tracker) -> String {

@@ -1,12 +1,16 @@
 //! What requests add up to, for whoever sends it: metrics of every request, and who asked whom.
 
 use descry_aggregate::request::{Limits, RequestMetrics, ServiceGraph, Temporality};
+use descry_aggregate::tcp::TcpPeers;
 use descry_assemble::span::Span;
 use descry_decode::Opened;
 use descry_decode::ids::{Tgid, UnixNanos};
 use descry_export::otlp::metrics::{Interval, MetricsRequests, ProcessMetrics, metrics_requests};
 use descry_export::otlp::{MAX_REQUEST_BYTES, OtlpOptions};
-use descry_export::span::{EdgeRow, SpanProcess, edge_metrics, edge_rows, request_metrics};
+use descry_export::span::{
+    EdgeRow, MetricsByProcess, SpanProcess, TcpRow, edge_metrics, edge_rows, process_metrics,
+    request_metrics, tcp_metrics, tcp_rows,
+};
 use descry_process::Attributes;
 use descry_process::identity::host::Host;
 use descry_process::identity::{self, ResourceOptions};
@@ -23,6 +27,8 @@ counters! {
         process_dropped,
         /// Requests whose edge of the service graph is that of all others, because there were too many.
         edge_overflow,
+        /// Times that what TCP did with a peer found no room, because too many were told apart.
+        tcp_peer_dropped,
         /// Points of metrics that were too large for a request to the receiver.
         point_oversized,
     }
@@ -33,6 +39,8 @@ pub struct Metrics {
     /// None: nobody is told.
     requests: Option<RequestMetrics<SpanProcess>>,
     graph: ServiceGraph,
+    /// What TCP did.
+    pub tcp: TcpPeers<SpanProcess>,
     temporality: Temporality,
     began: UnixNanos,
     told: UnixNanos,
@@ -47,6 +55,7 @@ impl Metrics {
         Self {
             requests: temporality.map(|_| RequestMetrics::new(Limits::default())),
             graph: ServiceGraph::new(temporality.unwrap_or_default()),
+            tcp: TcpPeers::new(temporality.unwrap_or_default()),
             temporality: temporality.unwrap_or_default(),
             began: now,
             told: now,
@@ -84,13 +93,20 @@ impl Metrics {
             Temporality::Cumulative => self.began,
             Temporality::Delta => self.told,
         };
-        let mut metrics: Vec<ProcessMetrics<'_>> = request_metrics(requests, self.temporality);
-        metrics.extend(edge_metrics(&self.graph, &self.own, self.temporality));
+        let mut metrics = MetricsByProcess::default();
+        request_metrics(requests, self.temporality, &mut metrics);
+        let mut own = tcp_metrics(&self.tcp, self.temporality, &mut metrics);
+        own.extend(edge_metrics(&self.graph, self.temporality));
+        let mut metrics = process_metrics(metrics);
+        if !own.is_empty() {
+            metrics.push(ProcessMetrics { resource: &self.own, metrics: own });
+        }
         let interval = Interval { start, end: now };
         let made = metrics_requests(&metrics, interval, &OtlpOptions::default(), MAX_REQUEST_BYTES);
         drop(metrics);
         requests.told(self.temporality);
         self.graph.told();
+        self.tcp.told();
         self.told = now;
         self.oversized += made.oversized_points;
         made
@@ -101,6 +117,11 @@ impl Metrics {
         edge_rows(&self.graph)
     }
 
+    /// What TCP did since the beginning, those with the most to tell first.
+    pub fn tcp_rows(&self) -> Vec<TcpRow> {
+        tcp_rows(&self.tcp)
+    }
+
     /// What found no room.
     pub fn counters(&self) -> MetricCounters {
         let requests = self.requests.as_ref().map(RequestMetrics::counters).unwrap_or_default();
@@ -108,6 +129,7 @@ impl Metrics {
             overflow: requests.overflow,
             process_dropped: requests.process_dropped,
             edge_overflow: self.graph.counters().overflow,
+            tcp_peer_dropped: self.tcp.over_limit(),
             point_oversized: self.oversized,
         }
     }

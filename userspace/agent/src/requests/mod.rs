@@ -6,6 +6,7 @@ mod follow;
 mod metric_sink;
 mod metrics;
 mod sampling;
+mod tcp;
 mod units;
 
 use std::collections::BTreeMap;
@@ -95,10 +96,10 @@ pub fn run(args: &RequestsArgs, own: &Counters) -> Result<ExitCode, Failure> {
     let counted = metrics.counters();
     publish(own, counted.entries());
     lost.extend(counted.lost());
-    let edges = metrics.edges();
+    let (edges, tcp) = (metrics.edges(), metrics.tcp_rows());
     let (delivered, ended) = sink.finish(|delivered, format, out| {
         lost.extend(delivered.lost());
-        let summary = Summary { operations: &operations, edges: Some(&edges), lost: &lost };
+        let summary = Summary { operations: &operations, edges: Some(&edges), tcp: Some(&tcp), lost: &lost };
         write_summary(&summary, format, out, style)
     });
     publish(own, delivered.entries());

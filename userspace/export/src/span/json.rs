@@ -7,7 +7,7 @@ use descry_assemble::span::{Span, SpanEvent, SpanLink, Status, Value};
 use descry_process::{AttributeValue, Attributes};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use super::{EdgeRow, Operation, kind_name};
+use super::{EdgeRow, Operation, Summary, TcpRow, kind_name};
 use crate::format::line;
 use crate::otlp::json::hex;
 
@@ -47,15 +47,11 @@ pub fn json_line(span: &Span, resource: &Attributes) -> String {
     })
 }
 
-/// The last line of a measurement: a row for each kind of work, one for each edge of the service graph where it is known,
-/// how many spans were seen, and what was lost, by reason.
-pub fn summary_line(
-    operations: &[Operation],
-    seen: u64,
-    edges: Option<&[EdgeRow]>,
-    lost: &BTreeMap<&'static str, u64>,
-) -> String {
-    line(&SummaryLine { r#type: "summary", operations, edges, seen, lost })
+/// The last line of a measurement: a row for each kind of work, one for each edge of the service graph and one for what TCP
+/// did with a peer where these are known, how many spans were seen, and what was lost, by reason.
+pub fn summary_line(operations: &[Operation], summary: &Summary<'_>) -> String {
+    let &Summary { edges, tcp, lost, .. } = summary;
+    line(&SummaryLine { r#type: "summary", operations, edges, tcp, seen: summary.operations.seen(), lost })
 }
 
 #[derive(serde::Serialize)]
@@ -118,6 +114,8 @@ struct SummaryLine<'a> {
     operations: &'a [Operation],
     #[serde(skip_serializing_if = "Option::is_none")]
     edges: Option<&'a [EdgeRow]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tcp: Option<&'a [TcpRow]>,
     seen: u64,
     lost: &'a BTreeMap<&'static str, u64>,
 }
@@ -236,9 +234,11 @@ mod tests {
         };
         let expected = concat!(
             r#"{"type":"summary","operations":[{"service":"shop","name":"GET /","kind":"server","count":3,"errors":1,"#,
-            r#""p50_ns":1,"p95_ns":2,"p99_ns":3,"max_ns":4}],"seen":3,"lost":{"ring_full":2}}"#,
+            r#""p50_ns":1,"p95_ns":2,"p99_ns":3,"max_ns":4}],"seen":0,"lost":{"ring_full":2}}"#,
         );
-        assert_eq!(summary_line(&[operation], 3, None, &BTreeMap::from([("ring_full", 2)])), expected);
+        let (operations, lost) = (crate::span::Operations::default(), BTreeMap::from([("ring_full", 2)]));
+        let summary = Summary { operations: &operations, edges: None, tcp: None, lost: &lost };
+        assert_eq!(summary_line(&[operation], &summary), expected);
     }
 
     #[test]

@@ -10,7 +10,8 @@ use std::borrow::Cow;
 use descry_abi::histogram::Histogram;
 use descry_aggregate::request::{Edge, Instrument, RequestMetrics, Row, ServiceGraph};
 use descry_assemble::span::{Attribute, Value};
-use descry_process::Attributes;
+use indexmap::IndexMap;
+use rustc_hash::FxBuildHasher;
 
 use super::SpanProcess;
 use super::graph::node_name;
@@ -19,21 +20,28 @@ use crate::otlp::metrics::{
 };
 
 /// Says that a point stands for all those that found no room (OpenTelemetry's metrics SDK, "Overflow attribute").
-const OVERFLOW: Attribute = (Cow::Borrowed("otel.metric.overflow"), Value::Bool(true));
+pub(super) const OVERFLOW: Attribute = (Cow::Borrowed("otel.metric.overflow"), Value::Bool(true));
 
-/// The metrics of all processes.
-pub fn request_metrics(
-    requests: &RequestMetrics<SpanProcess>,
+/// Metrics of several kinds, each process's together.
+pub type MetricsByProcess<'a> = IndexMap<&'a SpanProcess, Vec<Metric>, FxBuildHasher>;
+
+/// The same as the encoder takes it.
+pub fn process_metrics(metrics: MetricsByProcess<'_>) -> Vec<ProcessMetrics<'_>> {
+    let metrics = metrics.into_iter();
+    metrics.map(|(process, metrics)| ProcessMetrics { resource: process.resource(), metrics }).collect()
+}
+
+/// Adds the metrics of each process's requests.
+pub fn request_metrics<'a>(
+    requests: &'a RequestMetrics<SpanProcess>,
     temporality: Temporality,
-) -> Vec<ProcessMetrics<'_>> {
-    let metrics = |rows: &[Row<'_>]| {
+    to: &mut MetricsByProcess<'a>,
+) {
+    for (process, rows) in requests.rows() {
         let instruments = rows.chunk_by(|a, b| a.instrument == b.instrument);
-        instruments.filter_map(|rows| of_instrument(rows, temporality)).collect()
-    };
-    let processes = requests.rows();
-    processes
-        .map(|(process, rows)| ProcessMetrics { resource: process.resource(), metrics: metrics(&rows) })
-        .collect()
+        let metrics = instruments.filter_map(|rows| of_instrument(rows, temporality));
+        to.entry(process).or_default().extend(metrics);
+    }
 }
 
 fn of_instrument(rows: &[Row<'_>], temporality: Temporality) -> Option<Metric> {
@@ -51,21 +59,15 @@ fn attributes(instrument: Instrument, values: &[Option<Value>]) -> Vec<Attribute
     named.filter_map(|(name, value)| Some((Cow::Borrowed(*name), value.clone()?))).collect()
 }
 
-/// The metrics of the service graph, of descry itself as `resource` describes it; none without requests.
-pub fn edge_metrics<'a>(
-    graph: &ServiceGraph,
-    resource: &'a Attributes,
-    temporality: Temporality,
-) -> Option<ProcessMetrics<'a>> {
+/// The metrics of the service graph; none without requests.
+pub fn edge_metrics(graph: &ServiceGraph, temporality: Temporality) -> Vec<Metric> {
     let edges: Vec<Edge<'_>> = graph.since_told().collect();
-    let sum = |name, description, of: fn(&Edge<'_>) -> u64| {
+    let counts = |name, description, of: fn(&Edge<'_>) -> u64| {
         let points = edges.iter().filter(|edge| of(edge) > 0).map(|edge| NumberPoint {
             attributes: of_edge(edge),
             value: Number::Int(i64::try_from(of(edge)).unwrap_or(i64::MAX)),
         });
-        let unit = Cow::Borrowed("{request}");
-        let points = Points::Sum { unit, points: points.collect(), monotonic: true, temporality };
-        Metric { name: Cow::Borrowed(name), description: Cow::Borrowed(description), points }
+        sum(name, description, "{request}", points.collect(), temporality)
     };
     let times = |name, description, of: for<'e> fn(&Edge<'e>) -> &'e Histogram| {
         let points = edges.iter().filter(|edge| of(edge).count > 0).map(|edge| DurationsPoint {
@@ -76,8 +78,8 @@ pub fn edge_metrics<'a>(
         durations(name, description, points.collect(), temporality)
     };
     let metrics = [
-        sum("traces_service_graph_request_total", "Requests between two services.", |edge| edge.requests),
-        sum(
+        counts("traces_service_graph_request_total", "Requests between two services.", |edge| edge.requests),
+        counts(
             "traces_service_graph_request_failed_total",
             "Requests between two services that failed.",
             |edge| edge.failed,
@@ -93,8 +95,7 @@ pub fn edge_metrics<'a>(
             |edge| edge.client_durations,
         ),
     ];
-    let metrics: Vec<Metric> = metrics.into_iter().filter(|metric| !metric.points.is_empty()).collect();
-    (!metrics.is_empty()).then_some(ProcessMetrics { resource, metrics })
+    metrics.into_iter().filter(|metric| !metric.points.is_empty()).collect()
 }
 
 fn of_edge(edge: &Edge<'_>) -> Vec<Attribute> {
@@ -113,7 +114,20 @@ fn of_edge(edge: &Edge<'_>) -> Vec<Attribute> {
     attributes
 }
 
-fn durations(
+/// A metric of sums that only grow.
+pub(super) fn sum(
+    name: &'static str,
+    description: &'static str,
+    unit: &'static str,
+    points: Vec<NumberPoint>,
+    temporality: Temporality,
+) -> Metric {
+    let points = Points::Sum { unit: Cow::Borrowed(unit), points, monotonic: true, temporality };
+    Metric { name: Cow::Borrowed(name), description: Cow::Borrowed(description), points }
+}
+
+/// A metric of durations.
+pub(super) fn durations(
     name: &'static str,
     description: &'static str,
     points: Vec<DurationsPoint>,

@@ -12,6 +12,7 @@ mod metrics;
 mod operations;
 mod process;
 mod sink;
+mod tcp;
 mod text;
 
 use std::collections::BTreeMap;
@@ -24,10 +25,11 @@ pub use format::{SpanFormat, UnknownSpanFormat};
 pub use function::{FunctionRow, call_line, function_summary_line, function_table};
 pub use graph::{EdgeRow, edge_rows, edge_table};
 pub use json::{json_line, summary_line};
-pub use metrics::{edge_metrics, request_metrics};
+pub use metrics::{MetricsByProcess, edge_metrics, process_metrics, request_metrics};
 pub use operations::{Operation, Operations};
 pub use process::SpanProcess;
 pub use sink::{Delivered, TraceSink};
+pub use tcp::{TcpRow, tcp_metrics, tcp_rows, tcp_table};
 pub use text::{TableStyle, table, text_line};
 
 /// A kind as JSON lines name it.
@@ -48,6 +50,8 @@ pub struct Summary<'a> {
     pub operations: &'a Operations,
     /// By who asked whom; none: nobody knows.
     pub edges: Option<&'a [EdgeRow]>,
+    /// What TCP did; none: nobody knows.
+    pub tcp: Option<&'a [TcpRow]>,
     /// What was lost, by reason.
     pub lost: &'a BTreeMap<&'static str, u64>,
 }
@@ -69,11 +73,10 @@ pub fn write_summary(
         SpanFormat::Text => {
             writeln!(out)?;
             table(&rows, out, style)?;
-            edge_table(summary.edges.unwrap_or_default(), out, style)
+            edge_table(summary.edges.unwrap_or_default(), out, style)?;
+            tcp_table(summary.tcp.unwrap_or_default(), out, style)
         }
-        SpanFormat::Json => {
-            writeln!(out, "{}", summary_line(&rows, summary.operations.seen(), summary.edges, summary.lost))
-        }
+        SpanFormat::Json => writeln!(out, "{}", summary_line(&rows, summary)),
         SpanFormat::Otlp | SpanFormat::OtlpJson => Ok(()),
     }
 }

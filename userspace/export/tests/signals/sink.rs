@@ -40,7 +40,7 @@ fn file(format: SpanFormat, spans: &[Span]) -> (Vec<u8>, Delivered) {
     }
     let (delivered, written) = sink.finish(|delivered, format, out| {
         let lost: BTreeMap<_, _> = delivered.lost().collect();
-        let summary = Summary { operations: &operations, edges: None, lost: &lost };
+        let summary = Summary { operations: &operations, edges: None, tcp: None, lost: &lost };
         write_summary(&summary, format, out, TableStyle::default())
     });
     written.unwrap();

@@ -5,6 +5,7 @@ mod net;
 mod off_cpu;
 mod sampling;
 mod syscalls;
+mod tcp;
 
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::{ProgramError, RawTracePoint};
@@ -28,6 +29,7 @@ use off_cpu::OffCpuMaps;
 pub use sampling::{Sampler, Sampling};
 use syscalls::SyscallMaps;
 pub use syscalls::{SyscallCount, Syscalls};
+pub use tcp::TcpCount;
 
 /// The kernel side, built for this architecture.
 static OBJECT: &[u8] = include_bytes_aligned!(env!("DESCRY_EBPF_OBJECT"));

@@ -5,6 +5,7 @@ use descry_abi::net::VERDICT_IGNORE;
 use descry_abi::unit::UnitRule;
 use descry_decode::ids::{ConnectionId, Tgid};
 
+use super::tcp::TcpMaps;
 use super::{Session, raw_program, take};
 use crate::ProbeError;
 use crate::error::chain;
@@ -15,7 +16,11 @@ type Hook = (&'static str, &'static str);
 /// Since Linux 6.3 (net/socket.c).
 const BY_SOCKET: [Hook; 2] = [("socket_received", "sock_recv_length"), ("socket_sent", "sock_send_length")];
 const BY_CALL: [Hook; 1] = [("socket_call_ended", "sys_exit")];
-const STATES: [Hook; 2] = [("socket_destroyed", "tcp_destroy_sock"), ("socket_state", "inet_sock_set_state")];
+const STATES: [Hook; 3] = [
+    ("socket_destroyed", "tcp_destroy_sock"),
+    ("socket_retransmitted", "tcp_retransmit_skb"),
+    ("socket_state", "inet_sock_set_state"),
+];
 
 /// How messages are seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +32,8 @@ pub enum SocketHooks {
 }
 
 /// Maps of the programs on sockets. Each has a single entry where sockets are not watched.
-pub(super) const MAPS: [&str; 5] = ["CONNECTIONS", "CONNECTS", "VERDICTS", "UNITS", "UNIT_RULES"];
+pub(super) const MAPS: [&str; 6] =
+    ["CONNECTIONS", "CONNECTS", "TCP_PEERS", "VERDICTS", "UNITS", "UNIT_RULES"];
 
 /// A [`UnitRule`] as aya wants it.
 #[derive(Clone, Copy)]
@@ -41,6 +47,7 @@ unsafe impl aya::Pod for Rule {}
 pub(super) struct NetMaps {
     verdicts: HashMap<MapData, u64, u32>,
     unit_rules: HashMap<MapData, u32, Rule>,
+    pub(super) tcp: TcpMaps,
 }
 
 impl Session {
@@ -49,6 +56,7 @@ impl Session {
         self.net = Some(NetMaps {
             verdicts: verdicts.try_into().map_err(ProbeError::map("VERDICTS"))?,
             unit_rules: unit_rules.try_into().map_err(ProbeError::map("UNIT_RULES"))?,
+            tcp: TcpMaps::take(&mut self.ebpf)?,
         });
         Ok(())
     }
