@@ -89,7 +89,7 @@ fn a_library_is_traced_from_the_programs_first_instruction_on() -> Result<()> {
 #[test]
 fn a_process_that_ends_or_becomes_another_program_meanwhile() -> Result<()> {
     let Some(_machine) = machine::alone()? else { return Ok(()) };
-    let workload = Workload::native("split", &["1"])?;
+    let workload = Workload::native("split", &["3"])?;
     let trace = Descry::new("trace")?.pid(workload.pid()).args(["-f", "cycle", "-d", "20s"]).args(JSON);
     let outcome = trace.succeed()?;
     check(&outcome, 0, &["every measured process has ended"])?;
