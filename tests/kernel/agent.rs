@@ -54,7 +54,7 @@ impl Agent {
     /// Status and body.
     fn get(&self, path: &str) -> Result<(u16, String)> {
         let mut stream = TcpStream::connect(self.health)?;
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
         write!(stream, "GET {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
@@ -144,7 +144,8 @@ fn an_outage_of_the_receiver_loses_nothing() -> Result<()> {
     answers.push(Answer::Status(200));
     let receiver = Receiver::start(&answers)?;
     let agent = Agent::start(&format!(
-        "profile: {{frequency: 99, window: 1s}}\ndestinations: [{{name: sink, endpoint: '{}', compression: none, timeout: 1s, \
+        "profile: {{frequency: 99, window: 1s}}\nrules: [{{comm: split}}]\nothers: {{profile: false}}\n\
+         destinations: [{{name: sink, endpoint: '{}', compression: none, timeout: 1s, \
          spool: {{directory: DIRECTORY/spool}}}}]\n",
         receiver.url(),
     ))?;
@@ -168,7 +169,7 @@ fn an_outage_of_the_receiver_loses_nothing() -> Result<()> {
 fn a_bad_file_is_refused_and_a_good_one_taken_over() -> Result<()> {
     let Some(_machine) = machine::alone()? else { return Ok(()) };
     let _workload = Workload::native("split", &[])?;
-    let common = "file: {directory: DIRECTORY/otlp}\n";
+    let common = "file: {directory: DIRECTORY/otlp}\nrules: [{comm: split}]\nothers: {profile: false}\n";
     let agent = Agent::start(&format!("profile: {{frequency: 49, window: 1s}}\n{common}"))?;
     agent.until("descry_agent_windows_total", "", 1)?;
     agent.reconfigure(&format!("profile: {{frequency: 0}}\n{common}"))?;
