@@ -25,6 +25,7 @@ mod stacks;
 mod syscalls;
 mod targets;
 mod tcp;
+mod tls;
 mod trace;
 mod trace_limits;
 

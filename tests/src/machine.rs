@@ -78,6 +78,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("/usr/bin/mariadb-install-db", "mariadb-server"),
     ("/usr/sbin/mariadbd", "mariadb-server"),
     ("/usr/bin/node", "nodejs"),
+    ("/usr/bin/h2load", "nghttp2-client"),
     ("/usr/sbin/nginx", "nginx"),
     ("/usr/bin/openssl", "openssl"),
     ("/usr/bin/pgbench", "postgresql-contrib"),

@@ -54,6 +54,7 @@ pub const TESTS: &[Package] = &[
     package("dnsmasq-base", "/usr/sbin/dnsmasq"),
     package("gdb", "/usr/bin/gdb"),
     package("mariadb-server", "/usr/sbin/mariadbd"),
+    package("curl", "/usr/bin/curl"),
     package("nghttp2-client", "/usr/bin/h2load"),
     package("nginx-light", "/usr/sbin/nginx"),
     package("nodejs", "/usr/bin/node"),

@@ -126,6 +126,10 @@ counters! {
     BufferUnreadable = "buffer_unreadable",
     /// Messages with more segments than are followed; the rest of their bytes counts as not captured.
     SegmentsCut = "segments_cut",
+    /// Messages of TLS on connections whose plaintext is seen instead.
+    MessagesEncrypted = "messages_encrypted",
+    /// Plaintext of TLS whose socket is not known.
+    TlsUnjoined = "tls_unjoined",
 }
 
 /// Entries of the counter array.

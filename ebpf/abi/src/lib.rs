@@ -16,5 +16,6 @@ pub mod offcpu;
 pub mod scope;
 pub mod syscall;
 pub mod tcp;
+pub mod tls;
 pub mod unit;
 pub mod unwind;

@@ -16,6 +16,9 @@ pub const MAX_UNITS: u32 = 65_536;
 
 /// Value of a verdict on a connection: none of its bytes are wanted any more.
 pub const VERDICT_IGNORE: u32 = 0;
+/// Value of a verdict on a connection: none of its plaintext is wanted any more. What was thought of its ciphertext says
+/// nothing of that.
+pub const VERDICT_IGNORE_PLAINTEXT: u32 = u32::MAX;
 
 /// Who opened a connection, seen from the watched process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -45,6 +48,10 @@ impl Role {
 pub const MESSAGE_SENT: u16 = 1;
 /// [`Message::flags`]: its bytes could not be seen (sendfile, splice, io_uring, a buffer that could not be read).
 pub const MESSAGE_UNSEEN: u16 = 2;
+/// [`Message::flags`]: the plaintext of TLS. Offsets of plaintext count from the first of it.
+pub const MESSAGE_PLAINTEXT: u16 = 4;
+/// [`Message::flags`]: plaintext of a connection whose first plaintext was seen.
+pub const MESSAGE_FROM_START: u16 = 8;
 
 /// A connection's first sight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

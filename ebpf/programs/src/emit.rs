@@ -1,11 +1,13 @@
 //! The only writer of the ring, and of the counters.
 
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
+use aya_ebpf::cty::c_void;
+use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use descry_abi::counter::Counter;
 use descry_abi::event::{Lifecycle, SampleHeader, StackCopyHeader, Wait};
 use descry_abi::function::FunctionCall;
 use descry_abi::limits::{MAX_KERNEL_FRAMES, MAX_USER_FRAMES, STACK_COPY_BYTES};
-use descry_abi::net::{Closed, MAX_CAPTURE, Message, Opened};
+use descry_abi::net::{Closed, MAX_CAPTURE, MESSAGE_UNSEEN, Message, Opened};
 use descry_abi::syscall::{PATH_BYTES, SlowCall};
 use descry_abi::tcp::ConnectFailed;
 
@@ -116,6 +118,47 @@ pub fn message(state: *const NetState, len: u64) {
         Ok(()) => count(Counter::Messages),
         Err(_) => count(Counter::RingFullMessage),
     }
+}
+
+/// A message with room for up to `N` of its bytes.
+#[repr(C)]
+struct Record<const N: usize> {
+    message: Message,
+    bytes: [u8; N],
+}
+
+/// Sends a message with as many of its bytes as it says, which are read from the program straight into the ring: a probe
+/// in a program can be preempted, so there is no room of a CPU's own. The ring wants the size to be constant.
+#[inline(always)]
+pub fn plaintext(message: &Message, from: u64) {
+    const SMALL: u32 = 256;
+    const MIDDLE: u32 = 1024;
+    match message.captured {
+        0..=SMALL => read_into::<{ SMALL as usize }>(message, from),
+        0..=MIDDLE => read_into::<{ MIDDLE as usize }>(message, from),
+        _ => read_into::<MAX_CAPTURE>(message, from),
+    }
+}
+
+#[inline(always)]
+fn read_into<const N: usize>(message: &Message, from: u64) {
+    let Some(mut entry) = EVENTS.reserve_untyped::<Record<N>>(0) else {
+        return count(Counter::RingFullMessage);
+    };
+    let record = entry.as_mut_ptr();
+    let len = message.captured.min(N as u32);
+    // SAFETY: the ring gave room for the whole record, `len` is at most the room for bytes, and the helper checks the
+    // address that it reads from.
+    unsafe {
+        (*record).message = *message;
+        if bpf_probe_read_user((&raw mut (*record).bytes).cast(), len, from as *const c_void) != 0 {
+            count(Counter::BufferUnreadable);
+            (*record).message.captured = 0;
+            (*record).message.flags |= MESSAGE_UNSEEN;
+        }
+    }
+    entry.submit(BPF_RB_NO_WAKEUP.into());
+    count(Counter::Messages);
 }
 
 /// Sends a connection's first sight.

@@ -9,7 +9,7 @@ use descry_abi::event::{EventKind, Lifecycle};
 use crate::config::{FOLLOW, LIFECYCLE, REQUESTS, SCOPE_BY_COMM, SCOPE_BY_EXECUTABLE, SCOPE_COMM};
 use crate::emit::{self, count};
 use crate::maps::{PROCESSES, SCOPE_EXECUTABLES, SCOPE_TGIDS, UNIT_RULES};
-use crate::net::request;
+use crate::net::{request, tls};
 use crate::scope;
 use crate::task::{Ids, Task, pointer};
 
@@ -57,6 +57,7 @@ pub fn exit(task: *const c_void) {
     let task = Task(pointer(task));
     if REQUESTS.load() != 0 {
         request::forget_thread();
+        tls::forget_thread();
     }
     let Some(ids) = task.ids() else { return count(Counter::PidNotVisible) };
     if task.live_threads() != 0 || !scope::current_is_watched(ids.tgid) {

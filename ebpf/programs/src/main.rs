@@ -259,6 +259,27 @@ pub fn function_pass(ctx: ProbeContext) -> u32 {
     0
 }
 
+/// Entry of a function of TLS.
+#[uprobe]
+pub fn tls_enter(ctx: ProbeContext) -> u32 {
+    net::tls::enter(&ctx);
+    0
+}
+
+/// Return of a function of TLS, by the kernel's return probe.
+#[uretprobe]
+pub fn tls_leave(ctx: RetProbeContext) -> u32 {
+    net::tls::leave(&ctx);
+    0
+}
+
+/// An instruction of a function of TLS behind which it returns.
+#[uprobe]
+pub fn tls_exit(ctx: ProbeContext) -> u32 {
+    net::tls::exit(&ctx);
+    0
+}
+
 #[cfg(not(test))]
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {

@@ -19,11 +19,13 @@ use descry_abi::syscall::{
     CallKey, ErrorKey, NearCall, OTHER_ROWS, ROWS_A_PLACE, SyscallTraits, TRAIT_SLOTS, ThreadCall, Unreturned,
 };
 use descry_abi::tcp::{MAX_TCP_PEERS, TcpPeer, TcpPeerKey};
+use descry_abi::tls::{MAX_TLS_SESSIONS, MAX_TLS_UNITS, TlsSessionKey};
 use descry_abi::unit::{MAX_UNIT_RULES, UnitKey, UnitRule};
 use descry_abi::unwind::Process;
 
 use crate::net::connect::Connecting;
 use crate::net::connection::Connection;
+use crate::net::tls::{TlsSession, TlsUnit};
 use crate::registers::Registers;
 
 /// `BPF_F_MMAPABLE` (linux/bpf.h): userspace fills the map through memory instead of a system call an entry.
@@ -257,6 +259,20 @@ pub static UNITS: LruHashMap<UnitKey, u64, { MAX_UNITS as usize }> = LruHashMap:
 /// How to find the units of a program, by process. Written by userspace; removed on exec and exit by `lifecycle`.
 #[btf_map]
 pub static UNIT_RULES: HashMap<u32, UnitRule, { MAX_UNIT_RULES as usize }> = HashMap::new();
+
+/// 1: functions of TLS are probed. Written by userspace.
+#[btf_map]
+pub static TLS_CONTROL: Array<u32, 1> = Array::new();
+
+/// What units do with TLS. Nobody tells of the end of goroutines, so the least recently used ones are forgotten. 1 entry
+/// where no sockets are watched. Written by `net::tls`.
+#[btf_map]
+pub static TLS_UNITS: LruHashMap<UnitKey, TlsUnit, { MAX_TLS_UNITS as usize }> = LruHashMap::new();
+
+/// The sockets of sessions of TLS; 1 entry where no sockets are watched. Written by `net::tls`.
+#[btf_map]
+pub static TLS_SESSIONS: LruHashMap<TlsSessionKey, TlsSession, { MAX_TLS_SESSIONS as usize }> =
+    LruHashMap::new();
 
 /// How many requests were numbered on each CPU.
 #[btf_map]

@@ -100,6 +100,41 @@ mod arch {
     pub fn goroutine(r: &Registers) -> u64 {
         r.r14
     }
+
+    /// The first arguments of a function that was just entered: of C (System V ABI, AMD64 supplement, 3.2.3) or of Go.
+    #[inline(always)]
+    pub fn function_arguments(r: &Registers, is_go: bool) -> [u64; 4] {
+        // Each is loaded, then one is chosen: the verifier wants constant offsets into the context.
+        // SAFETY: the words are of a valid struct.
+        let word = |word: &u64| unsafe { core::ptr::from_ref(word).read_volatile() };
+        let (rax, rbx, rcx) = (word(&r.rax), word(&r.rbx), word(&r.rcx));
+        let (rdx, rsi, rdi) = (word(&r.rdx), word(&r.rsi), word(&r.rdi));
+        if is_go { [rax, rbx, rcx, rdi] } else { [rdi, rsi, rdx, rcx] }
+    }
+
+    /// Whether the condition of a branch holds, given as in its opcode (Intel SDM, volume 1, appendix B).
+    #[inline(always)]
+    pub fn holds(r: &Registers, condition: u8) -> bool {
+        let flag = |bit: u64| r.eflags >> bit & 1;
+        let (carry, parity, zero, sign, overflow) = (flag(0), flag(2), flag(6), flag(7), flag(11));
+        let holds = match condition >> 1 {
+            0 => overflow,
+            1 => carry,
+            2 => zero,
+            3 => carry | zero,
+            4 => sign,
+            5 => parity,
+            6 => sign ^ overflow,
+            _ => zero | sign ^ overflow,
+        };
+        holds != u64::from(condition & 1)
+    }
+
+    /// What a function returns, of C and the first of Go.
+    #[inline(always)]
+    pub fn result(r: &Registers) -> u64 {
+        r.rax
+    }
 }
 
 #[cfg(bpf_target_arch = "aarch64")]
@@ -180,10 +215,29 @@ mod arch {
     pub fn goroutine(r: &Registers) -> u64 {
         r.regs[28]
     }
+
+    /// The first arguments of a function that was just entered: the same of C and of Go.
+    #[inline(always)]
+    pub fn function_arguments(r: &Registers, _is_go: bool) -> [u64; 4] {
+        [r.regs[0], r.regs[1], r.regs[2], r.regs[3]]
+    }
+
+    /// Whether the condition of a branch holds: there are no probes at branches here.
+    #[inline(always)]
+    pub fn holds(_r: &Registers, _condition: u8) -> bool {
+        false
+    }
+
+    /// What a function returns.
+    #[inline(always)]
+    pub fn result(r: &Registers) -> u64 {
+        r.regs[0]
+    }
 }
 
 pub use arch::{
-    COMPAT_CALL, COPIED, RETURN_ADDRESS_BYTES, Registers, SIGNAL_FRAME, copy, goroutine, return_address,
+    COMPAT_CALL, COPIED, RETURN_ADDRESS_BYTES, Registers, SIGNAL_FRAME, copy, function_arguments, goroutine,
+    holds, result, return_address,
 };
 
 /// Where the sample hit.

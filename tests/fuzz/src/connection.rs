@@ -103,7 +103,7 @@ pub fn stream(protocol: &Protocol, input: &[u8]) {
 /// ```text
 /// bit 0  datagrams                          bit 1  the client's side
 /// bit 2  seen from its start                bit 3  it is known who is the client
-/// bit 4  whose spans are made turns with it
+/// bit 4  whose spans are made turns with it  bit 5  its bytes are the plaintext of TLS
 /// ```
 pub fn any(input: &[u8]) {
     let Some((known, input)) = input.split_first() else { return };
@@ -117,6 +117,7 @@ pub fn any(input: &[u8]) {
         is_oriented: is(8),
         role_turns: is(16),
         from_start: is(4),
+        is_encrypted: is(32),
     });
     let mut spans = Vec::new();
     let mut turned = false;

@@ -69,7 +69,7 @@ macro_rules! counters {
 pub(crate) use counters;
 
 /// Counters of the kernel side that mean a loss to whoever follows connections.
-const LOST_OF_SOCKETS: [Counter; 8] = [
+const LOST_OF_SOCKETS: [Counter; 9] = [
     Counter::RingFullMessage,
     Counter::RingFullConnection,
     Counter::RingFullLifecycle,
@@ -78,6 +78,7 @@ const LOST_OF_SOCKETS: [Counter; 8] = [
     Counter::SocketUnreadable,
     Counter::BufferUnreadable,
     Counter::MessagesUnseen,
+    Counter::TlsUnjoined,
 ];
 
 /// What the kernel side lost of connections and messages, by reason; nothing that is zero.

@@ -44,6 +44,8 @@ pub struct Origin {
     pub is_oriented: bool,
     /// Whether the first chunks are the connection's first bytes.
     pub from_start: bool,
+    /// Whether the bytes are the plaintext of TLS.
+    pub is_encrypted: bool,
 }
 
 /// A side of a connection.
@@ -250,7 +252,7 @@ impl Connection {
 
     fn span(&mut self, exchange: Exchange, settings: &Settings) -> Span {
         let unix = |time: BootNanos| UnixNanos(time.0.saturating_add_signed(settings.unix_offset));
-        let Origin { id, role, client, server, .. } = self.origin;
+        let Origin { id, role, client, server, is_encrypted, .. } = self.origin;
         let (trace, span) = ids(id, self.spans);
         self.spans += 1;
         let context = exchange.context.unwrap_or(TraceContext {
@@ -273,11 +275,18 @@ impl Connection {
         {
             *name = Cow::Borrowed("url.template");
         }
+        let is_http = attributes.iter().any(|(name, _)| name == "http.request.method");
         let mut add = |name: &'static str, value: Value| {
             if attributes.iter().all(|(other, _)| other != name) {
                 attributes.push((Cow::Borrowed(name), value));
             }
         };
+        if is_encrypted {
+            if is_http {
+                add("url.scheme", Value::Static("https"));
+            }
+            add("tls.protocol.name", Value::Static("tls"));
+        }
         let mut address = |[host, port]: [&'static str; 2], address: Option<SocketAddr>| {
             if let Some(address) = address {
                 add(host, Value::Text(address.ip().to_string().into()));

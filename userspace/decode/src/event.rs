@@ -240,6 +240,15 @@ pub struct Message {
     pub unit: UnitId,
     /// Request that they belong to.
     pub request: RequestId,
+    /// Where they are the plaintext of TLS.
+    pub plaintext: Option<Plaintext>,
+}
+
+/// What is known of plaintext of TLS. Offsets of plaintext count from the first of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plaintext {
+    /// Whether the first plaintext of its connection was seen.
+    pub from_start: bool,
 }
 
 /// A connection's end.

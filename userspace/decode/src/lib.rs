@@ -12,7 +12,7 @@ pub mod syscall;
 
 pub use event::{
     Argument, Arguments, Call, Closed, Closer, ConnectFailed, Event, FileKind, Lifecycle, MAX_ARGUMENTS,
-    Message, Opened, Role, Sample, SlowCall, StackCopy, Transport, UnwindEnd, Wait, WaitKind, WaitOf,
-    WaitState,
+    Message, Opened, Plaintext, Role, Sample, SlowCall, StackCopy, Transport, UnwindEnd, Wait, WaitKind,
+    WaitOf, WaitState,
 };
 pub use parse::{DecodeError, decode, wait_of};

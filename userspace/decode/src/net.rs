@@ -1,10 +1,10 @@
 //! Records of connections and messages.
 
 use descry_abi::event::EventKind;
-use descry_abi::net::{self, Closer, MAX_CAPTURE, MESSAGE_SENT, Role};
+use descry_abi::net::{self, Closer, MAX_CAPTURE, MESSAGE_FROM_START, MESSAGE_PLAINTEXT, MESSAGE_SENT, Role};
 use descry_abi::tcp;
 
-use crate::event::{Closed, ConnectFailed, Message, Opened, Transport, address};
+use crate::event::{Closed, ConnectFailed, Message, Opened, Plaintext, Transport, address};
 use crate::ids::{BootNanos, ConnectionId, RequestId, Tgid, Tid, UnitId};
 use crate::parse::{DecodeError, Fields};
 
@@ -54,6 +54,8 @@ pub(crate) fn message(mut fields: Fields<'_>) -> Result<Message, DecodeError> {
         bytes: Vec::new(),
         unit: UnitId(fields.u64()?),
         request: RequestId(fields.u64()?),
+        plaintext: (flags & MESSAGE_PLAINTEXT != 0)
+            .then_some(Plaintext { from_start: flags & MESSAGE_FROM_START != 0 }),
     };
     debug_assert_eq!(fields.position(), size_of::<net::Message>());
     let bytes = fields.slice(captured)?.to_vec();

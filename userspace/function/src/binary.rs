@@ -92,6 +92,15 @@ impl Symbol<'_> {
 impl<'a> Binary<'a> {
     /// Reads a file; `debug` is the file that its symbols were moved to, where there is one.
     pub fn parse(bytes: &'a [u8], debug: Option<&'a [u8]>) -> Result<Self, BinaryError> {
+        Self::parse_named(bytes, debug, &|_| true)
+    }
+
+    /// The same with functions of some names only, as they stand in the file.
+    pub(crate) fn parse_named(
+        bytes: &'a [u8],
+        debug: Option<&'a [u8]>,
+        is_wanted: &dyn Fn(&[u8]) -> bool,
+    ) -> Result<Self, BinaryError> {
         let file = ElfFile64::<Endianness>::parse(bytes).map_err(|_| BinaryError::Damaged)?;
         let header = file.elf_header();
         let endian = header.endian().map_err(|_| BinaryError::Damaged)?;
@@ -125,7 +134,7 @@ impl<'a> Binary<'a> {
             for symbol in file.symbols().chain(file.dynamic_symbols()).take(MAX_SYMBOLS) {
                 let Ok(name) = symbol.name_bytes() else { continue };
                 binary.unwinds |= PERSONALITIES.contains(&name);
-                symbols.extend(function_symbol(&symbol, name));
+                symbols.extend(function_symbol(&symbol, name).filter(|_| is_wanted(name)));
             }
         }
         binary.functions = binary.merged(symbols);

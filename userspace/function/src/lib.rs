@@ -13,6 +13,7 @@ mod cost;
 mod nearest;
 mod pattern;
 mod site;
+mod tls;
 mod tokio_unit;
 mod usdt;
 
@@ -21,5 +22,6 @@ pub use cost::Cost;
 pub use nearest::nearest;
 pub use pattern::{Pattern, PatternError, What};
 pub use site::{Exits, Place, Plan, Unprobeable, Wishes, plan};
+pub use tls::{Condition, TlsPlace, TlsPlaces, mentions_tls, tls_places};
 pub use tokio_unit::TokioSymbols;
 pub use usdt::{UsdtPattern, UsdtProbe, probes as usdt_probes};

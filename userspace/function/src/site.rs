@@ -136,20 +136,27 @@ fn place(binary: &Binary<'_>, instruction: &Instruction) -> Result<Place, Unprob
 }
 
 /// The code of a function: its hot part, and its cold part if it has one.
-struct Parts<'a> {
+pub(crate) struct Parts<'a> {
     parts: Vec<(u64, &'a [u8])>,
-    is_whole: bool,
+    /// Whether none of its code was left out.
+    pub(crate) is_whole: bool,
 }
 
 impl<'a> Parts<'a> {
-    fn of(binary: &Binary<'a>, function: &Function) -> Self {
+    pub(crate) fn of(binary: &Binary<'a>, function: &Function) -> Self {
         let places = std::iter::once((function.address, function.size)).chain(function.cold);
         let parts =
             places.map(|(address, size)| (address.0, binary.code(address, size.min(MAX_CODE)))).collect();
         Self { parts, is_whole: function.size <= MAX_CODE }
     }
 
-    fn instructions(&self) -> impl Iterator<Item = Instruction> {
+    /// Where its hot part begins, and that part's code.
+    pub(crate) fn first(&self) -> Option<(u64, &'a [u8])> {
+        self.parts.first().copied()
+    }
+
+    /// All of its instructions.
+    pub(crate) fn instructions(&self) -> impl Iterator<Item = Instruction> {
         self.parts.iter().flat_map(|(address, code)| instructions(code, *address))
     }
 
@@ -161,7 +168,7 @@ impl<'a> Parts<'a> {
     /// no branch leads in between, and that is cheaper.
     ///
     /// A Go function that lacks stack gets more and begins anew, so there what lies behind its check runs once a call.
-    fn entry(&self, is_go: bool, keep_arguments: bool) -> Result<Instruction, Unprobeable> {
+    pub(crate) fn entry(&self, is_go: bool, keep_arguments: bool) -> Result<Instruction, Unprobeable> {
         let Some((address, code)) = self.parts.first() else { return Err(Unprobeable::Empty) };
         let all = || instructions(code, *address).take(MAX_SKIPPED).take_while(|it| !it.is_invalid());
         let first = all().next().ok_or(Unprobeable::Invalid)?;
@@ -184,7 +191,7 @@ impl<'a> Parts<'a> {
     }
 
     /// Every instruction that returns, or jumps out of the function.
-    fn exits(&self) -> Result<Vec<Instruction>, Unprobeable> {
+    pub(crate) fn exits(&self) -> Result<Vec<Instruction>, Unprobeable> {
         if !self.is_whole {
             return Err(Unprobeable::NoExits);
         }
@@ -201,6 +208,14 @@ impl<'a> Parts<'a> {
             }
         }
         if exits.len() > MAX_EXITS { Err(Unprobeable::NoExits) } else { Ok(exits) }
+    }
+}
+
+#[cfg(test)]
+impl<'a> Parts<'a> {
+    /// A function of this code.
+    pub(crate) fn of_code(address: u64, code: &'a [u8]) -> Self {
+        Self { parts: vec![(address, code)], is_whole: true }
     }
 }
 

@@ -295,9 +295,16 @@ fn caller(cookie: Cookie, registers: &Registers, sp: u64) -> Option<Caller> {
         return Some(Caller { key, sp });
     }
     key.unit = registers::goroutine(registers);
+    Some(Caller { key, sp: below_stack_end(registers, sp)? })
+}
+
+/// How far below the upper end of the running goroutine's stack this is (wrapping): the same when the stack moves.
+#[inline(always)]
+pub fn below_stack_end(registers: &Registers, sp: u64) -> Option<u64> {
+    let at = registers::goroutine(registers).wrapping_add(G_STACK_HI);
     // SAFETY: bpf_probe_read_user checks the address.
-    let high = unsafe { bpf_probe_read_user((key.unit + G_STACK_HI) as *const u64) }.ok()?;
-    Some(Caller { key, sp: sp.wrapping_sub(high) })
+    let high = unsafe { bpf_probe_read_user(at as *const u64) }.ok()?;
+    Some(sp.wrapping_sub(high))
 }
 
 /// The caller's open calls, made when it makes its first.
@@ -359,14 +366,16 @@ fn now() -> u64 {
     unsafe { bpf_ktime_get_boot_ns() }
 }
 
+/// What the probe carries.
 #[inline(always)]
-fn cookie(ctx: *mut c_void) -> Cookie {
+pub fn cookie(ctx: *mut c_void) -> Cookie {
     // SAFETY: the context is the program's own.
     Cookie(unsafe { bpf_get_attach_cookie(ctx) })
 }
 
+/// The registers at the probe.
 #[inline(always)]
-fn registers(ctx: &ProbeContext) -> &Registers {
+pub fn registers(ctx: &ProbeContext) -> &Registers {
     // SAFETY: the kernel passes a valid context.
     unsafe { &*ctx.as_ptr().cast::<Registers>() }
 }

@@ -4,7 +4,8 @@ use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use descry_abi::counter::Counter;
 use descry_abi::event::EventKind;
-use descry_abi::net::{Closed, Closer, MAX_CAPTURE, Opened, Role, VERDICT_IGNORE};
+use descry_abi::net::{Closed, Closer, MAX_CAPTURE, Opened, Role, VERDICT_IGNORE, VERDICT_IGNORE_PLAINTEXT};
+use descry_abi::tls::MAX_HANDSHAKE_MESSAGES;
 
 use super::message::Moved;
 use super::socket::{SOCK_STREAM, Socket};
@@ -38,10 +39,47 @@ pub struct Connection {
     pub closed_by: u8,
     /// 1: `request` is the one that it was made for, and nothing was sent yet.
     pub is_fresh: u8,
-    pub reserved: [u8; 3],
+    /// A [`TlsState`].
+    pub tls: u8,
+    /// Whether its first bytes were seen; once there is plaintext: whether the first of that was.
+    pub from_start: u8,
+    pub reserved: u8,
     /// The process that had it first.
     pub tgid: u32,
     pub reserved_too: u32,
+}
+
+/// What is known of TLS on a connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum TlsState {
+    /// Nothing.
+    None = 0,
+    /// A message began as a record of TLS does.
+    Records = 1,
+    /// Its plaintext is seen: what goes over the socket is not wanted.
+    Plaintext = 2,
+}
+
+impl Connection {
+    /// From now on its messages are those of its plaintext.
+    #[inline(always)]
+    pub fn begin_plaintext(&mut self) {
+        if self.tls == TlsState::Plaintext as u8 {
+            return;
+        }
+        self.tls = TlsState::Plaintext as u8;
+        self.from_start &= u8::from(self.messages <= MAX_HANDSHAKE_MESSAGES);
+        (self.sent, self.received, self.messages) = (0, 0, 0);
+        // What it was made for holds for the first that it says, which is said only now.
+        self.is_fresh =
+            u8::from(self.from_start != 0 && self.role == Role::Connected as u8 && self.request != 0);
+        if self.is_fresh == 0 {
+            self.request = 0;
+        }
+        self.capture = MAX_CAPTURE as u32;
+        self.last_was_sent = u8::from(self.role == Role::Accepted as u8);
+    }
 }
 
 /// The connection of a socket; one that is new, or another than the one at this address before, is told of.
@@ -106,7 +144,9 @@ fn open(moved: &Moved, ids: Ids, unit: &Unit) -> Option<*mut Connection> {
         is_tcp: u8::from(is_tcp),
         closed_by: Closer::Unknown as u8,
         is_fresh: u8::from(request != 0),
-        reserved: [0; 3],
+        tls: TlsState::None as u8,
+        from_start: opened.from_start,
+        reserved: 0,
         tgid: ids.tgid,
         reserved_too: 0,
     };
@@ -132,10 +172,10 @@ pub fn look(connection: &mut Connection, socket: Socket) {
 #[inline(always)]
 fn obey_verdict(connection: &mut Connection) {
     if let Some(verdict) = VERDICTS.get_ptr(connection.id) {
+        let has_plaintext = connection.tls == TlsState::Plaintext as u8;
+        let ignore = if has_plaintext { VERDICT_IGNORE_PLAINTEXT } else { VERDICT_IGNORE };
         // SAFETY: the pointer was checked by the lookup.
-        let verdict = unsafe { *verdict };
-        connection.capture = verdict.min(MAX_CAPTURE as u32);
-        if verdict == VERDICT_IGNORE {
+        if unsafe { *verdict } == ignore {
             connection.capture = 0;
         }
     }

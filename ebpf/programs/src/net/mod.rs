@@ -1,7 +1,8 @@
 //! What watched processes send and receive on sockets: connections, their messages, and the request that each belongs to.
 //!
 //! On kernels since 6.3 two tracepoints hand over the socket of every message, and calls that touch none pay nothing;
-//! before, the end of every system call is looked at ([`calls`]).
+//! before, the end of every system call is looked at ([`calls`]). Of TLS the plaintext is taken from the functions of its
+//! libraries ([`tls`]).
 
 pub mod calls;
 pub mod connect;
@@ -11,6 +12,7 @@ mod payload;
 pub mod request;
 mod socket;
 pub mod tcp;
+pub mod tls;
 
 use crate::maps::NetState;
 use aya_ebpf::cty::c_void;

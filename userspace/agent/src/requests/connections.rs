@@ -13,7 +13,7 @@ use descry_assemble::join::{Joiner, Limits};
 use descry_assemble::protocol::{Chunk, Direction, Lost, Options};
 use descry_assemble::span::{Span, SpanKind};
 use descry_decode::ids::{BootNanos, ConnectionId, RequestId, UnixNanos};
-use descry_decode::{Closed, Closer, ConnectFailed, Message, Opened, Transport as Socket};
+use descry_decode::{Closed, Closer, ConnectFailed, Message, Opened, Plaintext, Transport as Socket};
 use descry_export::span::SpanProcess;
 use descry_pipeline::Sampling;
 use lru::LruCache;
@@ -43,6 +43,10 @@ pub struct Counted {
     pub unknown: u64,
     /// Connections of processes whose requests are not wanted.
     pub excluded: u64,
+    /// Connections in TLS.
+    pub encrypted: u64,
+    /// Of those, connections whose plaintext was seen.
+    pub decrypted: u64,
     /// Connections that were given up because too many were open.
     pub dropped: u64,
     /// Messages of connections whose first sight was lost.
@@ -74,6 +78,20 @@ struct Live {
     /// When the last of its spans ended.
     last_end: UnixNanos,
     ignored: bool,
+    /// Whether anything of it is.
+    is_wanted: bool,
+    tls: Tls,
+}
+
+/// What is known of TLS on a connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tls {
+    /// Nothing.
+    None,
+    /// Records of TLS were seen, which say nothing.
+    Records,
+    /// Its messages are plaintext.
+    Plaintext,
 }
 
 /// All of them.
@@ -82,7 +100,8 @@ pub struct Connections {
     timeout: Duration,
     live: LruCache<ConnectionId, Live>,
     spans: Spans,
-    ignored: Vec<ConnectionId>,
+    /// Connections whose bytes are not wanted, and whether those are plaintext.
+    ignored: Vec<(ConnectionId, bool)>,
     scratch: Vec<Span>,
     now: BootNanos,
     counted: Counted,
@@ -146,6 +165,7 @@ impl Connections {
             server,
             is_oriented: opened.role != descry_decode::Role::Unknown,
             from_start: opened.from_start,
+            is_encrypted: false,
         });
         let is_wanted = settings.is_some();
         if !is_wanted {
@@ -156,7 +176,7 @@ impl Connections {
         self.counted.unknown += u64::from(is_other);
         let ignored = is_other || !is_wanted;
         if ignored {
-            self.ignored.push(opened.connection);
+            self.ignored.push((opened.connection, false));
         }
         let live = Live {
             connection,
@@ -167,6 +187,8 @@ impl Connections {
             heard: opened.time,
             last_end: UnixNanos(0),
             ignored,
+            is_wanted,
+            tls: Tls::None,
         };
         if let Some((id, old)) = self.live.push(opened.connection, live) {
             // Another connection under the same number, or the least recently used one of too many.
@@ -178,12 +200,24 @@ impl Connections {
     /// Bytes went over a connection.
     pub fn message(&mut self, message: &Message, out: &mut Vec<(Owned, Span)>) {
         self.now = self.now.max(message.time);
+        if let Some(plaintext) = message.plaintext {
+            self.begin_plaintext(message, plaintext, out);
+        }
         let Some(live) = self.live.get_mut(&message.connection) else {
             self.counted.without_connection += 1;
             return;
         };
         live.heard = message.time;
-        if live.ignored {
+        let is_plaintext = message.plaintext.is_some();
+        // Where there is plaintext, nothing is said by what goes over the socket.
+        if live.ignored || live.tls == Tls::Plaintext && !is_plaintext {
+            return;
+        }
+        if !is_plaintext && live.connection.protocol().is_none() && is_record(&message.bytes) {
+            live.tls = Tls::Records;
+            live.ignored = true;
+            self.counted.encrypted += 1;
+            self.ignored.push((message.connection, false));
             return;
         }
         let is_client = live.connection.origin().role == Role::Client;
@@ -210,7 +244,7 @@ impl Connections {
         if live.connection.is_unknown() {
             live.ignored = true;
             self.counted.unknown += 1;
-            self.ignored.push(message.connection);
+            self.ignored.push((message.connection, is_plaintext));
         }
         let done = std::mem::take(&mut self.scratch);
         self.spans.join(live, self.now, done, out);
@@ -232,6 +266,37 @@ impl Connections {
             self.spans.joiner.client(failed.request, self.now, span, owner, out);
             self.spans.begin_roots(first, out);
         }
+    }
+
+    /// The first plaintext of a connection: it is another one from now on.
+    fn begin_plaintext(&mut self, message: &Message, plaintext: Plaintext, out: &mut Vec<(Owned, Span)>) {
+        let is_new = |live: &&mut Live| live.is_wanted && live.tls != Tls::Plaintext;
+        let Some(live) = self.live.get_mut(&message.connection).filter(is_new) else { return };
+        self.counted.decrypted += 1;
+        self.counted.encrypted += u64::from(live.tls == Tls::None);
+        // What was said of its ciphertext is void.
+        self.counted.unknown -= u64::from(live.ignored && live.tls == Tls::None);
+        let origin = *live.connection.origin();
+        let connection = Connection::new(Origin {
+            id: origin.id.reverse_bits(),
+            from_start: plaintext.from_start,
+            is_encrypted: true,
+            ..origin
+        });
+        let new = Live {
+            connection,
+            process: live.process.clone(),
+            settings: Arc::clone(&live.settings),
+            seen: [0; 2],
+            beginnings: VecDeque::new(),
+            heard: message.time,
+            last_end: UnixNanos(0),
+            ignored: false,
+            is_wanted: true,
+            tls: Tls::Plaintext,
+        };
+        let old = std::mem::replace(live, new);
+        self.end(old, message.time, End::Unknown, out);
     }
 
     /// A connection is gone.
@@ -278,8 +343,8 @@ impl Connections {
         self.spans.finish(out);
     }
 
-    /// Connections whose bytes are not wanted, since the last call.
-    pub fn take_ignored(&mut self) -> Vec<ConnectionId> {
+    /// Connections whose bytes are not wanted, since the last call, and whether those are plaintext.
+    pub fn take_ignored(&mut self) -> Vec<(ConnectionId, bool)> {
         std::mem::take(&mut self.ignored)
     }
 
@@ -352,6 +417,11 @@ impl Spans {
             sampling.begin(span, || owner.process.service().to_string());
         }
     }
+}
+
+/// Whether bytes begin as a record of TLS does (RFC 8446, 5.1): type 20 to 23, version 3.0 to 3.4.
+fn is_record(bytes: &[u8]) -> bool {
+    matches!(bytes, [20..=23, 3, 0..=4, ..])
 }
 
 impl Live {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::connections::Counted;
+use super::tls::TlsCounted;
 use crate::counted::counters;
 
 counters! {
@@ -14,6 +15,14 @@ counters! {
         connection_unknown,
         /// Connections of processes whose requests are not wanted.
         connection_excluded,
+        /// Connections in TLS.
+        connection_encrypted,
+        /// Of those, connections whose plaintext was seen.
+        connection_decrypted,
+        /// Libraries and programs whose TLS was probed.
+        tls_files,
+        /// Libraries and programs that do TLS in a way that cannot be probed.
+        tls_unprobeable,
         /// Connections that were given up because too many were open.
         connection_dropped,
         /// Messages of connections whose first sight was lost.
@@ -52,10 +61,14 @@ counters! {
 
 /// Those that mean no loss. A parser finds its place again after bytes that were left out on purpose too (the end of a
 /// long answer); those that were lost are `message_gap`.
-const HARMLESS: [&str; 13] = [
+const HARMLESS: [&str; 17] = [
     "connections",
     "connection_unknown",
     "connection_excluded",
+    "connection_encrypted",
+    "connection_decrypted",
+    "tls_files",
+    "tls_unprobeable",
     "joined",
     "parent_not_seen",
     "parent_over",
@@ -71,11 +84,15 @@ const HARMLESS: [&str; 13] = [
 
 impl RequestCounters {
     /// From what the stage counted.
-    pub fn new(counted: &Counted, units_unknown: u64) -> Self {
+    pub fn new(counted: &Counted, units_unknown: u64, tls: &TlsCounted) -> Self {
         Self {
             connections: counted.connections,
             connection_unknown: counted.unknown,
             connection_excluded: counted.excluded,
+            connection_encrypted: counted.encrypted,
+            connection_decrypted: counted.decrypted,
+            tls_files: tls.files,
+            tls_unprobeable: tls.unprobeable,
             connection_dropped: counted.dropped,
             message_without_connection: counted.without_connection,
             message_gap: counted.gaps,

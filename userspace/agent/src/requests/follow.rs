@@ -16,6 +16,7 @@ use rustc_hash::FxHashMap;
 
 use super::connections::{Connections, Owned};
 use super::tcp::Tcp;
+use super::tls::{Reach, TlsFiles};
 use super::units::Units;
 use super::{MetricCounters, Metrics, RequestCounters};
 use crate::failure::Failure;
@@ -45,6 +46,8 @@ pub trait SpanOutput {
 /// Makes spans of what goes over sockets.
 pub struct Requests<O> {
     settings: Arc<Settings>,
+    reach: Reach,
+    tls: TlsFiles,
     connections: Connections,
     units: Units,
     processes: FxHashMap<Tgid, SpanProcess>,
@@ -61,6 +64,8 @@ impl<O: SpanOutput> Requests<O> {
     pub fn new(settings: Settings, sampling: Option<Sampling>, metrics: Metrics, output: O) -> Self {
         Self {
             settings: Arc::new(settings),
+            reach: Reach::ANY,
+            tls: TlsFiles::new(Reach::ANY),
             connections: Connections::new(sampling),
             units: Units::default(),
             processes: FxHashMap::default(),
@@ -77,6 +82,11 @@ impl<O: SpanOutput> Requests<O> {
         Self { attributes, ..self }
     }
 
+    /// With another reach than any process.
+    pub fn with_reach(self, reach: Reach) -> Self {
+        Self { reach, tls: TlsFiles::new(reach), ..self }
+    }
+
     /// With another time that a connection may be silent while an answer is awaited.
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.connections.set_timeout(timeout);
@@ -87,7 +97,9 @@ impl<O: SpanOutput> Requests<O> {
     pub fn opened(&mut self, tracker: &mut Tracker, opened: &Opened, settings: Option<Arc<Settings>>) {
         let process = match &settings {
             Some(_) => {
-                self.units.met(tracker, opened.tgid);
+                if self.units.met(tracker, opened.tgid) {
+                    self.tls.met(opened.tgid);
+                }
                 let process = self.process(tracker, opened.tgid);
                 self.metrics.met(opened, &process);
                 process
@@ -111,7 +123,7 @@ impl<O: SpanOutput> Requests<O> {
 
     /// Counters so far.
     pub fn counters(&self) -> RequestCounters {
-        RequestCounters::new(&self.connections.counters(), self.units.unknown())
+        RequestCounters::new(&self.connections.counters(), self.units.unknown(), &self.tls.counted())
     }
 
     /// The metrics, and where the spans went.
@@ -177,6 +189,7 @@ impl<O: SpanOutput> Consumer for Requests<O> {
                     self.tcp.ended(event.tgid, process);
                 }
                 self.units.forget(event.tgid);
+                self.tls.forget(event.tgid);
             }
             _ => {}
         }
@@ -186,15 +199,28 @@ impl<O: SpanOutput> Consumer for Requests<O> {
         let expected: Vec<Tgid> = tracker.expected().collect();
         for tgid in expected {
             self.units.met(tracker, tgid);
+            self.tls.met(tgid);
         }
         self.units.tell(session);
+        if self.reach.grows {
+            self.tls.expect(session, tracker, &mut self.units);
+        }
+        self.tls.follow(session, tracker, &mut self.units);
         Ok(())
     }
 
-    fn drained(&mut self, session: &mut Session, _tracker: &mut Tracker) -> Result<(), Failure> {
+    fn drained(&mut self, session: &mut Session, tracker: &mut Tracker) -> Result<(), Failure> {
+        for tgid in tracker.take_changed() {
+            // Of all processes that start, those that use sockets are learnt of by their first message.
+            if !self.reach.is_broad || tracker.processes().get(tgid).is_some() {
+                self.units.met(tracker, tgid);
+                self.tls.met(tgid);
+            }
+        }
         self.units.tell(session);
-        for connection in self.connections.take_ignored() {
-            session.ignore_connection(connection);
+        self.tls.follow(session, tracker, &mut self.units);
+        for (connection, is_plaintext) in self.connections.take_ignored() {
+            session.ignore_connection(connection, is_plaintext);
         }
         self.connections.expire(Clocks::boot()?, &mut self.spans);
         self.hand_over();

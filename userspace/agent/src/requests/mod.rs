@@ -7,6 +7,7 @@ mod metric_sink;
 mod metrics;
 mod sampling;
 mod tcp;
+mod tls;
 mod units;
 
 use std::collections::BTreeMap;
@@ -38,6 +39,7 @@ pub use follow::{Requests, SpanOutput};
 use metric_sink::MetricSink;
 pub use metrics::{MetricCounters, Metrics};
 pub use sampling::sampling;
+use tls::Reach;
 
 /// Bytes of the ring: half a second of 16,000 messages of 4 KiB a second.
 const RING_BYTES: u32 = 32 << 20;
@@ -72,7 +74,9 @@ pub fn run(args: &RequestsArgs, own: &Counters) -> Result<ExitCode, Failure> {
     let metrics = Metrics::new(temporality, Clocks::read()?.unix);
     let samples = sampling.is_some();
     let told = Told { sink, operations: Operations::default(), metric_sink, written: Ok(()), samples };
-    let mut requests = Requests::new(settings, sampling, metrics, told).with_timeout(args.timeout);
+    let mut requests = Requests::new(settings, sampling, metrics, told)
+        .with_timeout(args.timeout)
+        .with_reach(Reach::of(&prepared.target, &args.measure.target.command));
     let measurement = prepared.start(&options, &mut requests, |session, _| {
         session.attach_net()?;
         Ok(())

@@ -52,15 +52,15 @@ pub struct Units {
 }
 
 impl Units {
-    /// A process is there: finds its rule, if it was not looked at before.
-    pub fn met(&mut self, tracker: &mut Tracker, tgid: Tgid) {
+    /// A process is there: finds its rule, if it was not looked at before. Says whether it was not.
+    pub fn met(&mut self, tracker: &mut Tracker, tgid: Tgid) -> bool {
         if self.met.len() >= MAX_PROCESSES {
             self.met.clear();
         }
         if !self.met.insert(tgid) {
-            return;
+            return false;
         }
-        let Some(program) = tracker.program(tgid) else { return };
+        let Some(program) = tracker.program(tgid) else { return true };
         let rule = self.of_program(&program.object).or_else(|| {
             let why = why_unknown(&program, tgid)?;
             self.unknown += 1;
@@ -71,6 +71,12 @@ impl Units {
             Some(UNKNOWN)
         });
         self.untold.extend(rule.map(|rule| (tgid, rule)));
+        true
+    }
+
+    /// Whether the goroutines of a program can be told apart.
+    pub fn knows(&mut self, program: &Object) -> bool {
+        self.of_program(program).is_some()
     }
 
     fn of_program(&mut self, object: &Object) -> Option<UnitRule> {

@@ -76,6 +76,7 @@ impl Flow {
             server: Some(server),
             is_oriented: opens,
             from_start: opens,
+            is_encrypted: false,
         });
         Self {
             connection: Some(connection),

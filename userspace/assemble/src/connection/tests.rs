@@ -19,6 +19,7 @@ fn origin(role: Role) -> Origin {
         server: "10.0.0.2:80".parse().ok(),
         is_oriented: true,
         from_start: true,
+        is_encrypted: false,
     }
 }
 

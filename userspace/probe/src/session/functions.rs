@@ -1,9 +1,6 @@
 //! Traced functions: their probes, and what the kernel side keeps of them.
 
-use std::ffi::CString;
-use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use aya::Ebpf;
@@ -13,7 +10,6 @@ use descry_decode::ids::{FunctionNumber, Tgid};
 
 use super::{OBJECT, Session, take};
 use crate::ProbeError;
-use crate::uprobe::link::{self, Linked, Places};
 use crate::uprobe::program::{MapFds, Programs};
 use crate::uprobe::{Hook, Refused, Site};
 
@@ -88,7 +84,7 @@ impl Tracing {
     }
 
     pub(super) fn load(&mut self) -> Result<(), ProbeError> {
-        self.programs = Some(Programs::load(OBJECT, &self.maps)?);
+        self.programs = Some(Programs::load(OBJECT, &self.maps, &Hook::FUNCTIONS)?);
         Ok(())
     }
 }
@@ -120,18 +116,10 @@ impl Session {
     ) -> Result<Vec<Refused>, ProbeError> {
         let tracing = self.tracing()?;
         let programs = tracing.programs.as_ref().ok_or(ProbeError::Missing { name: hook.program() })?;
-        let path = CString::new(file.as_os_str().as_bytes())
-            .map_err(|error| ProbeError::System { action: "name a file", source: io::Error::other(error) })?;
-        let places = Places { program: programs.get(hook)?, file: &path, tgid, is_return: hook.is_return() };
-        let mut linked = Linked::default();
-        if programs.is_multi {
-            link::many(&places, sites, &mut linked);
-        } else {
-            link::one_by_one(&places, sites, &mut linked);
-        }
+        let linked = programs.link(hook, file, tgid, sites)?;
         match hook {
-            Hook::Enter | Hook::Pass => tracing.entries.extend(linked.links),
-            Hook::Leave | Hook::Exit => tracing.exits.extend(linked.links),
+            Hook::Enter | Hook::Pass | Hook::TlsEnter => tracing.entries.extend(linked.links),
+            Hook::Leave | Hook::Exit | Hook::TlsLeave | Hook::TlsExit => tracing.exits.extend(linked.links),
         }
         Ok(linked.refused)
     }

@@ -6,6 +6,7 @@ mod off_cpu;
 mod sampling;
 mod syscalls;
 mod tcp;
+mod tls;
 
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::{ProgramError, RawTracePoint};
@@ -30,6 +31,8 @@ pub use sampling::{Sampler, Sampling};
 use syscalls::SyscallMaps;
 pub use syscalls::{SyscallCount, Syscalls};
 pub use tcp::TcpCount;
+use tls::Tls;
+pub use tls::{TlsProbes, TlsSites};
 
 /// The kernel side, built for this architecture.
 static OBJECT: &[u8] = include_bytes_aligned!(env!("DESCRY_EBPF_OBJECT"));
@@ -93,6 +96,7 @@ pub struct Session {
     off_cpu: Option<OffCpuMaps>,
     has_loop: bool,
     net: Option<net::NetMaps>,
+    tls: Option<Tls>,
     tracing: Option<Tracing>,
 }
 
@@ -135,6 +139,7 @@ impl Session {
         give_memory_back();
 
         let tracing = options.functions.map(|_| Tracing::new(&mut ebpf)).transpose()?;
+        let tls = options.net.then(|| Tls::new(&mut ebpf)).transpose()?;
         let counts = take(&mut ebpf, "COUNTS")?;
         let events = take(&mut ebpf, "EVENTS")?;
         let processes = take(&mut ebpf, "PROCESSES")?;
@@ -155,6 +160,7 @@ impl Session {
             off_cpu: None,
             has_loop: doctor::has_loop(),
             net: None,
+            tls,
             tracing,
             ebpf,
         };

@@ -1,7 +1,7 @@
 //! Sockets: connections and messages.
 
 use aya::maps::{HashMap, MapData};
-use descry_abi::net::VERDICT_IGNORE;
+use descry_abi::net::{VERDICT_IGNORE, VERDICT_IGNORE_PLAINTEXT};
 use descry_abi::unit::UnitRule;
 use descry_decode::ids::{ConnectionId, Tgid};
 
@@ -32,8 +32,8 @@ pub enum SocketHooks {
 }
 
 /// Maps of the programs on sockets. Each has a single entry where sockets are not watched.
-pub(super) const MAPS: [&str; 6] =
-    ["CONNECTIONS", "CONNECTS", "TCP_PEERS", "VERDICTS", "UNITS", "UNIT_RULES"];
+pub(super) const MAPS: [&str; 8] =
+    ["CONNECTIONS", "CONNECTS", "TCP_PEERS", "VERDICTS", "UNITS", "UNIT_RULES", "TLS_UNITS", "TLS_SESSIONS"];
 
 /// A [`UnitRule`] as aya wants it.
 #[derive(Clone, Copy)]
@@ -95,10 +95,12 @@ impl Session {
         Ok(())
     }
 
-    /// Tells the kernel side that the bytes of a connection are of no use. One that is not known any more is no error.
-    pub fn ignore_connection(&mut self, connection: ConnectionId) {
+    /// Tells the kernel side that the bytes of a connection are of no use, or those of its plaintext. One that is not known
+    /// any more is no error.
+    pub fn ignore_connection(&mut self, connection: ConnectionId, is_plaintext: bool) {
+        let verdict = if is_plaintext { VERDICT_IGNORE_PLAINTEXT } else { VERDICT_IGNORE };
         if let Some(net) = &mut self.net
-            && let Err(error) = net.verdicts.insert(connection.0, VERDICT_IGNORE, 0)
+            && let Err(error) = net.verdicts.insert(connection.0, verdict, 0)
         {
             tracing::debug!(%error, %connection, "a connection cannot be ignored");
         }

@@ -24,11 +24,19 @@ pub enum Hook {
     Exit,
     /// A USDT probe.
     Pass,
+    /// A function of TLS begins.
+    TlsEnter,
+    /// A function of TLS returns, as at `Leave`.
+    TlsLeave,
+    /// An instruction behind which a function of TLS returns.
+    TlsExit,
 }
 
 impl Hook {
-    /// All.
-    pub(crate) const ALL: [Self; 4] = [Self::Enter, Self::Leave, Self::Exit, Self::Pass];
+    /// Those of traced functions.
+    pub(crate) const FUNCTIONS: [Self; 4] = [Self::Enter, Self::Leave, Self::Exit, Self::Pass];
+    /// Those of TLS.
+    pub(crate) const TLS: [Self; 3] = [Self::TlsEnter, Self::TlsLeave, Self::TlsExit];
 
     /// The program's name in the object.
     pub(crate) fn program(self) -> &'static str {
@@ -37,12 +45,15 @@ impl Hook {
             Self::Leave => "function_leave",
             Self::Exit => "function_exit",
             Self::Pass => "function_pass",
+            Self::TlsEnter => "tls_enter",
+            Self::TlsLeave => "tls_leave",
+            Self::TlsExit => "tls_exit",
         }
     }
 
     /// Whether it is to run at the return from the place, not at the place.
     pub(crate) fn is_return(self) -> bool {
-        self == Self::Leave
+        matches!(self, Self::Leave | Self::TlsLeave)
     }
 }
 

@@ -1,8 +1,11 @@
 //! Programs of the object, loaded with an attach type that aya has no name for.
 
 use std::collections::HashSet;
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use aya::Ebpf;
 use aya::maps::{Map, MapData};
@@ -11,9 +14,11 @@ use aya_obj::generated::bpf_attach_type::BPF_TRACE_UPROBE_MULTI;
 use aya_obj::generated::bpf_cmd::BPF_PROG_LOAD;
 use aya_obj::generated::bpf_insn;
 use aya_obj::generated::bpf_prog_type::BPF_PROG_TYPE_KPROBE;
+use descry_decode::ids::Tgid;
 
+use super::link::{Linked, Places};
 use super::system::{attributes, bpf};
-use super::{Hook, link};
+use super::{Hook, Site, link};
 use crate::ProbeError;
 use crate::error::{VERIFIER_LINES, chain};
 
@@ -76,14 +81,14 @@ fn data(map: &Map) -> &MapData {
 pub(crate) struct Programs {
     programs: Vec<(Hook, OwnedFd)>,
     /// Whether they can be linked to many places at once.
-    pub(crate) is_multi: bool,
+    is_multi: bool,
 }
 
 impl Programs {
-    /// Loads them.
-    pub(crate) fn load(object: &[u8], maps: &MapFds) -> Result<Self, ProbeError> {
+    /// Loads those of these hooks.
+    pub(crate) fn load(object: &[u8], maps: &MapFds, hooks: &[Hook]) -> Result<Self, ProbeError> {
         let damaged = |error: &dyn std::error::Error| ProbeError::Program {
-            program: Hook::Enter.program(),
+            program: hooks.first().map_or("", |hook| hook.program()),
             reason: chain(error),
         };
         let mut object = Object::parse(object).map_err(|error| damaged(&error))?;
@@ -94,7 +99,7 @@ impl Programs {
         object.relocate_maps(known, &text).map_err(|error| damaged(&error))?;
         object.relocate_calls(&text).map_err(|error| damaged(&error))?;
         let load = |is_multi| -> Result<Vec<(Hook, OwnedFd)>, ProbeError> {
-            Hook::ALL.iter().map(|hook| Ok((*hook, one(&object, *hook, is_multi)?))).collect()
+            hooks.iter().map(|hook| Ok((*hook, one(&object, *hook, is_multi)?))).collect()
         };
         let programs = load(true)?;
         if programs.first().is_some_and(|(_, program)| link::knows_multi(program)) {
@@ -105,9 +110,29 @@ impl Programs {
     }
 
     /// The program for a hook.
-    pub(crate) fn get(&self, hook: Hook) -> Result<&OwnedFd, ProbeError> {
+    fn get(&self, hook: Hook) -> Result<&OwnedFd, ProbeError> {
         let found = self.programs.iter().find(|(of, _)| *of == hook);
         found.map(|(_, program)| program).ok_or(ProbeError::Missing { name: hook.program() })
+    }
+
+    /// Links the program for a hook to places of a file, for one process or for all.
+    pub(crate) fn link(
+        &self,
+        hook: Hook,
+        file: &Path,
+        tgid: Option<Tgid>,
+        sites: &[Site],
+    ) -> Result<Linked, ProbeError> {
+        let path = CString::new(file.as_os_str().as_bytes())
+            .map_err(|error| ProbeError::System { action: "name a file", source: io::Error::other(error) })?;
+        let places = Places { program: self.get(hook)?, file: &path, tgid, is_return: hook.is_return() };
+        let mut linked = Linked::default();
+        if self.is_multi {
+            link::many(&places, sites, &mut linked);
+        } else {
+            link::one_by_one(&places, sites, &mut linked);
+        }
+        Ok(linked)
     }
 }
 
