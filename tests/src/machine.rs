@@ -72,7 +72,6 @@ const TOOLS: &[(&str, &str)] = &[
     ("/usr/bin/dig", "bind9-dnsutils"),
     ("/usr/sbin/dnsmasq", "dnsmasq-base"),
     ("/usr/bin/gdb", "gdb"),
-    ("/usr/bin/h2load", "nghttp2-client"),
     ("/usr/sbin/haproxy", "haproxy"),
     ("/usr/bin/mariadb", "mariadb-client"),
     ("/usr/bin/mariadb-install-db", "mariadb-server"),
