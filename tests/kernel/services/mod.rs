@@ -101,7 +101,7 @@ fn seen(pids: &[u32], options: &[&str], act: impl FnOnce() -> Result<()>) -> Res
     let mut running = descry.spawn()?;
     running.measuring()?;
     // Its programs are attached behind its perf events.
-    std::thread::sleep(Duration::from_secs(2));
+    std::thread::sleep(Duration::from_secs(3));
     act()?;
     running.signal(Signal::SIGINT)?;
     let outcome = running.wait()?;
@@ -140,6 +140,9 @@ impl Span {
     /// The word before a number, and the number, that stand in a query, a method, a path or the number of a database.
     fn truth(&self) -> Option<(String, u64)> {
         if self.attribute("db.system.name") == "redis" {
+            if self.attribute("db.operation.name") != "INCR" {
+                return None;
+            }
             let number = self.attribute("db.namespace").parse().ok()?;
             return Some(("redis".to_owned(), number));
         }

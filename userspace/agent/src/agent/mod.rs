@@ -251,9 +251,6 @@ impl Agent {
             if syscalls.enabled {
                 watch.session.attach_syscalls()?;
             }
-            if requests.enabled {
-                watch.session.attach_net()?;
-            }
             self.recorder.ready(&mut watch.session, &mut watch.tracker)?;
             self.watch = Some(watch);
             info!(

@@ -202,6 +202,8 @@ impl<O: SpanOutput> Consumer for Requests<O> {
             self.tls.met(tgid);
         }
         self.units.tell(session);
+        // Not before it is known what the units are: what goes over a socket until then would be its thread's.
+        session.attach_net()?;
         if self.reach.grows {
             self.tls.expect(session, tracker, &mut self.units);
         }

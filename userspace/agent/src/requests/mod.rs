@@ -77,10 +77,7 @@ pub fn run(args: &RequestsArgs, own: &Counters) -> Result<ExitCode, Failure> {
     let mut requests = Requests::new(settings, sampling, metrics, told)
         .with_timeout(args.timeout)
         .with_reach(Reach::of(&prepared.target, &args.measure.target.command));
-    let measurement = prepared.start(&options, &mut requests, |session, _| {
-        session.attach_net()?;
-        Ok(())
-    })?;
+    let measurement = prepared.start(&options, &mut requests, |_, _| Ok(()))?;
     let finished = measurement.run(&mut requests, own)?;
     requests.finish();
     let counted = requests.counters();
