@@ -59,11 +59,14 @@ pub(crate) fn milliseconds(span: &Value) -> f64 {
 #[test]
 fn every_request_of_a_started_program() -> Result<()> {
     let Some(_machine) = machine::alone()? else { return Ok(()) };
+    check_every_request(Descry::new("requests")?)
+}
+
+pub(crate) fn check_every_request(descry: Descry) -> Result<()> {
     let dir = tempfile::tempdir()?;
     let file = dir.path().join("requests.json");
     let shop = compile::rust("shop")?;
-    let outcome =
-        Descry::new("requests")?.output(&file).args(["--", &*shop.to_string_lossy(), "--requests", "40"]);
+    let outcome = descry.output(&file).args(["--", &*shop.to_string_lossy(), "--requests", "40"]);
     let outcome = outcome.succeed()?;
     let report = Report::read(&outcome, &file)?;
     ensure!(report.summary["lost"] == serde_json::json!({}), "lost: {}", report.summary["lost"]);

@@ -96,6 +96,7 @@ const NATIVE: &[(&str, &str, &[&str])] = &[
     ("cc", "rules", &["c/rules.c", "c/rules.S"]),
     ("cc", "short", &["c/short.c"]),
     ("cc", "signal", &["c/signal.c"]),
+    ("cc", "socket_calls", &["c/socket_calls.c"]),
     ("cc", "split", &["c/split.c"]),
     ("cc", "static", &["c/split.c", "-static"]),
     ("cc", "stopped", &["c/stopped.c"]),

@@ -118,8 +118,12 @@ counters! {
     TcpPeersFull = "tcp_peers_full",
     /// Messages of connections that are of no known protocol.
     MessagesIgnored = "messages_ignored",
-    /// Messages whose bytes could not be seen (sendfile, splice, io_uring); their number is known.
+    /// Messages whose bytes passed no buffer of the program (sendfile, splice); their number is known.
+    MessagesSpliced = "messages_spliced",
+    /// Messages whose bytes could not be seen (io_uring); their number is known.
     MessagesUnseen = "messages_unseen",
+    /// Times that TCP had moved more bytes than the messages of a connection; their number is known.
+    BytesUntold = "bytes_untold",
     /// Messages whose socket could not be read.
     SocketUnreadable = "socket_unreadable",
     /// Messages whose buffer could not be read; their number of bytes is known.

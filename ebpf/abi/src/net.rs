@@ -6,7 +6,11 @@
 /// Bytes of one message that are captured at most.
 pub const MAX_CAPTURE: usize = 4096;
 /// Segments of a scattered buffer (`struct iovec`) that are followed at most.
-pub const MAX_SEGMENTS: u32 = 8;
+pub const MAX_SEGMENTS: u64 = 32;
+/// Messages of one call (sendmmsg, recvmmsg) that are looked at where the call is seen at its end only.
+pub const MAX_SERIES: u64 = 32;
+/// Threads that are within such a call at once.
+pub const MAX_THREADS_IN_SERIES: u32 = 4096;
 /// Connections known at once. The least recently used one is forgotten for a new one.
 pub const MAX_CONNECTIONS: u32 = 65_536;
 /// Calls of connect() known at once. The least recently used one is forgotten for a new one.
@@ -52,6 +56,8 @@ pub const MESSAGE_UNSEEN: u16 = 2;
 pub const MESSAGE_PLAINTEXT: u16 = 4;
 /// [`Message::flags`]: plaintext of a connection whose first plaintext was seen.
 pub const MESSAGE_FROM_START: u16 = 8;
+/// [`Message::flags`]: bytes had moved before it that no message tells of (read by splice); `offset` counts them.
+pub const MESSAGE_BEHIND_UNTOLD: u16 = 16;
 
 /// A connection's first sight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -46,6 +46,8 @@ globals! {
     FILE_KINDS: u32 = 0;
     /// 1: requests are numbered, and what a unit does carries its request.
     REQUESTS: u32 = 0;
+    /// 1: bytes may be sent without a message that tells of them, so TCP's own numbers are looked at.
+    BYTES_UNTOLD: u32 = 0;
 
     /// `task_struct.pid`.
     TASK_PID: u32 = 0;
@@ -106,6 +108,8 @@ globals! {
 
     /// `task_struct.thread.fsbase` (x86_64), `task_struct.thread.uw.tp_value` (aarch64).
     TASK_THREAD_POINTER: u32 = 0;
+    /// `task_struct.io_uring`; 0 where the kernel has none.
+    TASK_IO_URING: u32 = 0;
     /// `task_struct.files`.
     TASK_FILES: u32 = 0;
     /// `files_struct.fdt`.

@@ -16,9 +16,15 @@ use crate::maps::{COUNTS, CopyState, EVENTS, NetState, State};
 /// Adds one to a counter.
 #[inline(always)]
 pub fn count(counter: Counter) {
+    count_many(counter, 1);
+}
+
+/// Adds so many to a counter.
+#[inline(always)]
+pub fn count_many(counter: Counter, number: u64) {
     if let Some(count) = COUNTS.get_ptr_mut(counter as u32) {
         // SAFETY: the entry is this CPU's own, and the pointer was checked by the lookup.
-        unsafe { *count += 1 }
+        unsafe { *count = (*count).wrapping_add(number) }
     }
 }
 

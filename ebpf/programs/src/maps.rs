@@ -12,7 +12,9 @@ use descry_abi::limits::{
     MAX_PROCESSES, MAX_SCOPE, MAX_STACKS_SENT, MAX_WAIT_SUMS, MEMO_SLOTS, SCOPE_FILTER_SLOTS,
     STACK_COPY_BYTES, WINDOW_WORDS,
 };
-use descry_abi::net::{MAX_CAPTURE, MAX_CONNECTIONS, MAX_CONNECTS, MAX_UNITS, Message};
+use descry_abi::net::{
+    MAX_CAPTURE, MAX_CONNECTIONS, MAX_CONNECTS, MAX_THREADS_IN_SERIES, MAX_UNITS, Message,
+};
 use descry_abi::offcpu::{Control, TaskTimes, WaitKey, WaitSum};
 use descry_abi::scope::ExecutableKey;
 use descry_abi::syscall::{
@@ -25,6 +27,7 @@ use descry_abi::unwind::Process;
 
 use crate::net::connect::Connecting;
 use crate::net::connection::Connection;
+use crate::net::series::Series;
 use crate::net::tls::{TlsSession, TlsUnit};
 use crate::registers::Registers;
 
@@ -255,6 +258,11 @@ pub static VERDICTS: LruHashMap<u64, u32, { MAX_CONNECTIONS as usize }> = LruHas
 /// forgotten. Written by `net`.
 #[btf_map]
 pub static UNITS: LruHashMap<UnitKey, u64, { MAX_UNITS as usize }> = LruHashMap::new();
+
+/// Calls that move several messages and are not done, by thread (its id and process in the initial pid namespace).
+/// Written by `net`.
+#[btf_map]
+pub static SERIES: LruHashMap<u64, Series, { MAX_THREADS_IN_SERIES as usize }> = LruHashMap::new();
 
 /// How to find the units of a program, by process. Written by userspace; removed on exec and exit by `lifecycle`.
 #[btf_map]

@@ -230,6 +230,8 @@ pub struct Message {
     pub connection: ConnectionId,
     /// Whether the process sent them; else it received them.
     pub sent: bool,
+    /// Whether bytes had moved before it that no message tells of; `offset` counts them.
+    pub is_behind_untold: bool,
     /// Bytes of this direction before these, since the first sight of the connection.
     pub offset: u64,
     /// How many moved.

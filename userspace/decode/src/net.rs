@@ -1,7 +1,10 @@
 //! Records of connections and messages.
 
 use descry_abi::event::EventKind;
-use descry_abi::net::{self, Closer, MAX_CAPTURE, MESSAGE_FROM_START, MESSAGE_PLAINTEXT, MESSAGE_SENT, Role};
+use descry_abi::net::{
+    self, Closer, MAX_CAPTURE, MESSAGE_BEHIND_UNTOLD, MESSAGE_FROM_START, MESSAGE_PLAINTEXT, MESSAGE_SENT,
+    Role,
+};
 use descry_abi::tcp;
 
 use crate::event::{Closed, ConnectFailed, Message, Opened, Plaintext, Transport, address};
@@ -49,6 +52,7 @@ pub(crate) fn message(mut fields: Fields<'_>) -> Result<Message, DecodeError> {
         tid: Tid(fields.u32()?),
         connection: ConnectionId(fields.u64()?),
         sent: flags & MESSAGE_SENT != 0,
+        is_behind_untold: flags & MESSAGE_BEHIND_UNTOLD != 0,
         offset: fields.u64()?,
         len: fields.u64()?,
         bytes: Vec::new(),

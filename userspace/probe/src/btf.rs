@@ -12,6 +12,7 @@ const KIND_POINTER: u32 = 2;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
 const KIND_TYPEDEF: u32 = 8;
+const KIND_FUNCTION: u32 = 12;
 const KIND_PROTOTYPE: u32 = 13;
 /// Kinds that stand for another type: typedef, volatile, const, restrict, type tag.
 const KINDS_TRANSPARENT: [u32; 5] = [8, 9, 10, 11, 18];
@@ -149,6 +150,13 @@ impl Btf {
         let pointer = self.read_type(*self.types.get(typedef.size_or_type as usize)?).ok()?;
         let prototype = self.read_type(*self.types.get(pointer.size_or_type as usize)?).ok()?;
         (pointer.kind == KIND_POINTER && prototype.kind == KIND_PROTOTYPE).then_some(prototype.vlen)
+    }
+
+    /// Whether there is a function of this name.
+    pub(crate) fn has_function(&self, name: &str) -> bool {
+        self.types.iter().skip(1).any(|&at| {
+            self.read_type(at).is_ok_and(|ty| ty.kind == KIND_FUNCTION && self.name_is(ty.name, name))
+        })
     }
 
     /// Size (bytes) of a struct.

@@ -6,7 +6,8 @@ use aya::programs::ProgramType;
 use aya::sys::{is_helper_supported, is_map_supported, is_program_supported};
 use aya_obj::generated::bpf_func_id;
 
-use crate::{ProbeError, btf};
+use crate::ProbeError;
+use crate::btf::{self, Btf};
 
 /// The oldest kernel that descry runs on.
 const FLOOR: (u32, u32) = (5, 15);
@@ -39,9 +40,37 @@ pub struct Right {
     pub held: bool,
 }
 
+/// Names features of the kernel (separated by commas) that descry does without, as it does where the kernel has them not:
+/// so that tests run what older kernels get.
+const WITHOUT: &str = "DESCRY_WITHOUT";
+
+/// A feature that [`WITHOUT`] may name.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Feature {
+    /// `bpf_loop` (5.17).
+    Loop,
+    /// The tracepoints `sock_send_length` and `sock_recv_length` (6.3).
+    SocketTracepoints,
+    /// Links of one probe to many places (6.6).
+    UprobeMulti,
+}
+
+impl Feature {
+    /// Whether descry has to do without.
+    pub(crate) fn is_hidden(self) -> bool {
+        let name = match self {
+            Self::Loop => "bpf_loop",
+            Self::SocketTracepoints => "socket_tracepoints",
+            Self::UprobeMulti => "uprobe_multi",
+        };
+        std::env::var(WITHOUT).is_ok_and(|names| names.split(',').any(|other| other == name))
+    }
+}
+
 /// Whether the kernel has `bpf_loop` (5.17).
 pub(crate) fn has_loop() -> bool {
-    is_helper_supported(ProgramType::PerfEvent, bpf_func_id::BPF_FUNC_loop).unwrap_or(false)
+    !Feature::Loop.is_hidden()
+        && is_helper_supported(ProgramType::PerfEvent, bpf_func_id::BPF_FUNC_loop).unwrap_or(false)
 }
 
 /// The kernel's release, as `uname -r` says.
@@ -157,6 +186,13 @@ pub fn hooks() -> Vec<Hook> {
             remedy: newer,
         },
         Hook {
+            name: "socket tracepoints",
+            available: has_socket_tracepoints(),
+            needed_for: "requests, without cost for calls that touch no socket (Linux 6.3)",
+            without_it: "`requests` looks at the end of every system call, and sees nothing of io_uring",
+            remedy: newer,
+        },
+        Hook {
             name: "bpf_task_pt_regs",
             available: is_helper_supported(ProgramType::PerfEvent, bpf_func_id::BPF_FUNC_task_pt_regs)
                 .unwrap_or(false),
@@ -178,6 +214,12 @@ pub fn hooks() -> Vec<Hook> {
         }
     }
     hooks
+}
+
+/// Whether the kernel tells of what moves on sockets.
+fn has_socket_tracepoints() -> bool {
+    !Feature::SocketTracepoints.is_hidden()
+        && Btf::of_kernel().is_ok_and(|btf| btf.arguments("btf_trace_sock_send_length").is_some())
 }
 
 /// Whether /proc/kallsyms shows addresses to this process. The first symbols may lie at 0: offsets of per-CPU data.

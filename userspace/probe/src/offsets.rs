@@ -2,6 +2,7 @@
 
 use crate::ProbeError;
 use crate::btf::Btf;
+use crate::doctor::Feature;
 
 /// Where a thread's pointer to its thread-local storage is kept.
 const THREAD_POINTER: &str = if cfg!(target_arch = "aarch64") {
@@ -34,8 +35,14 @@ const MEMBERS: &[(&str, &str)] = &[
 ];
 
 /// The same of members that some kernels have not; their globals stay 0 there.
-const OPTIONAL: &[(&str, &str)] =
-    &[("MM_XOL_AREA", "mm_struct.uprobes_state.xol_area"), ("XOL_VADDR", "xol_area.vaddr")];
+const OPTIONAL: &[(&str, &str)] = &[
+    ("MM_XOL_AREA", "mm_struct.uprobes_state.xol_area"),
+    ("XOL_VADDR", "xol_area.vaddr"),
+    ("TASK_IO_URING", "task_struct.io_uring"),
+];
+
+/// The function by which files and pipes are sent since Linux 6.5, which the sockets' tracepoints tell of.
+const TOLD_SPLICE: &str = "splice_to_socket";
 
 /// Says whether a task is in a system call of the 32-bit interface.
 #[cfg(target_arch = "x86_64")]
@@ -117,5 +124,7 @@ pub(crate) fn of_kernel(
     values.push(("UPID_SIZE", btf.size("upid").ok_or_else(|| missing("upid"))?));
     let has_state = btf.arguments("btf_trace_sched_switch").is_some_and(|count| count >= SWITCH_ARGUMENTS);
     values.push(("SWITCH_HAS_STATE", has_state.into()));
+    let untold = Feature::SocketTracepoints.is_hidden() || !btf.has_function(TOLD_SPLICE);
+    values.push(("BYTES_UNTOLD", untold.into()));
     Ok(values)
 }

@@ -1,25 +1,34 @@
 //! System calls that move bytes on sockets: where each keeps its buffer.
 
-use aya_ebpf::helpers::generated::bpf_get_current_task_btf;
+use aya_ebpf::bindings::task_struct;
+use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs};
 use descry_abi::counter::Counter;
+use descry_abi::net::MAX_SERIES;
 
+use super::message::{self, Moved};
 use super::socket::Socket;
-use super::{message, state};
-use crate::emit::count;
+use super::{HOLDS_NO_DATA, series, state};
+use crate::config::TASK_IO_URING;
+use crate::emit::{count, count_many};
 use crate::maps::NetState;
 use crate::registers;
+use crate::task::Ids;
 use crate::{scope, task};
 
 /// How a call names its buffer. The numbers of calls are those of asm/unistd.h.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Buffer {
-    /// The second argument points to it (read, write, recvfrom, sendto).
+    /// The second argument points to it, the third says how long it is (read, write, recvfrom, sendto).
     Plain,
     /// The second argument points to an array of `struct iovec`, the third says how many (readv, writev).
     Vector,
     /// The second argument points to a `struct msghdr` (recvmsg, sendmsg).
     Header,
-    /// It cannot be reached from here (sendfile, splice, io_uring, sendmmsg, recvmmsg).
+    /// The second argument points to an array of `struct mmsghdr`, the third says how many (recvmmsg, sendmmsg).
+    Headers,
+    /// The bytes pass no buffer of the program (sendfile, splice).
+    Spliced,
+    /// It cannot be reached from here (io_uring).
     Unknown,
 }
 
@@ -42,10 +51,16 @@ mod numbers {
     pub const WRITE: i32 = 1;
     pub const READV: i32 = 19;
     pub const WRITEV: i32 = 20;
+    pub const SENDFILE: i32 = 40;
     pub const SENDTO: i32 = 44;
     pub const RECVFROM: i32 = 45;
     pub const SENDMSG: i32 = 46;
     pub const RECVMSG: i32 = 47;
+    pub const SPLICE: i32 = 275;
+    pub const RECVMMSG: i32 = 299;
+    pub const SENDMMSG: i32 = 307;
+    pub const PREADV2: i32 = 327;
+    pub const PWRITEV2: i32 = 328;
 }
 
 #[cfg(bpf_target_arch = "aarch64")]
@@ -54,40 +69,72 @@ mod numbers {
     pub const WRITE: i32 = 64;
     pub const READV: i32 = 65;
     pub const WRITEV: i32 = 66;
+    pub const SENDFILE: i32 = 71;
+    pub const SPLICE: i32 = 76;
     pub const SENDTO: i32 = 206;
     pub const RECVFROM: i32 = 207;
     pub const SENDMSG: i32 = 211;
     pub const RECVMSG: i32 = 212;
+    pub const RECVMMSG: i32 = 243;
+    pub const SENDMMSG: i32 = 269;
+    pub const PREADV2: i32 = 286;
+    pub const PWRITEV2: i32 = 287;
 }
 
-use numbers::{READ, READV, RECVFROM, RECVMSG, SENDMSG, SENDTO, WRITE, WRITEV};
+use numbers::{
+    PREADV2, PWRITEV2, READ, READV, RECVFROM, RECVMMSG, RECVMSG, SENDFILE, SENDMMSG, SENDMSG, SENDTO, SPLICE,
+    WRITE, WRITEV,
+};
 
+/// Where a call that sends (or receives) on a socket has its bytes.
 #[inline(always)]
-fn buffer(number: i32) -> Buffer {
-    match number {
-        READ | WRITE | SENDTO | RECVFROM => Buffer::Plain,
-        READV | WRITEV => Buffer::Vector,
-        SENDMSG | RECVMSG => Buffer::Header,
+fn buffer(number: i32, is_sent: bool) -> Buffer {
+    match (number, is_sent) {
+        (READ | RECVFROM, false) | (WRITE | SENDTO, true) => Buffer::Plain,
+        (READV | PREADV2, false) | (WRITEV | PWRITEV2, true) => Buffer::Vector,
+        (RECVMSG, false) | (SENDMSG, true) => Buffer::Header,
+        (RECVMMSG, false) | (SENDMMSG, true) => Buffer::Headers,
+        (SENDFILE, true) | (SPLICE, _) => Buffer::Spliced,
         _ => Buffer::Unknown,
     }
 }
 
-/// The call that the running task is in, whose registers are in the state.
+/// The call by which the running task, whose registers are in the state, has just moved `len` bytes on a socket.
 #[inline(always)]
-pub fn of_current(state: *const NetState) -> Call {
-    // SAFETY: the helper has no preconditions; `state` is this CPU's own.
-    let (number, arguments) = unsafe {
-        let saved = &raw const (*state).registers;
-        (registers::syscall_of(bpf_get_current_task_btf(), saved), registers::later_arguments(&*saved))
-    };
-    Call { buffer: buffer(number), second: arguments[1], third: arguments[2] }
+pub fn of_current(state: *const NetState, socket: Socket, len: u64, is_sent: bool) -> Call {
+    // SAFETY: the helper has no preconditions.
+    let task = unsafe { bpf_get_current_task_btf() };
+    // SAFETY: `state` is this CPU's own.
+    let saved = unsafe { &raw const (*state).registers };
+    // SAFETY: as above.
+    let (number, arguments) =
+        unsafe { (registers::syscall_of(task, saved), registers::later_arguments(&*saved)) };
+    let buffer = buffer(number, is_sent);
+    if buffer == Buffer::Unknown || is_of_io_uring(task, saved, socket) {
+        return Call::UNKNOWN;
+    }
+    let [_, second, third, ..] = arguments;
+    if buffer == Buffer::Headers {
+        return Call { buffer: Buffer::Header, second: series::header(second, third, len), third };
+    }
+    Call { buffer, second, third }
 }
 
-/// `sys_exit(regs, ret)`, on kernels without the sockets' own tracepoints. `MSG_PEEK` is the fourth argument of recvfrom,
-/// the third of recvmsg.
+/// Whether the call in flight is about something else: at the end of any, io_uring does work that was waiting.
+#[inline(always)]
+fn is_of_io_uring(task: *mut task_struct, saved: *const registers::Registers, socket: Socket) -> bool {
+    let offset = TASK_IO_URING.load();
+    if offset == 0 || task::direct::<u64>(task, offset) == 0 {
+        return false;
+    }
+    // SAFETY: the helper has no preconditions.
+    let arguments = registers::call_arguments(unsafe { bpf_task_pt_regs(task) } as u64, saved);
+    Socket::of_descriptor(arguments[0] as u32).is_none_or(|called| called.0 != socket.0)
+}
+
+/// `sys_exit(regs, ret)`, on kernels without the sockets' own tracepoints.
 #[inline(always)]
 pub fn ended(registers: u64, result: i64) {
-    const MSG_PEEK: u64 = 2;
     if result <= 0 {
         return;
     }
@@ -104,17 +151,62 @@ pub fn ended(registers: u64, result: i64) {
     let saved = unsafe { &raw const (*state).registers };
     let number = registers::call_number(registers).map_or(-1, |number| number as i32);
     let arguments = registers::call_arguments(registers, saved);
-    let buffer = buffer(number);
-    let peeks = match number {
-        RECVFROM => arguments[3] & MSG_PEEK != 0,
-        RECVMSG => arguments[2] & MSG_PEEK != 0,
-        _ => false,
+    let is_sent =
+        matches!(number, WRITE | WRITEV | PWRITEV2 | SENDTO | SENDMSG | SENDMMSG | SENDFILE | SPLICE);
+    let buffer = buffer(number, is_sent);
+    let flags = match number {
+        RECVFROM | RECVMMSG => arguments[3],
+        RECVMSG => arguments[2],
+        _ => 0,
     };
-    if buffer == Buffer::Unknown || peeks {
+    if buffer == Buffer::Unknown || flags & HOLDS_NO_DATA != 0 {
         return;
     }
-    let Some(socket) = Socket::of_descriptor(arguments[0] as u32) else { return };
-    let is_sent = matches!(number, WRITE | WRITEV | SENDTO | SENDMSG);
-    let call = Call { buffer, second: arguments[1], third: arguments[2] };
-    message::take(state, ids, &message::Moved { socket, call, len: result as u64, is_sent });
+    let [first, second, third, ..] = arguments;
+    let called = |descriptor: u64| Socket::of_descriptor(descriptor as u32);
+    let (socket, is_sent) = match number {
+        // splice(from, at, to, ...): one of both is a pipe.
+        SPLICE => called(third).map_or((called(first), false), |socket| (Some(socket), true)),
+        _ => (called(first), is_sent),
+    };
+    let Some(socket) = socket else { return };
+    if buffer == Buffer::Headers {
+        return each(socket, ids, second, result as u64, flags | if is_sent { IS_SENT } else { 0 });
+    }
+    let call = Call { buffer, second, third };
+    message::take(state, ids, &Moved { socket, call, len: result as u64, flags, is_sent });
+}
+
+/// Beside the flags of a call: it sent.
+const IS_SENT: u64 = 1 << 32;
+
+/// Each message of a call that moved `number` of them, by calls of a global function, which the verifier checks once by
+/// itself.
+#[inline(always)]
+fn each(socket: Socket, ids: Ids, array: u64, number: u64, flags: u64) {
+    let both = u64::from(ids.tgid) << 32 | u64::from(ids.tid);
+    for index in 0..MAX_SERIES {
+        if index >= number {
+            return;
+        }
+        take_one(socket.0, series::at(array, index), both, flags);
+    }
+    count_many(Counter::MessagesUnseen, number.saturating_sub(MAX_SERIES));
+}
+
+/// A message of a call that moved several, by its header. A global function takes no pointers to maps, so it looks the
+/// state up again.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn take_one(socket: u64, header: u64, ids: u64, flags: u64) -> u64 {
+    let Some(state) = state() else { return 0 };
+    let Some(len) = series::length(header) else {
+        count(Counter::BufferUnreadable);
+        return 0;
+    };
+    let call = Call { buffer: Buffer::Header, second: header, third: 0 };
+    let ids = Ids { tgid: (ids >> 32) as u32, tid: ids as u32 };
+    let (flags, is_sent) = (flags & !IS_SENT, flags & IS_SENT != 0);
+    message::take(state, ids, &Moved { socket: Socket(socket), call, len: len.into(), flags, is_sent });
+    0
 }

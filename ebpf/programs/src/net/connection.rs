@@ -10,6 +10,7 @@ use descry_abi::tls::MAX_HANDSHAKE_MESSAGES;
 use super::message::Moved;
 use super::socket::{SOCK_STREAM, Socket};
 use super::tcp;
+use crate::config::BYTES_UNTOLD;
 use crate::emit::{self, count};
 use crate::maps::{CONNECTIONS, CONNECTS, VERDICTS};
 use crate::task::Ids;
@@ -26,6 +27,9 @@ pub struct Connection {
     /// Bytes since its first sight.
     pub sent: u64,
     pub received: u64,
+    /// TCP's sequence numbers at that: of the byte written next, and of the byte read next.
+    pub write_begin: u32,
+    pub read_begin: u32,
     /// Messages since then.
     pub messages: u32,
     /// Bytes of a message that are captured at most.
@@ -129,14 +133,20 @@ fn open(moved: &Moved, ids: Ids, unit: &Unit) -> Option<*mut Connection> {
             request = of_caller;
         }
     }
+    let (mut write_begin, mut read_begin) = (0, 0);
     if is_tcp {
         opened.from_start = socket.is_at_start(moved.len, moved.is_sent).into();
+        (write_begin, read_begin) = (socket.write_sequence()?, socket.read_sequence()?);
+        let begin = if moved.is_sent { &mut write_begin } else { &mut read_begin };
+        *begin = begin.wrapping_sub(moved.len as u32);
     }
     let connection = Connection {
         id,
         request,
         sent: 0,
         received: 0,
+        write_begin,
+        read_begin,
         messages: 0,
         capture: MAX_CAPTURE as u32,
         role: opened.role,
@@ -154,6 +164,29 @@ fn open(moved: &Moved, ids: Ids, unit: &Unit) -> Option<*mut Connection> {
     let _ = CONNECTIONS.insert(socket.0, connection, 0);
     emit::opened(&opened);
     CONNECTIONS.get_ptr_mut(socket.0)
+}
+
+/// Adds the bytes that moved before this message and that nobody told of: read by splice, sent by io_uring. Says whether
+/// there were any. Two threads that read from one connection at once may make some up.
+#[inline(always)]
+pub fn catch_up(connection: &mut Connection, moved: &Moved) -> bool {
+    if connection.is_tcp == 0 || moved.is_sent && BYTES_UNTOLD.load() == 0 {
+        return false;
+    }
+    let (now, begin, total) = if moved.is_sent {
+        (moved.socket.write_sequence(), connection.write_begin, &mut connection.sent)
+    } else {
+        (moved.socket.read_sequence(), connection.read_begin, &mut connection.received)
+    };
+    let Some(now) = now else { return false };
+    let before = now.wrapping_sub(begin).wrapping_sub(moved.len as u32);
+    let missing = before.wrapping_sub(*total as u32);
+    if missing == 0 || missing > i32::MAX as u32 {
+        return false;
+    }
+    *total = (*total).wrapping_add(missing.into());
+    count(Counter::BytesUntold);
+    true
 }
 
 /// What is looked at now and then: at a connection's 1st, 2nd, 4th, 8th ... message.

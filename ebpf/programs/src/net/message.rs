@@ -3,14 +3,15 @@
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use descry_abi::counter::Counter;
 use descry_abi::event::EventKind;
-use descry_abi::net::{MESSAGE_FROM_START, MESSAGE_PLAINTEXT, MESSAGE_SENT, MESSAGE_UNSEEN, Message};
+use descry_abi::net::{
+    MESSAGE_BEHIND_UNTOLD, MESSAGE_FROM_START, MESSAGE_PLAINTEXT, MESSAGE_SENT, MESSAGE_UNSEEN, Message,
+};
 
 use super::calls::{Buffer, Call};
 use super::connection::{self, Connection};
-use super::payload;
-use super::request;
 use super::socket::Socket;
 use super::tls::{self, Plaintext};
+use super::{MSG_TRUNC, payload, request};
 use crate::emit::{self, count};
 use crate::maps::NetState;
 use crate::task::Ids;
@@ -22,6 +23,8 @@ pub struct Moved {
     pub call: Call,
     /// Bytes.
     pub len: u64,
+    /// `MSG_*` flags of a call that received.
+    pub flags: u64,
     pub is_sent: bool,
 }
 
@@ -37,6 +40,7 @@ pub fn take(state: *mut NetState, ids: Ids, moved: &Moved) {
         return count(Counter::MessagesEncrypted);
     }
     let request = request::of_message(connection, &unit, moved.is_sent);
+    let is_behind = connection::catch_up(connection, moved);
     let total = if moved.is_sent { &mut connection.sent } else { &mut connection.received };
     let offset = *total;
     *total = offset.wrapping_add(moved.len);
@@ -48,14 +52,23 @@ pub fn take(state: *mut NetState, ids: Ids, moved: &Moved) {
     }
     let want = moved.len.min(connection.capture.into());
     let mut flags = if moved.is_sent { MESSAGE_SENT } else { 0 };
-    let captured = if moved.call.buffer == Buffer::Unknown {
-        count(Counter::MessagesUnseen);
-        0
-    } else {
-        payload::copy(state, moved.call, want)
+    let is_copied = moved.flags & MSG_TRUNC == 0 || connection.is_tcp == 0;
+    let captured = match moved.call.buffer {
+        Buffer::Spliced => {
+            count(Counter::MessagesSpliced);
+            0
+        }
+        buffer if buffer == Buffer::Unknown || !is_copied => {
+            count(Counter::MessagesUnseen);
+            0
+        }
+        _ => payload::copy(state, moved.call, want),
     };
     if captured == 0 {
         flags |= MESSAGE_UNSEEN;
+    }
+    if is_behind {
+        flags |= MESSAGE_BEHIND_UNTOLD;
     }
     // SAFETY: `state` is this CPU's own.
     let head = (captured >= 3).then(|| unsafe { [(*state).bytes[0], (*state).bytes[1], (*state).bytes[2]] });

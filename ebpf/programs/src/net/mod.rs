@@ -10,6 +10,7 @@ pub mod connection;
 mod message;
 mod payload;
 pub mod request;
+pub mod series;
 mod socket;
 pub mod tcp;
 pub mod tls;
@@ -25,22 +26,27 @@ use crate::{scope, task, unit};
 
 use socket::Socket;
 
-/// `MSG_PEEK` (linux/socket.h): the bytes stay where they are, and will be received once more.
-const MSG_PEEK: i32 = 2;
+/// Flags of calls that receive nothing of the connection's data (linux/socket.h): `MSG_PEEK` leaves it where it is,
+/// `MSG_OOB` receives a byte from beside it, `MSG_ERRQUEUE` what the kernel says of bytes that were sent.
+const HOLDS_NO_DATA: u64 = 2 | 1 | 0x2000;
+/// `MSG_TRUNC`: what TCP receives so is copied nowhere; of a datagram the whole length is told.
+const MSG_TRUNC: u64 = 0x20;
 
 /// `sock_send_length(sk, ret, flags)`.
 #[inline(always)]
 pub fn sent(socket: *const c_void, result: i32) {
-    moved(socket as u64, result, true);
+    moved(socket as u64, result, 0, true);
 }
 
 /// `sock_recv_length(sk, ret, flags)`.
 #[inline(always)]
 pub fn received(socket: *const c_void, result: i32, flags: i32) {
+    let flags = u64::from(flags as u32);
     if result <= 0 {
+        series::broke_off();
         looked_at(socket as u64);
-    } else if flags & MSG_PEEK == 0 {
-        moved(socket as u64, result, false);
+    } else if flags & HOLDS_NO_DATA == 0 {
+        moved(socket as u64, result, flags, false);
     }
 }
 
@@ -54,9 +60,9 @@ fn looked_at(socket: u64) {
 }
 
 #[inline(always)]
-fn moved(socket: u64, result: i32, is_sent: bool) {
+fn moved(socket: u64, result: i32, flags: u64, is_sent: bool) {
     if result <= 0 {
-        return;
+        return series::broke_off();
     }
     let Some(ids) = task::current_ids() else { return count(Counter::PidNotVisible) };
     if !scope::current_is_watched(ids.tgid) {
@@ -65,13 +71,14 @@ fn moved(socket: u64, result: i32, is_sent: bool) {
     let Some(state) = state() else { return };
     // SAFETY: `state` is this CPU's own: tracepoints run with preemption off.
     let has_registers = unsafe { registers::saved(&raw mut (*state).registers) };
+    let (socket, len) = (Socket(socket), result as u64);
     let call = if has_registers {
-        calls::of_current(state)
+        calls::of_current(state, socket, len, is_sent)
     } else {
         // A worker of io_uring has no registers of a call.
         calls::Call::UNKNOWN
     };
-    message::take(state, ids, &message::Moved { socket: Socket(socket), call, len: result as u64, is_sent });
+    message::take(state, ids, &message::Moved { socket, call, len, flags, is_sent });
 }
 
 #[inline(always)]

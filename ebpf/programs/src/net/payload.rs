@@ -8,7 +8,7 @@ use descry_abi::net::{MAX_CAPTURE, MAX_SEGMENTS};
 
 use super::calls::{Buffer, Call};
 use crate::emit::count;
-use crate::maps::NetState;
+use crate::maps::{NET_STATES, NetState};
 
 /// `struct iovec` (linux/uio.h).
 #[repr(C)]
@@ -22,49 +22,80 @@ struct Segment {
 /// `msg_iovlen` follows it.
 const MSG_IOV: u64 = 16;
 
+/// Segments that one call of [`gather_some`] follows.
+const SEGMENTS_A_CALL: u64 = 4;
+/// Beside a number of bytes: there will be no more.
+const DONE: u64 = 1 << 32;
+
 /// Copies up to `want` bytes to the state; returns how many.
 #[inline(always)]
 pub fn copy(state: *mut NetState, call: Call, want: u64) -> u64 {
     match call.buffer {
-        Buffer::Plain => read(state, 0, call.second, want),
-        Buffer::Vector => gather(state, call.second, call.third, want),
+        // A datagram may have been longer than the buffer.
+        Buffer::Plain => read(state, 0, call.second, want.min(call.third)),
+        Buffer::Vector => gather(call.second, call.third, want),
         Buffer::Header => {
             // SAFETY: bpf_probe_read_user checks the address.
             match unsafe { bpf_probe_read_user((call.second.wrapping_add(MSG_IOV)) as *const Segment) } {
                 // The same two words: a pointer and a number.
-                Ok(segments) => gather(state, segments.base, segments.len, want),
+                Ok(segments) => gather(segments.base, segments.len, want),
                 Err(_) => {
                     count(Counter::BufferUnreadable);
                     0
                 }
             }
         }
-        Buffer::Unknown => 0,
+        Buffer::Headers | Buffer::Spliced | Buffer::Unknown => 0,
     }
 }
 
+/// Gathers by calls of a global function, which the verifier checks once by itself.
 #[inline(always)]
-fn gather(state: *mut NetState, segments: u64, number: u64, want: u64) -> u64 {
+fn gather(segments: u64, number: u64, want: u64) -> u64 {
     let mut filled = 0;
-    for index in 0..MAX_SEGMENTS {
-        if u64::from(index) >= number || filled >= want {
+    let mut first = 0;
+    for _ in 0..MAX_SEGMENTS / SEGMENTS_A_CALL {
+        if first >= number {
             return filled;
         }
-        let at = segments.wrapping_add(u64::from(index) * size_of::<Segment>() as u64);
+        let at = segments.wrapping_add(first * size_of::<Segment>() as u64);
+        let result = gather_some(at, number - first, filled, want);
+        filled = result & !DONE;
+        if result & DONE != 0 || filled > MAX_CAPTURE as u64 {
+            return filled.min(MAX_CAPTURE as u64);
+        }
+        first += SEGMENTS_A_CALL;
+    }
+    if number > MAX_SEGMENTS {
+        count(Counter::SegmentsCut);
+    }
+    filled
+}
+
+/// Copies some of `number` segments behind the `filled` bytes, up to `want` of all. Returns how many there are now, with
+/// [`DONE`] where no more are wanted or can be read. A global function takes no pointers to maps, so it looks the state up
+/// again.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn gather_some(segments: u64, number: u64, filled: u64, want: u64) -> u64 {
+    let Some(state) = NET_STATES.get_ptr_mut(0) else { return filled | DONE };
+    let mut filled = filled;
+    for index in 0..SEGMENTS_A_CALL {
+        if index >= number {
+            return filled | DONE;
+        }
+        let at = segments.wrapping_add(index * size_of::<Segment>() as u64);
         // SAFETY: bpf_probe_read_user checks the address.
         let Ok(segment) = (unsafe { bpf_probe_read_user(at as *const Segment) }) else {
             count(Counter::BufferUnreadable);
-            return filled;
+            return filled | DONE;
         };
-        let part = segment.len.min(want - filled);
+        let part = segment.len.min(want.saturating_sub(filled));
         let got = read(state, filled, segment.base, part);
         filled += got;
-        if got != part {
-            return filled;
+        if filled >= want || got != segment.len {
+            return filled | DONE;
         }
-    }
-    if number > MAX_SEGMENTS.into() && filled < want {
-        count(Counter::SegmentsCut);
     }
     filled
 }

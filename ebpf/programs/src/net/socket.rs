@@ -158,6 +158,18 @@ impl Socket {
         }
     }
 
+    /// TCP's number of the byte that the program writes next.
+    #[inline(always)]
+    pub fn write_sequence(self) -> Option<u32> {
+        member(self.0, TCP_WRITE_SEQ.load())
+    }
+
+    /// TCP's number of the byte that the program reads next.
+    #[inline(always)]
+    pub fn read_sequence(self) -> Option<u32> {
+        member(self.0, TCP_COPIED_SEQ.load())
+    }
+
     /// An accepted socket has its listener's address; a client has none unless it bound one.
     #[inline(always)]
     fn unix_role(self) -> Role {

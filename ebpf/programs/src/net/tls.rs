@@ -262,7 +262,7 @@ fn connection_of_go(session: u64, ids: Ids, unit: &Unit) -> Option<(u64, *mut Co
         return None;
     }
     let socket = Socket::of_descriptor(word(descriptor.wrapping_add(16))? as u32)?;
-    let moved = Moved { socket, call: Call::UNKNOWN, len: 0, is_sent: true };
+    let moved = Moved { socket, call: Call::UNKNOWN, len: 0, flags: 0, is_sent: true };
     Some((socket.0, connection::find(&moved, ids, unit)?))
 }
 

@@ -17,7 +17,7 @@ counters! {
         ip_fragment,
         /// Packets whose headers make no sense, or were not captured
         packet_malformed,
-        /// Packets of a link type that is not read
+        /// Packets of a link type that is not read, or of which the file does not tell it
         link_unknown,
         /// Connections
         connections,
@@ -45,7 +45,16 @@ counters! {
 }
 
 /// Those that mean no loss.
-const HARMLESS: [&str; 5] = ["packets", "packet_other", "connections", "tcp_duplicate", "tcp_gap_bytes"];
+const HARMLESS: [&str; 8] = [
+    "packets",
+    "packet_other",
+    "connections",
+    "connection_unknown",
+    "connection_unreadable",
+    "tcp_duplicate",
+    "tcp_gap_bytes",
+    "answer_unmatched",
+];
 
 impl DecodeCounters {
     /// From what the stage counted.

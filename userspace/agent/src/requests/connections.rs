@@ -224,7 +224,7 @@ impl Connections {
         let direction = if message.sent == is_client { Direction::ToServer } else { Direction::ToClient };
         let seen = &mut live.seen[usize::from(!message.sent)];
         let gap_before = message.offset.saturating_sub(*seen);
-        self.counted.gaps += u64::from(gap_before > 0);
+        self.counted.gaps += u64::from(gap_before > 0 && !message.is_behind_untold);
         *seen = message.offset.saturating_add(message.len);
         if message.request != live.beginnings.back().map_or(RequestId(0), |(_, request)| *request) {
             if live.beginnings.len() >= MAX_BEGINNINGS {
@@ -360,11 +360,7 @@ impl Connections {
     fn end(&mut self, mut live: Live, time: BootNanos, end: End, out: &mut Vec<(Owned, Span)>) {
         let mut done = Vec::new();
         live.connection.end(time, end, &live.settings, &mut done);
-        let lost = live.connection.lost();
-        self.counted.lost.resynchronized += lost.resynchronized;
-        self.counted.lost.malformed += lost.malformed;
-        self.counted.lost.requests_dropped += lost.requests_dropped;
-        self.counted.lost.unmatched += lost.unmatched;
+        self.counted.lost = self.counted.lost + live.connection.lost();
         self.spans.join(&mut live, self.now, done, out);
     }
 }

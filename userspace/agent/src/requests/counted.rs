@@ -23,6 +23,8 @@ counters! {
         tls_files,
         /// Libraries and programs that do TLS in a way that cannot be probed.
         tls_unprobeable,
+        /// Connections that went over to TLS, compression or another protocol.
+        connection_unreadable,
         /// Connections that were given up because too many were open.
         connection_dropped,
         /// Messages of connections whose first sight was lost.
@@ -61,10 +63,11 @@ counters! {
 
 /// Those that mean no loss. A parser finds its place again after bytes that were left out on purpose too (the end of a
 /// long answer); those that were lost are `message_gap`.
-const HARMLESS: [&str; 17] = [
+const HARMLESS: [&str; 18] = [
     "connections",
     "connection_unknown",
     "connection_excluded",
+    "connection_unreadable",
     "connection_encrypted",
     "connection_decrypted",
     "tls_files",
@@ -93,6 +96,7 @@ impl RequestCounters {
             connection_decrypted: counted.decrypted,
             tls_files: tls.files,
             tls_unprobeable: tls.unprobeable,
+            connection_unreadable: counted.lost.unreadable,
             connection_dropped: counted.dropped,
             message_without_connection: counted.without_connection,
             message_gap: counted.gaps,

@@ -8,6 +8,7 @@ use descry_decode::ids::{ConnectionId, Tgid};
 use super::tcp::TcpMaps;
 use super::{Session, raw_program, take};
 use crate::ProbeError;
+use crate::doctor::Feature;
 use crate::error::chain;
 
 /// A program and the tracepoint that it is attached to.
@@ -32,8 +33,17 @@ pub enum SocketHooks {
 }
 
 /// Maps of the programs on sockets. Each has a single entry where sockets are not watched.
-pub(super) const MAPS: [&str; 8] =
-    ["CONNECTIONS", "CONNECTS", "TCP_PEERS", "VERDICTS", "UNITS", "UNIT_RULES", "TLS_UNITS", "TLS_SESSIONS"];
+pub(super) const MAPS: [&str; 9] = [
+    "CONNECTIONS",
+    "CONNECTS",
+    "TCP_PEERS",
+    "VERDICTS",
+    "UNITS",
+    "UNIT_RULES",
+    "SERIES",
+    "TLS_UNITS",
+    "TLS_SESSIONS",
+];
 
 /// A [`UnitRule`] as aya wants it.
 #[derive(Clone, Copy)]
@@ -67,22 +77,33 @@ impl Session {
     /// # Errors
     /// What the kernel refuses.
     pub fn attach_net(&mut self) -> Result<SocketHooks, ProbeError> {
-        for (name, _) in STATES.into_iter().chain(BY_SOCKET) {
+        self.load_raw(&STATES)?;
+        if !Feature::SocketTracepoints.is_hidden() {
+            self.load_raw(&BY_SOCKET)?;
+        }
+        self.attach_each(&STATES)?;
+        if !Feature::SocketTracepoints.is_hidden() {
+            let Err(error) = self.attach_each(&BY_SOCKET) else { return Ok(SocketHooks::Sockets) };
+            tracing::debug!(%error, "no tracepoints of sockets");
+        }
+        tracing::info!(
+            "this kernel does not tell of sockets (Linux 6.3): looking at the end of every system call"
+        );
+        self.load_raw(&BY_CALL)?;
+        self.attach_each(&BY_CALL)?;
+        Ok(SocketHooks::Calls)
+    }
+
+    fn load_raw(&mut self, hooks: &[Hook]) -> Result<(), ProbeError> {
+        for (name, _) in hooks.iter().copied() {
             let program = raw_program(&mut self.ebpf, name)?;
             program.load().map_err(|error| ProbeError::program(name, &error))?;
         }
-        for hook in STATES {
-            self.attach_raw(hook)?;
-        }
-        let by_socket = BY_SOCKET.into_iter().try_for_each(|hook| self.attach_raw(hook));
-        let Err(error) = by_socket else { return Ok(SocketHooks::Sockets) };
-        tracing::info!(%error, "no tracepoints of sockets here: looking at every system call");
-        for hook in BY_CALL {
-            let program = raw_program(&mut self.ebpf, hook.0)?;
-            program.load().map_err(|error| ProbeError::program(hook.0, &error))?;
-            self.attach_raw(hook)?;
-        }
-        Ok(SocketHooks::Calls)
+        Ok(())
+    }
+
+    fn attach_each(&mut self, hooks: &[Hook]) -> Result<(), ProbeError> {
+        hooks.iter().try_for_each(|hook| self.attach_raw(*hook))
     }
 
     fn attach_raw(&mut self, (name, tracepoint): Hook) -> Result<(), ProbeError> {

@@ -20,6 +20,7 @@ use super::link::{Linked, Places};
 use super::system::{attributes, bpf};
 use super::{Hook, Site, link};
 use crate::ProbeError;
+use crate::doctor::Feature;
 use crate::error::{VERIFIER_LINES, chain};
 
 /// Bytes of the verifier's log.
@@ -101,9 +102,11 @@ impl Programs {
         let load = |is_multi| -> Result<Vec<(Hook, OwnedFd)>, ProbeError> {
             hooks.iter().map(|hook| Ok((*hook, one(&object, *hook, is_multi)?))).collect()
         };
-        let programs = load(true)?;
-        if programs.first().is_some_and(|(_, program)| link::knows_multi(program)) {
-            return Ok(Self { programs, is_multi: true });
+        if !Feature::UprobeMulti.is_hidden() {
+            let programs = load(true)?;
+            if programs.first().is_some_and(|(_, program)| link::knows_multi(program)) {
+                return Ok(Self { programs, is_multi: true });
+            }
         }
         tracing::info!("this kernel cannot probe many places at once (Linux 6.6): one by one takes longer");
         Ok(Self { programs: load(false)?, is_multi: false })
