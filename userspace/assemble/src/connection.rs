@@ -3,24 +3,20 @@
 //! Give it chunks in the order of their times; get spans. Ids of spans are made from the connection's id and the
 //! span's number, so the same connection always gives the same spans.
 
+mod held;
+
 use std::borrow::Cow;
 use std::net::SocketAddr;
 
 use descry_decode::ids::{BootNanos, UnixNanos};
 use sha2::{Digest, Sha256};
 
-use crate::infer::{Inference, Opening, Protocol, Transport, infer};
+use crate::infer::{Inference, Protocol, Transport};
 use crate::protocol::{Chunk, Direction, Exchange, LOST, Lost, Options, Parser, TraceContext, UNANSWERED};
 use crate::span::{Span, SpanId, SpanKind, Status, TraceId, Value};
 
-/// Chunks that are kept until the protocol is known.
-const MAX_HELD: usize = 16;
-/// Bytes of each direction that are looked at for the protocol.
-const MAX_OPENING: usize = 4096;
-/// Times that a connection that is older than the capture, or carries datagrams, is looked at.
-const MAX_TRIES: u32 = 16;
-/// Chunks of a stream, met in its middle, that go on in one direction and are waited out.
-const MAX_PIECES: u32 = 1024;
+use held::Held;
+
 /// Trace flags of a trace that begins here: sampled, and its id is random (W3C Trace Context, level 2, section 3.2.2.5).
 pub(crate) const NEW_TRACE: u8 = 3;
 
@@ -104,40 +100,6 @@ enum State {
     Opening(Held),
     Known(&'static Protocol, Box<dyn Parser>),
     Unknown,
-}
-
-/// What was said before the protocol is known.
-#[derive(Debug, Default)]
-struct Held {
-    chunks: Vec<HeldChunk>,
-    tries: u32,
-    /// Whether chunks were dropped.
-    dropped: bool,
-    /// Which way the last chunk went.
-    last: Option<Direction>,
-    /// Chunks that could not be looked at.
-    pieces: u32,
-}
-
-#[derive(Debug)]
-struct HeldChunk {
-    direction: Direction,
-    time: BootNanos,
-    gap_before: u64,
-    bytes: Box<[u8]>,
-    cut: u64,
-}
-
-impl HeldChunk {
-    fn new(chunk: Chunk<'_>) -> Self {
-        let Chunk { direction, time, gap_before, bytes, cut } = chunk;
-        Self { direction, time, gap_before, bytes: bytes.into(), cut }
-    }
-
-    fn chunk(&self) -> Chunk<'_> {
-        let Self { direction, time, gap_before, ref bytes, cut } = *self;
-        Chunk { direction, time, gap_before, bytes, cut }
-    }
 }
 
 impl Direction {
@@ -368,95 +330,6 @@ fn id<const N: usize>(mut bytes: [u8; N]) -> [u8; N] {
         *last = 1;
     }
     bytes
-}
-
-impl Held {
-    /// Takes a chunk. Says what the protocol is, and whether client and server are the other way round; then the held
-    /// chunks are as the parser has to see them.
-    fn look(&mut self, origin: &Origin, chunk: Chunk<'_>, settings: &Settings) -> (Inference, bool) {
-        let in_the_middle = origin.transport == Transport::Stream && !origin.from_start;
-        if in_the_middle && !self.may_begin(origin, chunk.direction) {
-            self.dropped = true;
-            self.chunks.clear();
-            self.pieces += 1;
-            let known = if self.pieces < MAX_PIECES { Inference::NotYet } else { Inference::Unknown };
-            return (known, false);
-        }
-        self.chunks.push(HeldChunk::new(chunk));
-        let complete = self.chunks.iter().all(|chunk| chunk.gap_before == 0);
-        let whole = origin.from_start && origin.transport == Transport::Stream && complete;
-        let (to_server, to_client) =
-            (self.said(Direction::ToServer, whole), self.said(Direction::ToClient, whole));
-        let opening = Opening { to_server: &to_server, to_client: &to_client, from_start: whole };
-        let mut inference = infer(&settings.protocols, origin.transport, opening);
-        let mut turned = false;
-        if !origin.is_oriented
-            && !matches!(inference, Inference::Known(_))
-            && let known @ Inference::Known(_) =
-                infer(&settings.protocols, origin.transport, opening.swapped())
-        {
-            inference = known;
-            turned = true;
-        }
-        match inference {
-            Inference::Known(_) => {
-                self.begin(whole, turned);
-                (inference, turned)
-            }
-            Inference::NotYet if self.chunks.len() < MAX_HELD => (inference, false),
-            // Another chunk may be the beginning of a message.
-            Inference::NotYet | Inference::Unknown if !whole && self.tries < MAX_TRIES => {
-                self.tries += 1;
-                self.dropped = true;
-                self.chunks.clear();
-                (Inference::NotYet, false)
-            }
-            Inference::NotYet | Inference::Unknown => (Inference::Unknown, false),
-        }
-    }
-
-    /// Whether a message may begin with the next chunk of a stream that was met in its middle: there one begins where the
-    /// direction turns. What follows in the same one is a piece, which may look like another protocol; so may the end of
-    /// an answer that is met first.
-    fn may_begin(&mut self, origin: &Origin, direction: Direction) -> bool {
-        let last = self.last.replace(direction);
-        last.map_or(direction == Direction::ToServer || !origin.is_oriented, |last| last != direction)
-    }
-
-    /// What was said in a direction: all of it, or the last chunk.
-    fn said(&self, direction: Direction, whole: bool) -> Vec<u8> {
-        let mut of_direction = self.chunks.iter().filter(|chunk| chunk.direction == direction);
-        if !whole {
-            return of_direction.next_back().map_or_else(Vec::new, |chunk| head(&chunk.bytes).to_vec());
-        }
-        let mut said = Vec::new();
-        for chunk in of_direction {
-            said.extend_from_slice(head(&chunk.bytes));
-            if said.len() > MAX_OPENING || chunk.cut > 0 {
-                break;
-            }
-        }
-        said
-    }
-
-    /// The protocol is known: the held chunks are its first.
-    fn begin(&mut self, whole: bool, turned: bool) {
-        if turned {
-            self.chunks.iter_mut().for_each(|chunk| chunk.direction = chunk.direction.reversed());
-        }
-        if !whole && self.dropped {
-            for direction in [Direction::ToServer, Direction::ToClient] {
-                let first = self.chunks.iter_mut().find(|chunk| chunk.direction == direction);
-                if let Some(first) = first {
-                    first.gap_before = u64::MAX;
-                }
-            }
-        }
-    }
-}
-
-fn head(bytes: &[u8]) -> &[u8] {
-    bytes.get(..MAX_OPENING).unwrap_or(bytes)
 }
 
 #[cfg(test)]

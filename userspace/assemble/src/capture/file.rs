@@ -31,6 +31,11 @@ pub struct Packet<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link(pub i32);
 
+impl Link {
+    /// The file does not say: the packet is of no interface that it describes, or has no time.
+    pub const UNTOLD: Self = Self(-1);
+}
+
 /// Why no more packets come from a file.
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
@@ -176,7 +181,9 @@ fn take(
             }
         }
         PcapBlockOwned::NG(Block::EnhancedPacket(block)) => {
-            let Some(Some(interface)) = interfaces.get(block.if_id as usize) else { return };
+            let Some(Some(interface)) = interfaces.get(block.if_id as usize) else {
+                return packet(untold(block.packet_data(), block.origlen));
+            };
             packet(Packet {
                 time: interface.time(u64::from(block.ts_high) << 32 | u64::from(block.ts_low)),
                 link: interface.link,
@@ -184,9 +191,16 @@ fn take(
                 length: block.origlen,
             });
         }
-        // Simple packets have no time; the rest of the blocks are about other things.
+        // They have no time.
+        PcapBlockOwned::NG(Block::SimplePacket(block)) => packet(untold(block.packet_data(), block.origlen)),
+        // The rest of the blocks are about other things.
         PcapBlockOwned::NG(_) => {}
     }
+}
+
+/// A packet of which too little is known.
+fn untold(bytes: &[u8], length: u32) -> Packet<'_> {
+    Packet { time: UnixNanos(0), link: Link::UNTOLD, bytes, length }
 }
 
 fn legacy(header: &PcapHeader) -> Interface {

@@ -1,3 +1,4 @@
+use super::held::{MAX_PIECES, MAX_TRIES};
 use super::*;
 use crate::infer::PROTOCOLS;
 use crate::protocol::tests::{gap, to_client, to_server};

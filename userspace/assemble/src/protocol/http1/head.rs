@@ -4,7 +4,7 @@ use super::super::Direction;
 use super::super::http::{Field, Request, Response};
 use crate::infer::Verdict;
 
-/// Fields of a head; one with more is refused.
+/// Fields of a head that are read; what comes behind them is not known.
 const MAX_FIELDS: usize = 256;
 /// Longest method that is taken for one (bytes); WebDAV's longest is `VERSION-CONTROL`.
 const MAX_METHOD: usize = 24;
@@ -94,6 +94,15 @@ fn begins_response(bytes: &[u8]) -> Verdict {
         Some(byte) if is_end(byte) => Verdict::Yes,
         Some(_) => Verdict::No,
     }
+}
+
+/// The beginning of a head that has more fields than are read, as a head of its own; none: it has not so many.
+pub(super) fn cut(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut lines = bytes.split_inclusive(|byte| *byte == b'\n');
+    let length = lines.by_ref().take(1 + MAX_FIELDS).map(<[u8]>::len).sum();
+    // The empty line is one too.
+    lines.nth(1)?;
+    Some([bytes.get(..length)?, b"\r\n"].concat())
 }
 
 /// Reads a request's head, which ends in an empty line.

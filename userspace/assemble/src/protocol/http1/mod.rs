@@ -197,7 +197,7 @@ impl Http1 {
     }
 
     fn request(&mut self, bytes: &[u8], whole: bool, time: BootNanos, out: &mut Vec<Exchange>) {
-        let Some((request, switch, body)) = head::request(bytes) else {
+        let Some(((request, switch, body), whole)) = read(head::request, bytes, whole) else {
             self.lost.malformed += 1;
             return self.lose(Direction::ToServer, time, out);
         };
@@ -227,7 +227,7 @@ impl Http1 {
     }
 
     fn response(&mut self, bytes: &[u8], whole: bool, time: BootNanos, out: &mut Vec<Exchange>) {
-        let Some(head) = head::response(bytes) else {
+        let Some((head, whole)) = read(head::response, bytes, whole) else {
             self.lost.malformed += 1;
             return self.lose(Direction::ToClient, time, out);
         };
@@ -305,6 +305,14 @@ impl Http1 {
         if let Some(exchange) = out.get_mut(before) {
             socket.describe(&mut exchange.attributes);
         }
+    }
+}
+
+/// Reads a head, or as much of it as has no more fields than are read. Says whether it was the whole.
+fn read<T>(reader: fn(&[u8]) -> Option<T>, bytes: &[u8], whole: bool) -> Option<(T, bool)> {
+    match reader(bytes) {
+        Some(head) => Some((head, whole)),
+        None => Some((reader(&head::cut(bytes)?)?, false)),
     }
 }
 

@@ -173,7 +173,8 @@ impl Side {
             return (end.saturating_sub(old), Some(Found::Head { bytes: Cow::Owned(head), whole: true }));
         }
         if self.begun.len() >= MAX_HEAD {
-            return (bytes.len(), self.cut_head());
+            // A first line that is longer than what is kept says nothing.
+            return (bytes.len(), Some(self.cut_head().unwrap_or(Found::Nonsense)));
         }
         (bytes.len(), None)
     }

@@ -6,6 +6,7 @@
 //! without that entry becoming unknown, so a field is right or not there.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::super::http::Field;
 use super::huffman;
@@ -20,6 +21,8 @@ const MAX_SIZE: usize = 64 << 10;
 const ENTRY_SIZE: usize = 32;
 /// Longest value that is kept (bytes).
 const MAX_VALUE: usize = 4096;
+/// Bytes of values of one block that are given: one that refers to a long entry again and again says nothing more.
+const MAX_LIST: usize = 256 << 10;
 /// Longest name that is compared with those of the known fields (bytes).
 const MAX_NAME: usize = 64;
 
@@ -27,7 +30,7 @@ const MAX_NAME: usize = 64;
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Entry {
     /// A field that is read; the value is none where it is too long.
-    Known(Field, Option<Box<[u8]>>),
+    Known(Field, Option<Arc<[u8]>>),
     /// One that is not.
     Other,
     /// One that was added when nobody listened, or under such a name.
@@ -76,14 +79,18 @@ impl Decoder {
     ) -> Block {
         let mut input = Input(block);
         let mut result = if is_whole { Block::Whole } else { Block::Partial };
+        let mut room = MAX_LIST;
         while !input.0.is_empty() {
             let Some(entry) = self.field(&mut input) else {
                 self.lose();
                 return if is_whole { Block::Malformed } else { Block::Partial };
             };
             match entry {
-                Some(Entry::Known(field, Some(value))) => found(field, &value),
-                Some(Entry::Known(_, None) | Entry::Unknown) => result = Block::Partial,
+                Some(Entry::Known(field, Some(value))) if value.len() <= room => {
+                    room -= value.len();
+                    found(field, &value);
+                }
+                Some(Entry::Known(..) | Entry::Unknown) => result = Block::Partial,
                 Some(Entry::Other) | None => {}
             }
         }
@@ -301,6 +308,18 @@ mod tests {
         check(&mut decoder, b"\xbe", true, &authority, Block::Whole);
         // The size is set to 0 and back.
         check(&mut decoder, b"\x20\x3f\xe1\x1f\xbe", true, &[], Block::Partial);
+    }
+
+    #[test]
+    fn a_block_gives_so_much() {
+        let mut decoder = Decoder::default();
+        // An entry of 4,000 bytes, and a thousand references to it.
+        let mut block = b"\x41\x7f\xa1\x1e".to_vec();
+        block.resize(block.len() + 4000, b'a');
+        block.resize(block.len() + 1000, 0xbe);
+        let mut given = 0;
+        let result = decoder.decode(&block, true, &mut |_, value| given += value.len());
+        assert_eq!((result, given), (Block::Partial, MAX_LIST / 4000 * 4000));
     }
 
     #[test]
