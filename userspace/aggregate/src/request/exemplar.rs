@@ -84,10 +84,14 @@ mod tests {
     use super::*;
 
     fn kept(durations: impl Iterator<Item = u64>) -> Vec<u64> {
-        let (mut reservoir, mut random) = (Reservoir::default(), Random::default());
+        kept_by(durations, &mut Random::default())
+    }
+
+    fn kept_by(durations: impl Iterator<Item = u64>, random: &mut Random) -> Vec<u64> {
+        let mut reservoir = Reservoir::default();
         for duration in durations {
             let (trace, span) = (TraceId([1; 16]), SpanId([1; 8]));
-            reservoir.offer(Exemplar { trace, span, time: UnixNanos(duration), duration }, &mut random);
+            reservoir.offer(Exemplar { trace, span, time: UnixNanos(duration), duration }, random);
         }
         reservoir.kept().iter().map(|exemplar| exemplar.duration).collect()
     }
@@ -101,9 +105,11 @@ mod tests {
 
     #[test]
     fn of_many_the_longest_and_some_from_everywhere() {
-        let mut sum = 0;
+        // One sequence for all rounds: begun anew it would choose the same places each time.
+        let (mut sum, mut random) = (0, Random::default());
         for round in 0..200 {
-            let kept = kept((1..1000).map(|number| (number * 7919 + round) % 10_007));
+            let numbers = (1..1000).map(|number| (number * 7919 + round) % 10_007);
+            let kept = kept_by(numbers, &mut random);
             assert_eq!(kept.len(), EXEMPLARS);
             let truth = (1..1000).map(|number| (number * 7919 + round) % 10_007).max();
             assert_eq!(kept.first().copied(), truth);
