@@ -67,6 +67,8 @@ impl Session {
             tls.programs = Some(Programs::load(OBJECT, &tls.maps, &Hook::TLS)?);
         }
         let Some(programs) = &tls.programs else { return Err(missing) };
+        // Before the first call is seen: its socket must be looked for.
+        tls.control.set(0, 1, 0).map_err(ProbeError::map("TLS_CONTROL"))?;
         let mut links = Vec::new();
         for (hook, sites) in [
             (Hook::TlsLeave, &sites.returns),
@@ -79,7 +81,6 @@ impl Session {
             }
             links.splice(0..0, linked.links);
         }
-        tls.control.set(0, 1, 0).map_err(ProbeError::map("TLS_CONTROL"))?;
         Ok(TlsProbes { _links: links, refused: Vec::new() })
     }
 }
