@@ -90,7 +90,9 @@ fn check_wait(wait: &(&str, &str, &str), folded: &Folded, clocks: &Clocks) -> Re
     let (function, reason, kernel_frame) = *wait;
     let own = of_function(folded, function);
     let (elapsed, on_cpu) = clocks.get(function).context("a function is missing")?;
-    check_time(function, own.total() as f64 * 1e3, elapsed - on_cpu, MARGIN, &own)?;
+    // On a fast disk a sync is many waits of some 100 us, and what it costs to watch a switch is in each of them.
+    let margin = if function == "syncs" { 3.0 * MARGIN } else { MARGIN };
+    check_time(function, own.total() as f64 * 1e3, elapsed - on_cpu, margin, &own)?;
     let other = own.filter(|stack| !is_at(stack, reason) && !is_at(stack, RUN_QUEUE));
     ensure!(
         other.total() as f64 <= own.total() as f64 * MARGIN,

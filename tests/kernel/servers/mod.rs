@@ -135,6 +135,10 @@ impl Asked {
             }
         }
         let Some(told) = self.took else { return Ok(()) };
+        // A client that others keep from running sees an answer later than its kernel does.
+        if !wants_all("the comparison of quantiles, which wants a quiet machine") {
+            return Ok(());
+        }
         let seen = Took::of(self.spans(report, port, "client").map(milliseconds).collect());
         let seen = seen.with_context(|| format!("no spans {}", self.name))?;
         eprintln!("{}: the client says {told:.3?}, the spans {seen:.3?}", self.name);
