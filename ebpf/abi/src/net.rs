@@ -3,10 +3,14 @@
 //! A connection is told of once ([`Opened`]), when its first bytes pass after descry came; then each message
 //! ([`Message`]), with the head of its bytes and the true number; then its end ([`Closed`]) where the kernel tells it.
 
-/// Bytes of one message that are captured at most.
+/// Bytes that a record holds at most, and that are captured of one message unless more are wanted.
 pub const MAX_CAPTURE: usize = 4096;
-/// Segments of a scattered buffer (`struct iovec`) that are followed at most.
-pub const MAX_SEGMENTS: u64 = 32;
+/// Records that tell of one message at most, where more are wanted. Each is as if a call of its own had moved its bytes.
+pub const MAX_RECORDS: u32 = 8;
+/// Bytes of one message that are captured at most.
+pub const MAX_WIDE_CAPTURE: u32 = MAX_RECORDS * MAX_CAPTURE as u32;
+/// Segments of a scattered buffer (`struct iovec`) that are followed at most for one record. nginx writes 64 at once.
+pub const MAX_SEGMENTS: u64 = 64;
 /// Messages of one call (sendmmsg, recvmmsg) that are looked at where the call is seen at its end only.
 pub const MAX_SERIES: u64 = 32;
 /// Threads that are within such a call at once.
@@ -18,7 +22,8 @@ pub const MAX_CONNECTS: u32 = 8192;
 /// Units whose request is known at once.
 pub const MAX_UNITS: u32 = 65_536;
 
-/// Value of a verdict on a connection: none of its bytes are wanted any more.
+/// Value of a verdict on a connection: none of its bytes are wanted any more. Other values but the next: so many bytes of
+/// each message are, [`MAX_WIDE_CAPTURE`] at most.
 pub const VERDICT_IGNORE: u32 = 0;
 /// Value of a verdict on a connection: none of its plaintext is wanted any more. What was thought of its ciphertext says
 /// nothing of that.

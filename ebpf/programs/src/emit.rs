@@ -167,14 +167,16 @@ fn read_into<const N: usize>(message: &Message, from: u64) {
     count(Counter::Messages);
 }
 
-/// Sends a connection's first sight.
+/// Sends a connection's first sight; false: the ring was full.
 #[inline(always)]
-pub fn opened(event: &Opened) {
+pub fn opened(event: &Opened) -> bool {
     // SAFETY: an Opened is nine words without padding.
     let words = unsafe { &*core::ptr::from_ref(event).cast::<[u64; size_of::<Opened>() / 8]>() };
-    if EVENTS.output_untyped::<[u64; 9]>(words, BPF_RB_NO_WAKEUP.into()).is_err() {
+    let sent = EVENTS.output_untyped::<[u64; 9]>(words, BPF_RB_NO_WAKEUP.into()).is_ok();
+    if !sent {
         count(Counter::RingFullConnection);
     }
+    sent
 }
 
 /// Sends a connection's end.

@@ -27,6 +27,7 @@ use descry_abi::unwind::Process;
 
 use crate::net::connect::Connecting;
 use crate::net::connection::Connection;
+use crate::net::payload::Rest;
 use crate::net::series::Series;
 use crate::net::tls::{TlsSession, TlsUnit};
 use crate::registers::Registers;
@@ -112,6 +113,8 @@ pub struct CopyState {
 #[repr(C)]
 pub struct NetState {
     pub registers: Registers,
+    /// What was not copied yet of a call's buffers.
+    pub rest: Rest,
     /// The record from here on.
     pub message: Message,
     /// Twice what is captured: the verifier bounds offset and length one by one.

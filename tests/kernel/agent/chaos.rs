@@ -97,7 +97,6 @@ fn a_receiver_that_fails_in_every_way_loses_nothing() -> Result<()> {
 
 /// The spool lies on a file system of 2 MiB.
 #[test]
-#[ignore = "the spool reports no failed write within the patience of the test; the cause is not known yet"]
 fn a_full_disk_is_counted_and_hurts_nobody() -> Result<()> {
     let Some(_machine) = machine::alone()? else { return Ok(()) };
     let _workload = Workload::native("split", &[])?;
@@ -111,7 +110,8 @@ fn a_full_disk_is_counted_and_hurts_nobody() -> Result<()> {
         // Somebody else takes the rest.
         let rest = std::fs::write(disk.path().join("rest"), vec![1; 4 << 20]);
         ensure!(rest.is_err(), "the disk is not full");
-        agent.until("descry_destination_dropped_items_total", "spool_failed", 1)?;
+        // The oldest goes for the newest; where that makes no room either, the newest goes.
+        agent.until("descry_destination_dropped_items_total", "reason=\"spool_f", 1)?;
         let account = Account::read(&agent)?;
         ensure!(account.adds_up(), "{account:?}");
         ensure!(agent.get("/healthz")?.0 == 200, "not healthy");

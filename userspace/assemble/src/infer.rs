@@ -52,6 +52,8 @@ pub struct Protocol {
     pub transports: &'static [Transport],
     /// Whether an opening is this protocol's. It says [`Verdict::Yes`] only of what no other protocol begins with.
     pub recognize: fn(Transport, Opening<'_>) -> Verdict,
+    /// Whether one message may carry many requests or answers: then more of each is worth to be seen than its head.
+    pub carries_many: bool,
     /// A parser of one connection.
     pub parser: fn(Transport, &Options) -> Box<dyn Parser>,
 }

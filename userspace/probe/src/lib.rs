@@ -23,7 +23,7 @@ pub use error::ProbeError;
 pub use memory::{give_memory_back, keep_large_blocks_apart, map_file};
 pub use session::{
     FunctionFigures, Functions, OffCpu, Options, Sampler, Sampling, Scope, Session, SocketHooks,
-    SyscallCount, Syscalls, TcpCount, TlsProbes, TlsSites,
+    SyscallCount, Syscalls, TcpCount, TlsProbes, TlsSites, Wanted,
 };
 pub use sideband::{ExecEvent, MmapEvent, SideBand, SideBandEvent};
 pub use spawn::HeldChild;

@@ -4,7 +4,9 @@ use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use descry_abi::counter::Counter;
 use descry_abi::event::EventKind;
-use descry_abi::net::{Closed, Closer, MAX_CAPTURE, Opened, Role, VERDICT_IGNORE, VERDICT_IGNORE_PLAINTEXT};
+use descry_abi::net::{
+    Closed, Closer, MAX_CAPTURE, MAX_WIDE_CAPTURE, Opened, Role, VERDICT_IGNORE, VERDICT_IGNORE_PLAINTEXT,
+};
 use descry_abi::tls::MAX_HANDSHAKE_MESSAGES;
 
 use super::message::Moved;
@@ -160,9 +162,12 @@ fn open(moved: &Moved, ids: Ids, unit: &Unit) -> Option<*mut Connection> {
         tgid: ids.tgid,
         reserved_too: 0,
     };
+    // What userspace was not told of it cannot use: the next message is then the first sight.
+    if !emit::opened(&opened) {
+        return None;
+    }
     // The map forgets the least recently used one rather than refuse.
     let _ = CONNECTIONS.insert(socket.0, connection, 0);
-    emit::opened(&opened);
     CONNECTIONS.get_ptr_mut(socket.0)
 }
 
@@ -208,9 +213,21 @@ fn obey_verdict(connection: &mut Connection) {
         let has_plaintext = connection.tls == TlsState::Plaintext as u8;
         let ignore = if has_plaintext { VERDICT_IGNORE_PLAINTEXT } else { VERDICT_IGNORE };
         // SAFETY: the pointer was checked by the lookup.
-        if unsafe { *verdict } == ignore {
+        let verdict = unsafe { *verdict };
+        if verdict == ignore {
             connection.capture = 0;
+        } else if verdict != VERDICT_IGNORE && verdict <= MAX_WIDE_CAPTURE && connection.capture != 0 {
+            connection.capture = verdict;
         }
+    }
+}
+
+/// Takes more of the messages of a connection that carries many requests at once, if its first bytes say so: the preface
+/// of HTTP/2 (RFC 9113, 3.4). Of others userspace finds it out.
+#[inline(always)]
+pub fn widen(connection: &mut Connection, first: u32) {
+    if connection.messages == 1 && first == u32::from_le_bytes(*b"PRI ") {
+        connection.capture = MAX_WIDE_CAPTURE;
     }
 }
 

@@ -1,10 +1,12 @@
 //! One message: what a call moved on a socket.
 
+use aya_ebpf::helpers::bpf_probe_read_user;
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use descry_abi::counter::Counter;
 use descry_abi::event::EventKind;
 use descry_abi::net::{
-    MESSAGE_BEHIND_UNTOLD, MESSAGE_FROM_START, MESSAGE_PLAINTEXT, MESSAGE_SENT, MESSAGE_UNSEEN, Message,
+    MAX_CAPTURE, MAX_RECORDS, MESSAGE_BEHIND_UNTOLD, MESSAGE_FROM_START, MESSAGE_PLAINTEXT, MESSAGE_SENT,
+    MESSAGE_UNSEEN, Message,
 };
 
 use super::calls::{Buffer, Call};
@@ -13,7 +15,7 @@ use super::socket::Socket;
 use super::tls::{self, Plaintext};
 use super::{MSG_TRUNC, payload, request};
 use crate::emit::{self, count};
-use crate::maps::NetState;
+use crate::maps::{NET_STATES, NetState};
 use crate::task::Ids;
 use crate::unit::{self, Unit};
 
@@ -28,7 +30,10 @@ pub struct Moved {
     pub is_sent: bool,
 }
 
-/// Sends a record of it, with the head of its bytes.
+/// Bytes that a record has room for.
+const ROOM: u64 = MAX_CAPTURE as u64;
+
+/// Sends a record of it, with the head of its bytes; several, where more than fits into one is wanted.
 #[inline(always)]
 pub fn take(state: *mut NetState, ids: Ids, moved: &Moved) {
     let unit = unit::current(ids.tgid);
@@ -50,7 +55,6 @@ pub fn take(state: *mut NetState, ids: Ids, moved: &Moved) {
         tls::note_records(connection, &unit, moved, None);
         return count(Counter::MessagesIgnored);
     }
-    let want = moved.len.min(connection.capture.into());
     let mut flags = if moved.is_sent { MESSAGE_SENT } else { 0 };
     let is_copied = moved.flags & MSG_TRUNC == 0 || connection.is_tcp == 0;
     let captured = match moved.call.buffer {
@@ -62,7 +66,7 @@ pub fn take(state: *mut NetState, ids: Ids, moved: &Moved) {
             count(Counter::MessagesUnseen);
             0
         }
-        _ => payload::copy(state, moved.call, want),
+        _ => payload::copy(state, moved.call, moved.len.min(connection.capture.into())),
     };
     if captured == 0 {
         flags |= MESSAGE_UNSEEN;
@@ -73,6 +77,12 @@ pub fn take(state: *mut NetState, ids: Ids, moved: &Moved) {
     // SAFETY: `state` is this CPU's own.
     let head = (captured >= 3).then(|| unsafe { [(*state).bytes[0], (*state).bytes[1], (*state).bytes[2]] });
     tls::note_records(connection, &unit, moved, head);
+    if captured >= 4 {
+        // SAFETY: as above; four bytes are there.
+        connection::widen(connection, unsafe { (&raw const (*state).bytes).cast::<u32>().read_unaligned() });
+    }
+    let want = moved.len.min(connection.capture.into());
+    let goes_on = captured >= ROOM && want > captured;
     // SAFETY: `state` is this CPU's own; the helper has no preconditions.
     unsafe {
         (*state).message = Message {
@@ -84,12 +94,45 @@ pub fn take(state: *mut NetState, ids: Ids, moved: &Moved) {
             tid: ids.tid,
             connection: connection.id,
             offset,
-            len: moved.len,
+            len: if goes_on { captured } else { moved.len },
             unit: unit.number(ids),
             request,
         };
     }
     emit::message(state, captured);
+    if goes_on {
+        go_on(want.wrapping_sub(captured), moved.len.wrapping_sub(captured));
+    }
+}
+
+/// Sends records of the next `want` bytes of the message in the state, of which `len` bytes are not told of. A global
+/// function takes no pointers to maps, so it looks the state up again.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn go_on(want: u64, len: u64) -> u64 {
+    let Some(state) = NET_STATES.get_ptr_mut(0) else { return 0 };
+    let (mut want, mut len) = (want, len);
+    for _ in 1..MAX_RECORDS {
+        let captured = payload::gather(want.min(ROOM));
+        let is_last = captured < ROOM || want <= captured;
+        // SAFETY: `state` is this CPU's own.
+        unsafe {
+            let message = &mut (*state).message;
+            message.offset = message.offset.wrapping_add(message.len);
+            message.len = if is_last { len } else { captured };
+            message.captured = captured as u32;
+            message.flags &= !MESSAGE_BEHIND_UNTOLD;
+            if captured == 0 {
+                message.flags |= MESSAGE_UNSEEN;
+            }
+        }
+        emit::message(state, captured);
+        if is_last {
+            return 0;
+        }
+        (want, len) = (want.wrapping_sub(captured), len.wrapping_sub(captured));
+    }
+    0
 }
 
 /// Sends a record of plaintext of TLS, with the head of its bytes.
@@ -104,20 +147,48 @@ pub fn plaintext(ids: Ids, unit: &Unit, connection: &mut Connection, plaintext: 
     if connection.capture == 0 {
         return count(Counter::MessagesIgnored);
     }
+    if connection.messages == 1
+        // SAFETY: the helper checks the address.
+        && let Ok(first) = unsafe { bpf_probe_read_user(plaintext.buffer as *const u32) }
+    {
+        connection::widen(connection, first);
+    }
     let sent = if plaintext.is_sent { MESSAGE_SENT } else { 0 };
     let from_start = if connection.from_start != 0 { MESSAGE_FROM_START } else { 0 };
+    let want = plaintext.len.min(connection.capture.into());
+    let goes_on = want > ROOM;
     let message = Message {
         kind: EventKind::Message as u16,
         flags: MESSAGE_PLAINTEXT | sent | from_start,
-        captured: plaintext.len.min(connection.capture.into()) as u32,
+        captured: want.min(ROOM) as u32,
         time: plaintext.time,
         tgid: ids.tgid,
         tid: ids.tid,
         connection: connection.id,
         offset,
-        len: plaintext.len,
+        len: if goes_on { ROOM } else { plaintext.len },
         unit: unit.number(ids),
         request,
     };
     emit::plaintext(&message, plaintext.buffer);
+    if goes_on {
+        go_on_with_plaintext(message, plaintext, want);
+    }
+}
+
+/// Sends records of what is wanted of plaintext beyond the first.
+#[inline(always)]
+fn go_on_with_plaintext(mut message: Message, plaintext: &Plaintext, want: u64) {
+    let mut told = ROOM;
+    for _ in 1..MAX_RECORDS {
+        let rest = want.wrapping_sub(told);
+        message.offset = message.offset.wrapping_add(ROOM);
+        message.captured = rest.min(ROOM) as u32;
+        message.len = if rest > ROOM { ROOM } else { plaintext.len.wrapping_sub(told) };
+        emit::plaintext(&message, plaintext.buffer.wrapping_add(told));
+        if rest <= ROOM {
+            return;
+        }
+        told = told.wrapping_add(ROOM);
+    }
 }

@@ -8,7 +8,7 @@ pub mod calls;
 pub mod connect;
 pub mod connection;
 mod message;
-mod payload;
+pub mod payload;
 pub mod request;
 pub mod series;
 mod socket;

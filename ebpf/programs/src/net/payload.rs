@@ -22,23 +22,39 @@ struct Segment {
 /// `msg_iovlen` follows it.
 const MSG_IOV: u64 = 16;
 
+/// What was not copied yet of a call's buffers: the rest of a segment, and those that follow it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Rest {
+    from: u64,
+    len: u64,
+    segments: u64,
+    number: u64,
+}
+
 /// Segments that one call of [`gather_some`] follows.
-const SEGMENTS_A_CALL: u64 = 4;
+const SEGMENTS_A_CALL: u64 = 8;
 /// Beside a number of bytes: there will be no more.
 const DONE: u64 = 1 << 32;
 
-/// Copies up to `want` bytes to the state; returns how many.
+/// Copies up to `want` bytes to the state, [`MAX_CAPTURE`] at most; returns how many. [`gather`] goes on from there.
 #[inline(always)]
 pub fn copy(state: *mut NetState, call: Call, want: u64) -> u64 {
+    let want = want.min(MAX_CAPTURE as u64);
     match call.buffer {
-        // A datagram may have been longer than the buffer.
-        Buffer::Plain => read(state, 0, call.second, want.min(call.third)),
-        Buffer::Vector => gather(call.second, call.third, want),
+        Buffer::Plain => {
+            // A datagram may have been longer than the buffer.
+            let got = read(state, 0, call.second, want.min(call.third));
+            let (from, len) = (call.second.wrapping_add(got), call.third.wrapping_sub(got));
+            set_rest(state, Rest { from, len, segments: 0, number: 0 });
+            got
+        }
+        Buffer::Vector => gather_first(state, call.second, call.third, want),
         Buffer::Header => {
             // SAFETY: bpf_probe_read_user checks the address.
             match unsafe { bpf_probe_read_user((call.second.wrapping_add(MSG_IOV)) as *const Segment) } {
                 // The same two words: a pointer and a number.
-                Ok(segments) => gather(segments.base, segments.len, want),
+                Ok(segments) => gather_first(state, segments.base, segments.len, want),
                 Err(_) => {
                     count(Counter::BufferUnreadable);
                     0
@@ -49,51 +65,67 @@ pub fn copy(state: *mut NetState, call: Call, want: u64) -> u64 {
     }
 }
 
-/// Gathers by calls of a global function, which the verifier checks once by itself.
 #[inline(always)]
-fn gather(segments: u64, number: u64, want: u64) -> u64 {
+fn set_rest(state: *mut NetState, rest: Rest) {
+    // SAFETY: `state` is this CPU's own.
+    unsafe { (*state).rest = rest }
+}
+
+#[inline(always)]
+fn gather_first(state: *mut NetState, segments: u64, number: u64, want: u64) -> u64 {
+    set_rest(state, Rest { from: 0, len: 0, segments, number });
+    gather(want)
+}
+
+/// Gathers the next `want` bytes, [`MAX_CAPTURE`] at most, by calls of a global function, which the verifier checks once
+/// by itself; returns how many there were.
+#[inline(always)]
+pub fn gather(want: u64) -> u64 {
     let mut filled = 0;
-    let mut first = 0;
     for _ in 0..MAX_SEGMENTS / SEGMENTS_A_CALL {
-        if first >= number {
+        let result = gather_some(filled, want);
+        filled = result & !DONE;
+        if filled > MAX_CAPTURE as u64 {
+            return MAX_CAPTURE as u64;
+        }
+        if result & DONE != 0 {
             return filled;
         }
-        let at = segments.wrapping_add(first * size_of::<Segment>() as u64);
-        let result = gather_some(at, number - first, filled, want);
-        filled = result & !DONE;
-        if result & DONE != 0 || filled > MAX_CAPTURE as u64 {
-            return filled.min(MAX_CAPTURE as u64);
-        }
-        first += SEGMENTS_A_CALL;
     }
-    if number > MAX_SEGMENTS {
-        count(Counter::SegmentsCut);
-    }
+    count(Counter::SegmentsCut);
     filled
 }
 
-/// Copies some of `number` segments behind the `filled` bytes, up to `want` of all. Returns how many there are now, with
-/// [`DONE`] where no more are wanted or can be read. A global function takes no pointers to maps, so it looks the state up
-/// again.
+/// Copies what is next behind the `filled` bytes, up to `want` of all. Returns how many there are now, with [`DONE`] where no
+/// more are wanted or can be read. A global function takes no pointers to maps, so it looks the state up again.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn gather_some(segments: u64, number: u64, filled: u64, want: u64) -> u64 {
+pub extern "C" fn gather_some(filled: u64, want: u64) -> u64 {
     let Some(state) = NET_STATES.get_ptr_mut(0) else { return filled | DONE };
+    // SAFETY: `state` is this CPU's own.
+    let rest = unsafe { &mut (*state).rest };
     let mut filled = filled;
-    for index in 0..SEGMENTS_A_CALL {
-        if index >= number {
-            return filled | DONE;
+    for _ in 0..SEGMENTS_A_CALL {
+        if rest.len == 0 {
+            if rest.number == 0 {
+                return filled | DONE;
+            }
+            // SAFETY: bpf_probe_read_user checks the address.
+            let Ok(segment) = (unsafe { bpf_probe_read_user(rest.segments as *const Segment) }) else {
+                count(Counter::BufferUnreadable);
+                rest.number = 0;
+                return filled | DONE;
+            };
+            rest.segments = rest.segments.wrapping_add(size_of::<Segment>() as u64);
+            rest.number -= 1;
+            (rest.from, rest.len) = (segment.base, segment.len);
         }
-        let at = segments.wrapping_add(index * size_of::<Segment>() as u64);
-        // SAFETY: bpf_probe_read_user checks the address.
-        let Ok(segment) = (unsafe { bpf_probe_read_user(at as *const Segment) }) else {
-            count(Counter::BufferUnreadable);
-            return filled | DONE;
-        };
-        let part = segment.len.min(want.saturating_sub(filled));
-        let got = read(state, filled, segment.base, part);
+        let part = rest.len.min(want.saturating_sub(filled));
+        let got = read(state, filled, rest.from, part);
+        rest.from = rest.from.wrapping_add(got);
+        rest.len = rest.len.wrapping_sub(got);
         filled += got;
-        if filled >= want || got != segment.len {
+        if filled >= want || got != part {
             return filled | DONE;
         }
     }

@@ -1,27 +1,30 @@
 //! Connections of the watched processes: from records of the kernel side to spans.
 
-use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
 use descry_aggregate::request::Ends;
 use descry_assemble::connect;
-use descry_assemble::connection::{Connection, End, Origin, Role, Settings};
+use descry_assemble::connection::{End, Origin, Role, Settings};
 use descry_assemble::infer::{PROTOCOLS, Transport};
 use descry_assemble::join::{Joiner, Limits};
 use descry_assemble::protocol::{Chunk, Direction, Lost, Options};
 use descry_assemble::span::{Span, SpanKind};
-use descry_decode::ids::{BootNanos, ConnectionId, RequestId, UnixNanos};
+use descry_decode::ids::{BootNanos, ConnectionId, RequestId, Tgid};
 use descry_decode::{Closed, Closer, ConnectFailed, Message, Opened, Plaintext, Transport as Socket};
 use descry_export::span::SpanProcess;
 use descry_pipeline::Sampling;
+use descry_probe::Wanted;
 use lru::LruCache;
+use rustc_hash::FxHashSet;
+
+use super::live::{Live, Tls};
 
 /// Connections followed at once; the least recently used one is ended for a new one.
 const MAX_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
-/// Beginnings of requests on one connection that are remembered; more are open at once on none that is in order.
-const MAX_BEGINNINGS: usize = 1024;
+/// Processes that are remembered as gone; with more, all are forgotten.
+const MAX_GONE: usize = 8192;
 /// How long a connection may be silent while an answer is awaited, unless somebody says so.
 const TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -63,45 +66,16 @@ pub struct Counted {
     pub sampling: descry_pipeline::SamplingCounters,
 }
 
-/// A connection, with what the kernel side said of it.
-struct Live {
-    connection: Connection,
-    process: SpanProcess,
-    /// Which protocols are wanted of it.
-    settings: Arc<Settings>,
-    /// Bytes of each direction up to here, as the kernel side counts them: sent, received.
-    seen: [u64; 2],
-    /// When requests began, and which they are.
-    beginnings: VecDeque<(BootNanos, RequestId)>,
-    /// When bytes last went over it, or its silence was last noted.
-    heard: BootNanos,
-    /// When the last of its spans ended.
-    last_end: UnixNanos,
-    ignored: bool,
-    /// Whether anything of it is.
-    is_wanted: bool,
-    tls: Tls,
-}
-
-/// What is known of TLS on a connection.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Tls {
-    /// Nothing.
-    None,
-    /// Records of TLS were seen, which say nothing.
-    Records,
-    /// Its messages are plaintext.
-    Plaintext,
-}
-
 /// All of them.
 pub struct Connections {
     /// How long a connection may be silent while an answer is awaited.
     timeout: Duration,
     live: LruCache<ConnectionId, Live>,
+    /// Processes that are gone: the kernel closes what they held open, and may tell it later than anyone waits for.
+    gone: FxHashSet<Tgid>,
     spans: Spans,
-    /// Connections whose bytes are not wanted, and whether those are plaintext.
-    ignored: Vec<(ConnectionId, bool)>,
+    /// What is wanted of connections, where that has changed.
+    wanted: Vec<(ConnectionId, Wanted)>,
     scratch: Vec<Span>,
     now: BootNanos,
     counted: Counted,
@@ -121,8 +95,9 @@ impl Connections {
         Self {
             timeout: TIMEOUT,
             live: LruCache::new(MAX_CONNECTIONS),
+            gone: FxHashSet::default(),
             spans: Spans { joiner: Joiner::new(Limits::default()), sampling },
-            ignored: Vec::new(),
+            wanted: Vec::new(),
             scratch: Vec::new(),
             now: BootNanos(0),
             counted: Counted::default(),
@@ -148,6 +123,7 @@ impl Connections {
         out: &mut Vec<(Owned, Span)>,
     ) {
         self.counted.connections += 1;
+        self.gone.remove(&opened.tgid);
         let is_client = opened.role == descry_decode::Role::Connected;
         let (client, server) =
             if is_client { (opened.local, opened.remote) } else { (opened.remote, opened.local) };
@@ -155,7 +131,7 @@ impl Connections {
             Socket::Tcp | Socket::Unix | Socket::Other => Transport::Stream,
             Socket::Udp => Transport::Datagram,
         };
-        let connection = Connection::new(Origin {
+        let origin = Origin {
             // Numbers of sockets come again, times do not.
             id: opened.connection.0 ^ opened.time.0.rotate_left(32),
             transport,
@@ -166,7 +142,7 @@ impl Connections {
             is_oriented: opened.role != descry_decode::Role::Unknown,
             from_start: opened.from_start,
             is_encrypted: false,
-        });
+        };
         let is_wanted = settings.is_some();
         if !is_wanted {
             self.counted.excluded += 1;
@@ -176,20 +152,11 @@ impl Connections {
         self.counted.unknown += u64::from(is_other);
         let ignored = is_other || !is_wanted;
         if ignored {
-            self.ignored.push((opened.connection, false));
+            self.wanted.push((opened.connection, Wanted::Nothing));
         }
-        let live = Live {
-            connection,
-            process,
-            settings: settings.unwrap_or_else(|| Arc::clone(&self.nothing)),
-            seen: [0; 2],
-            beginnings: VecDeque::new(),
-            heard: opened.time,
-            last_end: UnixNanos(0),
-            ignored,
-            is_wanted,
-            tls: Tls::None,
-        };
+        let settings = settings.unwrap_or_else(|| Arc::clone(&self.nothing));
+        let live = Live::new(origin, opened.tgid, process, settings, opened.time);
+        let live = Live { ignored, is_wanted, ..live };
         if let Some((id, old)) = self.live.push(opened.connection, live) {
             // Another connection under the same number, or the least recently used one of too many.
             self.counted.dropped += u64::from(id != opened.connection);
@@ -217,7 +184,7 @@ impl Connections {
             live.tls = Tls::Records;
             live.ignored = true;
             self.counted.encrypted += 1;
-            self.ignored.push((message.connection, false));
+            self.wanted.push((message.connection, Wanted::Nothing));
             return;
         }
         let is_client = live.connection.origin().role == Role::Client;
@@ -226,12 +193,7 @@ impl Connections {
         let gap_before = message.offset.saturating_sub(*seen);
         self.counted.gaps += u64::from(gap_before > 0 && !message.is_behind_untold);
         *seen = message.offset.saturating_add(message.len);
-        if message.request != live.beginnings.back().map_or(RequestId(0), |(_, request)| *request) {
-            if live.beginnings.len() >= MAX_BEGINNINGS {
-                live.beginnings.pop_front();
-            }
-            live.beginnings.push_back((message.time, message.request));
-        }
+        live.note_request(message.time, message.request);
         let chunk = Chunk {
             direction,
             time: message.time,
@@ -244,9 +206,13 @@ impl Connections {
         if live.connection.is_unknown() {
             live.ignored = true;
             self.counted.unknown += 1;
-            self.ignored.push((message.connection, is_plaintext));
+            let wanted = if is_plaintext { Wanted::NothingOfPlaintext } else { Wanted::Nothing };
+            self.wanted.push((message.connection, wanted));
         }
         let done = std::mem::take(&mut self.scratch);
+        if let Some(wanted) = live.weigh(message.len, done.len()) {
+            self.wanted.push((message.connection, wanted));
+        }
         self.spans.join(live, self.now, done, out);
     }
 
@@ -277,24 +243,15 @@ impl Connections {
         // What was said of its ciphertext is void.
         self.counted.unknown -= u64::from(live.ignored && live.tls == Tls::None);
         let origin = *live.connection.origin();
-        let connection = Connection::new(Origin {
+        let origin = Origin {
             id: origin.id.reverse_bits(),
             from_start: plaintext.from_start,
             is_encrypted: true,
             ..origin
-        });
-        let new = Live {
-            connection,
-            process: live.process.clone(),
-            settings: Arc::clone(&live.settings),
-            seen: [0; 2],
-            beginnings: VecDeque::new(),
-            heard: message.time,
-            last_end: UnixNanos(0),
-            ignored: false,
-            is_wanted: true,
-            tls: Tls::Plaintext,
         };
+        let (process, settings) = (live.process.clone(), Arc::clone(&live.settings));
+        let new = Live::new(origin, live.tgid, process, settings, message.time);
+        let new = Live { tls: Tls::Plaintext, ..new };
         let old = std::mem::replace(live, new);
         self.end(old, message.time, End::Unknown, out);
     }
@@ -303,15 +260,17 @@ impl Connections {
     pub fn closed(&mut self, closed: &Closed, out: &mut Vec<(Owned, Span)>) {
         self.now = self.now.max(closed.time);
         if let Some(live) = self.live.pop(&closed.connection) {
-            let is_client = live.connection.origin().role == Role::Client;
-            let end = match closed.by {
-                Closer::Unknown => End::Unknown,
-                Closer::Local if is_client => End::Closed(Direction::ToServer),
-                Closer::Remote if !is_client => End::Closed(Direction::ToServer),
-                Closer::Local | Closer::Remote => End::Closed(Direction::ToClient),
-            };
+            let end = live.closed_by(closed.by);
             self.end(live, closed.time, end, out);
         }
+    }
+
+    /// A process is gone.
+    pub fn exited(&mut self, tgid: Tgid) {
+        if self.gone.len() >= MAX_GONE {
+            self.gone.clear();
+        }
+        self.gone.insert(tgid);
     }
 
     /// It is this late: gives the requests of connections that are silent for too long while an answer is awaited.
@@ -338,14 +297,16 @@ impl Connections {
     /// Nothing comes any more: gives what is still open.
     pub fn finish(&mut self, out: &mut Vec<(Owned, Span)>) {
         while let Some((_, live)) = self.live.pop_lru() {
-            self.end(live, self.now, End::Unknown, out);
+            let by = if self.gone.contains(&live.tgid) { Closer::Local } else { Closer::Unknown };
+            let end = live.closed_by(by);
+            self.end(live, self.now, end, out);
         }
         self.spans.finish(out);
     }
 
-    /// Connections whose bytes are not wanted, since the last call, and whether those are plaintext.
-    pub fn take_ignored(&mut self) -> Vec<(ConnectionId, bool)> {
-        std::mem::take(&mut self.ignored)
+    /// What is wanted of connections, where that has changed since the last call.
+    pub fn take_wanted(&mut self) -> Vec<(ConnectionId, Wanted)> {
+        std::mem::take(&mut self.wanted)
     }
 
     /// What was counted.
@@ -418,23 +379,4 @@ impl Spans {
 /// Whether bytes begin as a record of TLS does (RFC 8446, 5.1): type 20 to 23, version 3.0 to 3.4.
 fn is_record(bytes: &[u8]) -> bool {
     matches!(bytes, [20..=23, 3, 0..=4, ..])
-}
-
-impl Live {
-    /// Of each of the spans that are done: whether another request of the connection was open meanwhile. The kernel side
-    /// numbers what a connection receives, so whose their children are could not be told.
-    fn are_shared(&mut self, done: &[Span]) -> Vec<bool> {
-        let (is_waiting, last_end) = (self.connection.is_waiting(), self.last_end);
-        let meets = |a: &Span, b: &Span| a.span != b.span && a.start < b.end && b.start < a.end;
-        let is_shared =
-            |span: &Span| is_waiting || span.start < last_end || done.iter().any(|other| meets(span, other));
-        self.last_end = done.iter().map(|span| span.end).fold(last_end, Ord::max);
-        done.iter().map(is_shared).collect()
-    }
-
-    /// The request that a message of this time belonged to.
-    fn request_at(&self, time: BootNanos) -> RequestId {
-        let begun = self.beginnings.iter().rev().find(|(began, _)| *began <= time);
-        begun.map_or(RequestId(0), |(_, request)| *request)
-    }
 }

@@ -171,6 +171,7 @@ impl<O: SpanOutput> Requests<O> {
 
 impl<O: SpanOutput> Consumer for Requests<O> {
     fn event(&mut self, tracker: &mut Tracker, event: Event) {
+        let is_exit = matches!(event, Event::Exit(_));
         match event {
             Event::Opened(opened) => {
                 let settings = Arc::clone(&self.settings);
@@ -184,6 +185,9 @@ impl<O: SpanOutput> Consumer for Requests<O> {
             }
             // The number stands for another program from now on.
             Event::Exec(event) | Event::Exit(event) => {
+                if is_exit {
+                    self.connections.exited(event.tgid);
+                }
                 if let Some(process) = self.processes.remove(&event.tgid) {
                     self.metrics.ended(&process);
                     self.tcp.ended(event.tgid, process);
@@ -221,8 +225,8 @@ impl<O: SpanOutput> Consumer for Requests<O> {
         }
         self.units.tell(session);
         self.tls.follow(session, tracker, &mut self.units);
-        for (connection, is_plaintext) in self.connections.take_ignored() {
-            session.ignore_connection(connection, is_plaintext);
+        for (connection, wanted) in self.connections.take_wanted() {
+            session.want_of_connection(connection, wanted);
         }
         self.connections.expire(Clocks::boot()?, &mut self.spans);
         self.hand_over();

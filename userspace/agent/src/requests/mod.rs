@@ -3,6 +3,7 @@
 mod connections;
 mod counted;
 mod follow;
+mod live;
 mod metric_sink;
 mod metrics;
 mod sampling;

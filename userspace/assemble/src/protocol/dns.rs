@@ -35,6 +35,7 @@ pub static PROTOCOL: Protocol = Protocol {
     name: "dns",
     transports: &[Transport::Datagram, Transport::Stream],
     recognize,
+    carries_many: false,
     parser: |transport, _| match transport {
         Transport::Datagram => Box::new(DnsDatagrams::default()),
         Transport::Stream => Box::new(DnsStream::default()),

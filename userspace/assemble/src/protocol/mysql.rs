@@ -21,6 +21,7 @@ pub static PROTOCOL: Protocol = Protocol {
     name: "mysql",
     transports: &[Transport::Stream],
     recognize,
+    carries_many: false,
     parser: |_, _| Box::new(Mysql::default()),
 };
 

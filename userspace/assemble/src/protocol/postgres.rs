@@ -20,6 +20,7 @@ pub static PROTOCOL: Protocol = Protocol {
     name: "postgresql",
     transports: &[Transport::Stream],
     recognize,
+    carries_many: false,
     parser: |_, _| Box::new(Postgres::default()),
 };
 

@@ -20,6 +20,7 @@ pub static PROTOCOL: Protocol = Protocol {
     name: "redis",
     transports: &[Transport::Stream],
     recognize,
+    carries_many: true,
     parser: |_, _| Box::new(Redis::default()),
 };
 

@@ -34,7 +34,7 @@ pub use spool::{AppendError, Lost, Restored, Spool, SpoolError};
 
 /// Dropped: the queue was full, and this was the oldest.
 pub const QUEUE_FULL: &str = "queue_full";
-/// Dropped: the spool was full, and this was the oldest.
+/// Dropped: the spool or its disk was full, and this was the oldest.
 pub const SPOOL_FULL: &str = "spool_full";
 /// Dropped: the spool could not be written.
 pub const SPOOL_FAILED: &str = "spool_failed";

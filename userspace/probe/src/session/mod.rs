@@ -24,7 +24,7 @@ use crate::{ProbeError, Tables, doctor, offsets, possible_cpus};
 use functions::Tracing;
 
 pub use functions::{FunctionFigures, Functions};
-pub use net::SocketHooks;
+pub use net::{SocketHooks, Wanted};
 pub use off_cpu::OffCpu;
 use off_cpu::OffCpuMaps;
 pub use sampling::{Sampler, Sampling};

@@ -1,7 +1,7 @@
 //! Sockets: connections and messages.
 
 use aya::maps::{HashMap, MapData};
-use descry_abi::net::{VERDICT_IGNORE, VERDICT_IGNORE_PLAINTEXT};
+use descry_abi::net::{MAX_CAPTURE, MAX_WIDE_CAPTURE, VERDICT_IGNORE, VERDICT_IGNORE_PLAINTEXT};
 use descry_abi::unit::UnitRule;
 use descry_decode::ids::{ConnectionId, Tgid};
 
@@ -60,6 +60,19 @@ pub(super) struct NetMaps {
     pub(super) tcp: TcpMaps,
 }
 
+/// What is wanted of a connection's messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Nothing.
+    Nothing,
+    /// Nothing of its plaintext. What was thought of its ciphertext says nothing of that.
+    NothingOfPlaintext,
+    /// Their first 4 KiB. So it is from the beginning.
+    Heads,
+    /// Their first 32 KiB.
+    Most,
+}
+
 impl Session {
     pub(super) fn take_net_maps(&mut self) -> Result<(), ProbeError> {
         let (verdicts, unit_rules) = (take(&mut self.ebpf, "VERDICTS")?, take(&mut self.ebpf, "UNIT_RULES")?);
@@ -116,14 +129,18 @@ impl Session {
         Ok(())
     }
 
-    /// Tells the kernel side that the bytes of a connection are of no use, or those of its plaintext. One that is not known
-    /// any more is no error.
-    pub fn ignore_connection(&mut self, connection: ConnectionId, is_plaintext: bool) {
-        let verdict = if is_plaintext { VERDICT_IGNORE_PLAINTEXT } else { VERDICT_IGNORE };
+    /// Tells the kernel side what is wanted of a connection. One that is not known any more is no error.
+    pub fn want_of_connection(&mut self, connection: ConnectionId, wanted: Wanted) {
+        let verdict = match wanted {
+            Wanted::Nothing => VERDICT_IGNORE,
+            Wanted::NothingOfPlaintext => VERDICT_IGNORE_PLAINTEXT,
+            Wanted::Heads => MAX_CAPTURE as u32,
+            Wanted::Most => MAX_WIDE_CAPTURE,
+        };
         if let Some(net) = &mut self.net
             && let Err(error) = net.verdicts.insert(connection.0, verdict, 0)
         {
-            tracing::debug!(%error, %connection, "a connection cannot be ignored");
+            tracing::debug!(%error, %connection, ?wanted, "what is wanted of a connection cannot be told");
         }
     }
 

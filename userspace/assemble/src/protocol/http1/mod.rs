@@ -29,6 +29,7 @@ pub static PROTOCOL: Protocol = Protocol {
     name: "http",
     transports: &[Transport::Stream],
     recognize,
+    carries_many: false,
     parser: |_, options| Box::new(Http1::new(options)),
 };
 

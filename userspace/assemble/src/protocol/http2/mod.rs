@@ -27,6 +27,7 @@ pub static PROTOCOL: Protocol = Protocol {
     name: "http2",
     transports: &[Transport::Stream],
     recognize,
+    carries_many: true,
     parser: |_, options| Box::new(Http2::new(options)),
 };
 
