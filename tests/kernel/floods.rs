@@ -128,7 +128,12 @@ fn floods_and_garbage() -> Result<()> {
     for kind in ["server", "client"] {
         let good = report.of(kind, "GET /good");
         let good = good.filter(|span| span["attributes"]["http.response.status_code"] == 200).count();
-        ensure!(good == 30, "{good} {kind} spans instead of 30; lost: {}", report.summary["lost"]);
+        ensure!(
+            good == 30,
+            "{good} {kind} spans instead of 30; lost: {}; there are\n{}",
+            report.summary["lost"],
+            report.names()
+        );
     }
     let answered =
         report.spans.iter().filter(|span| !span["attributes"]["http.response.status_code"].is_null()).count();

@@ -1,5 +1,7 @@
 //! The only writer of the ring, and of the counters.
 
+use core::arch::asm;
+
 use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
@@ -114,9 +116,7 @@ pub fn wait(wait: &Wait) {
 /// Sends a message with `len` of its bytes.
 #[inline(always)]
 pub fn message(state: *const NetState, len: u64) {
-    if len > MAX_CAPTURE as u64 {
-        return;
-    }
+    let Some(len) = at_most(len, MAX_CAPTURE as u64) else { return };
     let words = (size_of::<Message>() + len as usize + 7) / 8;
     // SAFETY: record and bytes are neighbours in a repr(C) struct, and `len` was bounded above.
     let record = unsafe { core::slice::from_raw_parts((&raw const (*state).message).cast::<u64>(), words) };
@@ -124,6 +124,22 @@ pub fn message(state: *const NetState, len: u64) {
         Ok(()) => count(Counter::Messages),
         Err(_) => count(Counter::RingFullMessage),
     }
+}
+
+/// A number, if it is no greater. What is reckoned with it comes after a comparison of the very register, so that the
+/// verifier knows the bound.
+#[inline(always)]
+fn at_most(number: u64, bound: u64) -> Option<u64> {
+    let number = opaque(number);
+    (number <= bound).then(|| opaque(number))
+}
+
+/// The same number, of which the compiler knows nothing.
+#[inline(always)]
+fn opaque(mut number: u64) -> u64 {
+    // SAFETY: the register keeps its value.
+    unsafe { asm!("{0} = {0}", inout(reg) number, options(pure, nomem, nostack)) };
+    number
 }
 
 /// A message with room for up to `N` of its bytes.

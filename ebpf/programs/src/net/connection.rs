@@ -103,9 +103,30 @@ pub fn find(moved: &Moved, ids: Ids, unit: &Unit) -> Option<*mut Connection> {
     open(moved, ids, unit)
 }
 
-#[inline(never)]
+/// Beside the flags of [`open_connection`]: the message was sent; the unit is a thread.
+const IS_SENT: u64 = 1;
+const IS_THREAD: u64 = 2;
+
+#[inline(always)]
 fn open(moved: &Moved, ids: Ids, unit: &Unit) -> Option<*mut Connection> {
-    let socket = moved.socket;
+    let flags = if moved.is_sent { IS_SENT } else { 0 } | if unit.is_thread() { IS_THREAD } else { 0 };
+    let both = u64::from(ids.tgid) << 32 | u64::from(ids.tid);
+    open_connection(moved.socket.0, moved.len, both, unit.number(ids), flags);
+    CONNECTIONS.get_ptr_mut(moved.socket.0)
+}
+
+/// Tells of a connection whose first message is of `len` bytes, and remembers it. A global function: the verifier checks it
+/// once, not once for each way that leads to it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn open_connection(socket: u64, len: u64, ids: u64, unit: u64, flags: u64) -> u64 {
+    let ids = Ids { tgid: (ids >> 32) as u32, tid: ids as u32 };
+    let is_new = first_sight(Socket(socket), len, ids, unit, flags).is_some();
+    is_new.into()
+}
+
+#[inline(always)]
+fn first_sight(socket: Socket, len: u64, ids: Ids, unit: u64, flags: u64) -> Option<()> {
     let Some(id) = socket.inode_number() else {
         count(Counter::SocketUnreadable);
         return None;
@@ -131,16 +152,17 @@ fn open(moved: &Moved, ids: Ids, unit: &Unit) -> Option<*mut Connection> {
         // SAFETY: the pointer was checked by the lookup.
         let (caller, of_caller) = unsafe { ((*connecting).unit, (*connecting).request) };
         // Goroutines and tasks say with each message for whom it is; so do threads that use what another one has opened.
-        if unit.is_thread() && unit.number(ids) == caller {
+        if flags & IS_THREAD != 0 && unit == caller {
             request = of_caller;
         }
     }
     let (mut write_begin, mut read_begin) = (0, 0);
     if is_tcp {
-        opened.from_start = socket.is_at_start(moved.len, moved.is_sent).into();
+        let is_sent = flags & IS_SENT != 0;
+        opened.from_start = socket.is_at_start(len, is_sent).into();
         (write_begin, read_begin) = (socket.write_sequence()?, socket.read_sequence()?);
-        let begin = if moved.is_sent { &mut write_begin } else { &mut read_begin };
-        *begin = begin.wrapping_sub(moved.len as u32);
+        let begin = if is_sent { &mut write_begin } else { &mut read_begin };
+        *begin = begin.wrapping_sub(len as u32);
     }
     let connection = Connection {
         id,
@@ -168,7 +190,7 @@ fn open(moved: &Moved, ids: Ids, unit: &Unit) -> Option<*mut Connection> {
     }
     // The map forgets the least recently used one rather than refuse.
     let _ = CONNECTIONS.insert(socket.0, connection, 0);
-    CONNECTIONS.get_ptr_mut(socket.0)
+    Some(())
 }
 
 /// Adds the bytes that moved before this message and that nobody told of: read by splice, sent by io_uring. Says whether
@@ -196,14 +218,24 @@ pub fn catch_up(connection: &mut Connection, moved: &Moved) -> bool {
 
 /// What is looked at now and then: at a connection's 1st, 2nd, 4th, 8th ... message.
 #[inline(always)]
-pub fn look(connection: &mut Connection, socket: Socket) {
-    if connection.messages & connection.messages.wrapping_sub(1) != 0 {
-        return;
+pub fn look(connection: &Connection, socket: Socket) {
+    if connection.messages & connection.messages.wrapping_sub(1) == 0 {
+        look_at(socket.0);
     }
+}
+
+/// A global function for the verifier's sake, as [`open_connection`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn look_at(socket: u64) -> u64 {
+    let Some(connection) = CONNECTIONS.get_ptr_mut(socket) else { return 0 };
+    // SAFETY: the pointer was checked by the lookup. One direction is in one place; the other may count beside it.
+    let connection = unsafe { &mut *connection };
     if connection.is_tcp != 0 {
-        tcp::round_trip(socket, connection);
+        tcp::round_trip(Socket(socket), connection);
     }
     obey_verdict(connection);
+    0
 }
 
 /// Takes over what userspace has found out of a connection.

@@ -66,7 +66,7 @@ pub fn take(state: *mut NetState, ids: Ids, moved: &Moved) {
             count(Counter::MessagesUnseen);
             0
         }
-        _ => payload::copy(state, moved.call, moved.len.min(connection.capture.into())),
+        _ => payload::copy(moved.call, moved.len.min(connection.capture.into())),
     };
     if captured == 0 {
         flags |= MESSAGE_UNSEEN;

@@ -33,35 +33,53 @@ pub struct Rest {
 }
 
 /// Segments that one call of [`gather_some`] follows.
-const SEGMENTS_A_CALL: u64 = 8;
+const SEGMENTS_A_CALL: u64 = 2;
 /// Beside a number of bytes: there will be no more.
 const DONE: u64 = 1 << 32;
 
 /// Copies up to `want` bytes to the state, [`MAX_CAPTURE`] at most; returns how many. [`gather`] goes on from there.
 #[inline(always)]
-pub fn copy(state: *mut NetState, call: Call, want: u64) -> u64 {
-    let want = want.min(MAX_CAPTURE as u64);
+pub fn copy(call: Call, want: u64) -> u64 {
     match call.buffer {
-        Buffer::Plain => {
-            // A datagram may have been longer than the buffer.
-            let got = read(state, 0, call.second, want.min(call.third));
-            let (from, len) = (call.second.wrapping_add(got), call.third.wrapping_sub(got));
-            set_rest(state, Rest { from, len, segments: 0, number: 0 });
-            got
-        }
-        Buffer::Vector => gather_first(state, call.second, call.third, want),
-        Buffer::Header => {
-            // SAFETY: bpf_probe_read_user checks the address.
-            match unsafe { bpf_probe_read_user((call.second.wrapping_add(MSG_IOV)) as *const Segment) } {
-                // The same two words: a pointer and a number.
-                Ok(segments) => gather_first(state, segments.base, segments.len, want),
-                Err(_) => {
-                    count(Counter::BufferUnreadable);
-                    0
-                }
-            }
-        }
+        Buffer::Plain => copy_plain(call.second, call.third, want),
+        Buffer::Vector => copy_vector(call.second, call.third, want),
+        Buffer::Header => copy_header(call.second, want),
         Buffer::Headers | Buffer::Spliced | Buffer::Unknown => 0,
+    }
+}
+
+/// Copies from one buffer. Like those below it is a global function, which the verifier checks once by itself; it takes no
+/// pointers to maps, so it looks the state up again.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn copy_plain(from: u64, len: u64, want: u64) -> u64 {
+    let Some(state) = NET_STATES.get_ptr_mut(0) else { return 0 };
+    // A datagram may have been longer than the buffer.
+    let got = read(state, 0, from, want.min(MAX_CAPTURE as u64).min(len));
+    let (from, len) = (from.wrapping_add(got), len.wrapping_sub(got));
+    set_rest(state, Rest { from, len, segments: 0, number: 0 });
+    got
+}
+
+/// Copies from `number` segments.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn copy_vector(segments: u64, number: u64, want: u64) -> u64 {
+    let Some(state) = NET_STATES.get_ptr_mut(0) else { return 0 };
+    set_rest(state, Rest { from: 0, len: 0, segments, number });
+    gather(want.min(MAX_CAPTURE as u64))
+}
+
+#[inline(always)]
+fn copy_header(header: u64, want: u64) -> u64 {
+    // SAFETY: bpf_probe_read_user checks the address.
+    match unsafe { bpf_probe_read_user((header.wrapping_add(MSG_IOV)) as *const Segment) } {
+        // The same two words: a pointer and a number.
+        Ok(segments) => copy_vector(segments.base, segments.len, want),
+        Err(_) => {
+            count(Counter::BufferUnreadable);
+            0
+        }
     }
 }
 
@@ -69,12 +87,6 @@ pub fn copy(state: *mut NetState, call: Call, want: u64) -> u64 {
 fn set_rest(state: *mut NetState, rest: Rest) {
     // SAFETY: `state` is this CPU's own.
     unsafe { (*state).rest = rest }
-}
-
-#[inline(always)]
-fn gather_first(state: *mut NetState, segments: u64, number: u64, want: u64) -> u64 {
-    set_rest(state, Rest { from: 0, len: 0, segments, number });
-    gather(want)
 }
 
 /// Gathers the next `want` bytes, [`MAX_CAPTURE`] at most, by calls of a global function, which the verifier checks once

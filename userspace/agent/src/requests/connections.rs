@@ -11,7 +11,7 @@ use descry_assemble::infer::{PROTOCOLS, Transport};
 use descry_assemble::join::{Joiner, Limits};
 use descry_assemble::protocol::{Chunk, Direction, Lost, Options};
 use descry_assemble::span::{Span, SpanKind};
-use descry_decode::ids::{BootNanos, ConnectionId, RequestId, Tgid};
+use descry_decode::ids::{BootNanos, ConnectionId, Tgid};
 use descry_decode::{Closed, Closer, ConnectFailed, Message, Opened, Plaintext, Transport as Socket};
 use descry_export::span::SpanProcess;
 use descry_pipeline::Sampling;
@@ -155,8 +155,8 @@ impl Connections {
             self.wanted.push((opened.connection, Wanted::Nothing));
         }
         let settings = settings.unwrap_or_else(|| Arc::clone(&self.nothing));
-        let live = Live::new(origin, opened.tgid, process, settings, opened.time);
-        let live = Live { ignored, is_wanted, ..live };
+        let mut live = Live::new(origin, opened.tgid, process, settings, opened.time);
+        (live.ignored, live.is_wanted) = (ignored, is_wanted);
         if let Some((id, old)) = self.live.push(opened.connection, live) {
             // Another connection under the same number, or the least recently used one of too many.
             self.counted.dropped += u64::from(id != opened.connection);
@@ -250,8 +250,8 @@ impl Connections {
             ..origin
         };
         let (process, settings) = (live.process.clone(), Arc::clone(&live.settings));
-        let new = Live::new(origin, live.tgid, process, settings, message.time);
-        let new = Live { tls: Tls::Plaintext, ..new };
+        let mut new = Live::new(origin, live.tgid, process, settings, message.time);
+        new.tls = Tls::Plaintext;
         let old = std::mem::replace(live, new);
         self.end(old, message.time, End::Unknown, out);
     }
