@@ -81,7 +81,6 @@ fn garbage() -> Vec<u8> {
 }
 
 #[test]
-#[ignore = "of the 30 good requests 10 server spans are missing after the floods; the cause is not known yet"]
 fn floods_and_garbage() -> Result<()> {
     let Some(_machine) = machine::alone()? else { return Ok(()) };
     let address = server()?;
@@ -89,7 +88,7 @@ fn floods_and_garbage() -> Result<()> {
     let file = dir.path().join("requests.json");
     let descry = Descry::new("requests")?.pid(std::process::id()).args(["--stats", "json", "-d", "100s"]);
     let mut descry = descry.output(&file).spawn()?;
-    descry.measuring()?;
+    descry.watching_sockets()?;
     ask(address, 10)?;
     let half: Vec<TcpStream> = (0..HALF_OPEN)
         .map(|_| {

@@ -223,6 +223,24 @@ impl Running {
         })
     }
 
+    /// Waits until it hears of what goes over sockets.
+    ///
+    /// # Errors
+    /// When it ends before, or never does.
+    pub fn watching_sockets(&mut self) -> Result<()> {
+        let dir = format!("/proc/{}/fdinfo", self.pid());
+        eventually("descry to watch sockets", || {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("{:?} ended before it measured: {status}", self.command_line);
+            }
+            let files = std::fs::read_dir(&dir).into_iter().flatten().flatten();
+            let mut texts = files.filter_map(|file| std::fs::read_to_string(file.path()).ok());
+            // The last tracepoints that it attaches to; TLS comes later.
+            let is_last = |text: String| text.contains("sock_send_length") || text.contains("sys_exit");
+            Ok(texts.any(is_last).then_some(()))
+        })
+    }
+
     /// Sends it a signal.
     ///
     /// # Errors

@@ -159,8 +159,7 @@ impl Watching {
         let own = std::process::id();
         let descry = Descry::new("requests")?.pid(own).args(["--follow", "-d", "10m", "--stats", "json"]);
         let mut descry = descry.output(&dir.path().join("spans.json")).spawn()?;
-        descry.measuring()?;
-        attached(&descry)?;
+        descry.watching_sockets()?;
         Ok(Self { descry, dir })
     }
 
@@ -171,16 +170,6 @@ impl Watching {
         let report = Report::read(&outcome, &self.dir.path().join("spans.json"))?;
         Ok((report, outcome))
     }
-}
-
-/// Waits until descry hears of messages.
-fn attached(descry: &Running) -> Result<()> {
-    let dir = format!("/proc/{}/fdinfo", descry.pid());
-    eventually("descry to watch sockets", || {
-        let files = std::fs::read_dir(&dir).into_iter().flatten().flatten();
-        let mut texts = files.filter_map(|file| std::fs::read_to_string(file.path()).ok());
-        Ok(texts.any(|text| text.contains("sock_recv_length")).then_some(()))
-    })
 }
 
 /// Plays a scenario under descry, and compares what both saw.

@@ -9,7 +9,6 @@ mod unanswered;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use descry_tests::compile;
@@ -99,9 +98,7 @@ fn seen(pids: &[u32], options: &[&str], act: impl FnOnce() -> Result<()>) -> Res
         descry = descry.pid(*pid);
     }
     let mut running = descry.spawn()?;
-    running.measuring()?;
-    // Its programs are attached behind its perf events.
-    std::thread::sleep(Duration::from_secs(3));
+    running.watching_sockets()?;
     act()?;
     running.signal(Signal::SIGINT)?;
     let outcome = running.wait()?;

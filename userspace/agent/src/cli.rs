@@ -387,7 +387,7 @@ impl OwnRunning {
             && let Err(error) = own.shutdown(OWN_SHUTDOWN)
         {
             // The log layer has been shut down with the rest.
-            eprintln!("descry: own telemetry did not all leave: {error}");
+            say!("descry: own telemetry did not all leave: {error}");
         }
     }
 }

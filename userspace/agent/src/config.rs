@@ -22,12 +22,12 @@ pub fn run(args: &ConfigArgs) -> Result<ExitCode, Failure> {
         }
         ConfigAction::Check { file } => match load(Some(file))?.and_then(agent::check) {
             Ok(_) => {
-                eprintln!("descry: {} is valid", file.display());
+                say!("descry: {} is valid", file.display());
                 Ok(ExitCode::SUCCESS)
             }
             Err(problems) => {
                 for line in problems.lines(&file.display().to_string()) {
-                    eprintln!("{line}");
+                    say!("{line}");
                 }
                 Ok(ExitCode::FAILURE)
             }

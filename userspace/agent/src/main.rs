@@ -1,5 +1,9 @@
 //! The `descry` command.
 #![forbid(unsafe_code)]
+#![deny(clippy::print_stderr)]
+
+#[macro_use]
+mod say;
 
 mod agent;
 mod cli;
@@ -33,7 +37,7 @@ fn main() -> ExitCode {
     match run(cli) {
         Ok(code) => code,
         Err(failure) => {
-            eprintln!("descry: {failure}");
+            say!("descry: {failure}");
             failure.exit_code()
         }
     }

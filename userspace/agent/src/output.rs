@@ -156,13 +156,16 @@ pub fn sender<R: SignalRequest>(endpoint: Option<&str>) -> Result<Option<Sender<
 /// What kept the rest from being sent.
 pub fn report(items: &str, endpoint: &Endpoint, outcome: Outcome) -> Result<(), Failure> {
     if outcome.sent_requests > 0 {
-        eprintln!(
+        say!(
             "descry: sent {} {items} in {} requests ({} B, {} retries) to {endpoint}",
-            outcome.sent_items, outcome.sent_requests, outcome.bytes, outcome.retries,
+            outcome.sent_items,
+            outcome.sent_requests,
+            outcome.bytes,
+            outcome.retries,
         );
     }
     if outcome.rejected_items > 0 {
-        eprintln!("descry: the receiver rejected {} {items}", outcome.rejected_items);
+        say!("descry: the receiver rejected {} {items}", outcome.rejected_items);
     }
     let dropped = outcome.dropped_items();
     match outcome.first_error {

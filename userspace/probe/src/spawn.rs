@@ -5,7 +5,7 @@ use std::process::{Child, Command, ExitStatus};
 
 use descry_decode::ids::Tgid;
 use nix::sys::ptrace;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
@@ -23,8 +23,16 @@ impl HeldChild {
     pub fn start(mut command: Command) -> Result<Self, ProbeError> {
         let program = command.get_program().to_string_lossy().into_owned();
         let error = |source| ProbeError::Spawn { program: program.clone(), source };
-        // SAFETY: between fork and exec only one system call is made, ptrace(PTRACE_TRACEME), which is safe there.
-        unsafe { command.pre_exec(|| ptrace::traceme().map_err(Into::into)) };
+        // descry's threads block them; the program is to begin as from a shell.
+        let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]);
+        // SAFETY: between fork and exec only two system calls are made, rt_sigprocmask and ptrace(PTRACE_TRACEME), which are
+        // safe there.
+        unsafe {
+            command.pre_exec(move || {
+                signals.thread_unblock()?;
+                ptrace::traceme().map_err(Into::into)
+            });
+        }
         let child = command.spawn().map_err(error)?;
         let mut held = Self { child, held: true };
         // The kernel stops a traced program with SIGTRAP when its exec is complete.

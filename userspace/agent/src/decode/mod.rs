@@ -124,7 +124,7 @@ impl Report {
         }
         self.out.flush()?;
         if self.format == StatsFormat::Text {
-            eprintln!("descry: {} requests, {}", self.operations.seen(), counted.text());
+            say!("descry: {} requests, {}", self.operations.seen(), counted.text());
         }
         Ok(())
     }

@@ -74,12 +74,12 @@ pub fn run(args: &ProfileArgs, counters: &Counters) -> Result<ExitCode, Failure>
     let (mut profile, stats) = finish(args, finished, recorder, counters, threads);
     if let Some(min) = args.min {
         let left_out = profile.leave_out_waits_below(min);
-        eprintln!("descry: --min leaves out {left_out}");
+        say!("descry: --min leaves out {left_out}");
     }
     let written = output.finish(&profile);
     match args.measure.stats {
-        StatsFormat::Text => eprintln!("descry: {}", stats.text()),
-        StatsFormat::Json => eprintln!("{}", stats.json()),
+        StatsFormat::Text => say!("descry: {}", stats.text()),
+        StatsFormat::Json => say!("{}", stats.json()),
     }
     written?;
     Ok(match exit {

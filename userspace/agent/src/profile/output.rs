@@ -77,7 +77,7 @@ impl Output {
         let outcome = sender.send_blocking(&mut requests).context("cannot send")?;
         let oversized = requests.oversized_samples();
         if oversized > 0 {
-            eprintln!("descry: {oversized} samples were too large for a request and were left out");
+            say!("descry: {oversized} samples were too large for a request and were left out");
         }
         output::report("profiles", &sender.settings().endpoint, outcome)
     }

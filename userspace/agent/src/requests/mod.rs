@@ -138,11 +138,11 @@ fn say_last(format: StatsFormat, operations: &Operations, lost: &BTreeMap<&'stat
                 "cpu_ns": usage.map(|usage| usage.cpu_ns),
                 "peak_rss_bytes": usage.map(|usage| usage.peak_rss_bytes),
             });
-            eprintln!("{line}");
+            say!("{line}");
         }
         StatsFormat::Text => {
             let (lost, usage) = (last_line::lost_text(lost), last_line::usage_text(usage));
-            eprintln!("descry: {seen} requests, {lost}{usage}");
+            say!("descry: {seen} requests, {lost}{usage}");
         }
     }
 }

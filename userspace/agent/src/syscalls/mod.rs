@@ -43,8 +43,8 @@ pub fn run(args: &SyscallsArgs, counters: &Counters) -> Result<ExitCode, Failure
     let (report, stats) = finish(args, finished, recorder, counters);
     let written = output.finish(&report);
     match args.measure.stats {
-        StatsFormat::Text => eprintln!("descry: {}", stats.text()),
-        StatsFormat::Json => eprintln!("{}", stats.json()),
+        StatsFormat::Text => say!("descry: {}", stats.text()),
+        StatsFormat::Json => say!("{}", stats.json()),
     }
     written?;
     Ok(match exit {

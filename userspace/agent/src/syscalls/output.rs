@@ -77,7 +77,7 @@ impl Output {
         let metrics = syscall::metrics(report, Temporality::Cumulative);
         let requests = metrics_requests(&metrics, interval, &OtlpOptions::default(), MAX_REQUEST_BYTES);
         if requests.oversized_points > 0 {
-            eprintln!(
+            say!(
                 "descry: {} points were too large for a request and were left out",
                 requests.oversized_points
             );
@@ -101,7 +101,7 @@ impl Output {
         requests.extend(writer.finish());
         let oversized = writer.oversized_spans();
         if oversized > 0 {
-            eprintln!("descry: {oversized} spans were too large for a request and were left out");
+            say!("descry: {oversized} spans were too large for a request and were left out");
         }
         let outcome = sender.send_blocking(requests).context("cannot send")?;
         output::report("spans", &sender.settings().endpoint, outcome)

@@ -125,7 +125,7 @@ fn list(args: &TraceArgs) -> Result<ExitCode, Failure> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
         written => written.context("cannot write to stdout")?,
     }
-    missing.iter().for_each(|text| eprintln!("descry: {text}"));
+    missing.iter().for_each(|text| say!("descry: {text}"));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -186,9 +186,9 @@ fn report(format: StatsFormat, seen: u64, spans: u64, lost: &BTreeMap<&'static s
                 format!("; without a span: {}", reasons.join(", "))
             };
             let cost = last_line::usage_text(usage);
-            eprintln!("descry: {seen} calls, {spans} spans{without}{cost}");
+            say!("descry: {seen} calls, {spans} spans{without}{cost}");
         }
-        StatsFormat::Json => eprintln!(
+        StatsFormat::Json => say!(
             "{}",
             json!({
                 "calls": seen,

@@ -180,11 +180,17 @@ impl Spool {
         loop {
             match self.write(&record, request.items) {
                 Ok(()) => return Ok(()),
-                // A full disk: the oldest goes for the newest, here too.
-                Err(error) if is_full(&error) && self.drop_oldest(lost) => {}
+                // A full disk: the oldest goes for the newest, here too. A segment that was begun for this record and holds
+                // nothing makes no room.
+                Err(error) if is_full(&error) && !self.is_bare() && self.drop_oldest(lost) => {}
                 Err(source) => return Err(AppendError::Io { source }),
             }
         }
+    }
+
+    /// Whether all that is there is the beginning of a segment.
+    fn is_bare(&self) -> bool {
+        self.segments.len() <= 1 && self.segments.iter().all(Segment::is_bare)
     }
 
     fn write(&mut self, record: &[u8], items: u64) -> io::Result<()> {

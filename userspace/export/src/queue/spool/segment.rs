@@ -71,6 +71,11 @@ impl Segment {
         })
     }
 
+    /// Whether no record was ever written to it.
+    pub fn is_bare(&self) -> bool {
+        self.length <= MARK.len() as u64
+    }
+
     /// One of an earlier run. What follows a damaged record cannot be found; whether there was one is also returned.
     pub fn open(path: &Path, number: u64) -> io::Result<(Self, bool)> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
