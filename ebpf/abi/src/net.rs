@@ -109,7 +109,7 @@ pub struct Message {
     pub flags: u16,
     /// Bytes that follow.
     pub captured: u32,
-    /// When (ns, `CLOCK_BOOTTIME`): when the call was done with it.
+    /// When (ns, `CLOCK_BOOTTIME`): of TCP when the last of it was sent; else when the call was done with it.
     pub time: u64,
     /// Process.
     pub tgid: u32,

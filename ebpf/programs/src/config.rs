@@ -170,6 +170,12 @@ globals! {
     TCP_WRITE_SEQ: u32 = 0;
     /// `tcp_sock.srtt_us`.
     TCP_SRTT_US: u32 = 0;
+    /// `tcp_sock.snd_nxt`.
+    TCP_SND_NXT: u32 = 0;
+    /// `tcp_sock.tcp_wstamp_ns`; 0 where the kernel does not say.
+    TCP_WSTAMP_NS: u32 = 0;
+    /// What `CLOCK_BOOTTIME` was before `CLOCK_MONOTONIC` when the measurement began (ns).
+    BOOT_BEFORE_MONOTONIC: u64 = 0;
     /// `mm_struct.uprobes_state.xol_area`; 0 where the kernel does not say.
     MM_XOL_AREA: u32 = 0;
     /// `xol_area.vaddr`; 0 where the kernel does not say.

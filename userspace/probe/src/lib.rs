@@ -7,6 +7,7 @@
 //! - [`doctor`]: what this kernel gives.
 
 mod btf;
+mod clock;
 mod cpu;
 pub mod doctor;
 mod error;

@@ -39,6 +39,7 @@ const OPTIONAL: &[(&str, &str)] = &[
     ("MM_XOL_AREA", "mm_struct.uprobes_state.xol_area"),
     ("XOL_VADDR", "xol_area.vaddr"),
     ("TASK_IO_URING", "task_struct.io_uring"),
+    ("TCP_WSTAMP_NS", "tcp_sock.tcp_wstamp_ns"),
 ];
 
 /// The function by which files and pipes are sent since Linux 6.5, which the sockets' tracepoints tell of.
@@ -87,6 +88,7 @@ const NET_MEMBERS: &[(&str, &str)] = &[
     ("TCP_SND_UNA", "tcp_sock.snd_una"),
     ("TCP_WRITE_SEQ", "tcp_sock.write_seq"),
     ("TCP_SRTT_US", "tcp_sock.srtt_us"),
+    ("TCP_SND_NXT", "tcp_sock.snd_nxt"),
 ];
 
 /// The same for time off the CPU.

@@ -131,10 +131,11 @@ fn first_sight(socket: Socket, len: u64, ids: Ids, unit: u64, flags: u64) -> Opt
         count(Counter::SocketUnreadable);
         return None;
     };
+    // SAFETY: the helper has no preconditions.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
     let mut opened = Opened {
         kind: EventKind::ConnectionOpened as u16,
-        // SAFETY: the helper has no preconditions.
-        time: unsafe { bpf_ktime_get_boot_ns() },
+        time: now,
         tgid: ids.tgid,
         tid: ids.tid,
         connection: id,
@@ -160,6 +161,10 @@ fn first_sight(socket: Socket, len: u64, ids: Ids, unit: u64, flags: u64) -> Opt
     if is_tcp {
         let is_sent = flags & IS_SENT != 0;
         opened.from_start = socket.is_at_start(len, is_sent).into();
+        if is_sent {
+            // Not later than its first message.
+            opened.time = socket.sent_at(now).unwrap_or(now);
+        }
         (write_begin, read_begin) = (socket.write_sequence()?, socket.read_sequence()?);
         let begin = if is_sent { &mut write_begin } else { &mut read_begin };
         *begin = begin.wrapping_sub(len as u32);
@@ -208,7 +213,9 @@ pub fn catch_up(connection: &mut Connection, moved: &Moved) -> bool {
     let Some(now) = now else { return false };
     let before = now.wrapping_sub(begin).wrapping_sub(moved.len as u32);
     let missing = before.wrapping_sub(*total as u32);
-    if missing == 0 || missing > i32::MAX as u32 {
+    // The end of what the other side sends has a number of its own, which reading the last bytes passes.
+    let is_end = missing == 1 && !moved.is_sent && moved.socket.has_ended();
+    if missing == 0 || missing > i32::MAX as u32 || is_end {
         return false;
     }
     *total = (*total).wrapping_add(missing.into());

@@ -83,13 +83,16 @@ pub fn take(state: *mut NetState, ids: Ids, moved: &Moved) {
     }
     let want = moved.len.min(connection.capture.into());
     let goes_on = captured >= ROOM && want > captured;
-    // SAFETY: `state` is this CPU's own; the helper has no preconditions.
+    // SAFETY: the helper has no preconditions.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    let sent_at = if moved.is_sent && connection.is_tcp != 0 { moved.socket.sent_at(now) } else { None };
+    // SAFETY: `state` is this CPU's own.
     unsafe {
         (*state).message = Message {
             kind: EventKind::Message as u16,
             flags,
             captured: captured as u32,
-            time: bpf_ktime_get_boot_ns(),
+            time: sent_at.unwrap_or(now),
             tgid: ids.tgid,
             tid: ids.tid,
             connection: connection.id,

@@ -5,10 +5,10 @@ use descry_abi::offcpu::FileKind;
 use descry_abi::tcp::TcpPeerKey;
 
 use crate::config::{
-    FILE_PRIVATE_DATA, ICSK_BIND_HASH, INODE_INO, SK_DADDR, SK_DPORT, SK_ERR, SK_FAMILY, SK_NUM, SK_PROTOCOL,
+    BOOT_BEFORE_MONOTONIC, FILE_PRIVATE_DATA, ICSK_BIND_HASH, INODE_INO, SK_DADDR, SK_DPORT, SK_ERR, SK_FAMILY, SK_NUM, SK_PROTOCOL,
     SK_RCV_SADDR, SK_SOCKET, SK_STATE, SK_V6_DADDR, SK_V6_RCV_SADDR, SOCKET_ALLOC_INODE, SOCKET_SK,
-    SOCKET_TYPE, TB_FASTREUSE, TCP_BYTES_ACKED, TCP_BYTES_RECEIVED, TCP_COPIED_SEQ, TCP_RCV_NXT, TCP_SND_UNA,
-    TCP_SRTT_US, TCP_WRITE_SEQ, UNIX_ADDR,
+    SOCKET_TYPE, TB_FASTREUSE, TCP_BYTES_ACKED, TCP_BYTES_RECEIVED, TCP_COPIED_SEQ, TCP_RCV_NXT, TCP_SND_NXT, TCP_SND_UNA,
+    TCP_SRTT_US, TCP_WRITE_SEQ, TCP_WSTAMP_NS, UNIX_ADDR,
 };
 use crate::task::{Task, member};
 
@@ -156,6 +156,31 @@ impl Socket {
             Some(EPIPE | ECONNRESET) => Closer::Remote,
             _ => Closer::Unknown,
         }
+    }
+
+    /// When TCP sent the last of what was written (ns, `CLOCK_BOOTTIME`), if it was all sent by `now`. On its way down a call
+    /// may wake up who waits for the bytes, and come back only when that has answered. After a suspension the clocks differ
+    /// by more than was known: then nothing is said.
+    #[inline(always)]
+    pub fn sent_at(self, now: u64) -> Option<u64> {
+        const LONG: u64 = 1_000_000_000;
+        if TCP_WSTAMP_NS.load() == 0 {
+            return None;
+        }
+        let stamp: u64 = member(self.0, TCP_WSTAMP_NS.load())?;
+        let (next, written): (u32, u32) =
+            (member(self.0, TCP_SND_NXT.load())?, member(self.0, TCP_WRITE_SEQ.load())?);
+        let at = stamp.wrapping_add(BOOT_BEFORE_MONOTONIC.load());
+        (next == written && now.wrapping_sub(at) < LONG).then_some(at)
+    }
+
+    /// Whether the other end of a TCP connection has said that it sends no more, and the program knows.
+    #[inline(always)]
+    pub fn has_ended(self) -> bool {
+        const TIME_WAIT: u8 = 6;
+        const CLOSING: u8 = 11;
+        // With CLOSE, CLOSE_WAIT and LAST_ACK between them.
+        member::<u8>(self.0, SK_STATE.load()).is_some_and(|state| (TIME_WAIT..=CLOSING).contains(&state))
     }
 
     /// TCP's number of the byte that the program writes next.

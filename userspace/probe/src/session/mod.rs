@@ -16,11 +16,12 @@ use descry_abi::limits::SCOPE_FILTER_SLOTS;
 use descry_abi::scope::{ExecutableKey, ScopeKind};
 use descry_abi::unwind::Process;
 use descry_decode::ids::{CgroupId, Tgid};
+use nix::time::ClockId;
 use tracing::debug;
 
 use crate::error::chain;
 use crate::memory::give_memory_back;
-use crate::{ProbeError, Tables, doctor, offsets, possible_cpus};
+use crate::{ProbeError, Tables, clock, doctor, offsets, possible_cpus};
 use functions::Tracing;
 
 pub use functions::{FunctionFigures, Functions};
@@ -276,6 +277,8 @@ fn load_object(options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebp
     // Where userspace can name kernel functions, these tell more.
     let file_kinds = u32::from(options.off_cpu.is_some() && !doctor::kernel_symbols());
     let near_places = syscalls::near_places(cpus);
+    let boot_before_monotonic =
+        clock::read(ClockId::CLOCK_BOOTTIME)?.saturating_sub(clock::read(ClockId::CLOCK_MONOTONIC)?);
 
     let mut loader = EbpfLoader::new();
     // The offsets are looked up by descry itself.
@@ -294,6 +297,7 @@ fn load_object(options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebp
         .override_global("KERNEL_STACKS", &kernel_stacks, true)
         .override_global("SLOW_CALL", &slow_call, true)
         .override_global("FILE_KINDS", &file_kinds, true)
+        .override_global("BOOT_BEFORE_MONOTONIC", &boot_before_monotonic, true)
         .map_max_entries("EVENTS", options.ring_bytes)
         .map_max_entries("TABLES", options.table_chunks)
         .map_max_entries("OFF_CPU_TASKS", tasks)

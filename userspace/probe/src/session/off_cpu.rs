@@ -8,12 +8,13 @@ use aya::{Btf, Ebpf};
 use descry_abi::limits::{MAX_OFF_CPU_TASKS, MAX_STACKS_SENT, MAX_WAIT_SUMS};
 use descry_abi::offcpu::{Control, TaskTimes, WaitKey, WaitSum};
 use descry_decode::ids::BootNanos;
+use nix::time::ClockId;
 use tracing::debug;
 
 use super::{Session, take};
-use crate::ProbeError;
 use crate::error::chain;
 use crate::memory::give_memory_back;
+use crate::{ProbeError, clock};
 
 /// How time off the CPU is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,9 +160,7 @@ impl Session {
     pub fn stop_off_cpu(&mut self) -> Result<BootNanos, ProbeError> {
         let off_cpu = self.off_cpu.as_mut().ok_or(ProbeError::Missing { name: SWITCH.0 })?;
         off_cpu.control(false)?;
-        let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)
-            .map_err(|error| ProbeError::System { action: "read the clock", source: error.into() })?;
-        Ok(BootNanos(now.tv_sec().unsigned_abs() * 1_000_000_000 + now.tv_nsec().unsigned_abs()))
+        Ok(BootNanos(clock::read(ClockId::CLOCK_BOOTTIME)?))
     }
 
     /// Begins a new epoch: the sums of those before do not grow any more.
