@@ -53,7 +53,10 @@ pub const TESTS: &[Package] = &[
     package("bpftool", "/usr/sbin/bpftool"),
     package("dnsmasq-base", "/usr/sbin/dnsmasq"),
     package("gdb", "/usr/bin/gdb"),
+    package("gunicorn", "/usr/bin/gunicorn"),
+    package("haproxy", "/usr/sbin/haproxy"),
     package("mariadb-server", "/usr/sbin/mariadbd"),
+    package("caddy", "/usr/bin/caddy"),
     package("curl", "/usr/bin/curl"),
     package("nghttp2-client", "/usr/bin/h2load"),
     package("nginx-light", "/usr/sbin/nginx"),
@@ -62,6 +65,7 @@ pub const TESTS: &[Package] = &[
     package("postgresql", "/usr/share/doc/postgresql"),
     package("postgresql-contrib", "/usr/bin/pgbench"),
     package("python3", "/usr/bin/python3"),
+    package("python3-flask", "/usr/lib/python3/dist-packages/flask/__init__.py"),
     package("python3-venv", "/usr/share/doc/python3-venv"),
     package("python3-grpcio", "/usr/lib/python3/dist-packages/grpc/__init__.py"),
     package("redis-server", "/usr/bin/redis-server"),
@@ -69,6 +73,7 @@ pub const TESTS: &[Package] = &[
     package("sysbench", "/usr/bin/sysbench"),
     package("tcpdump", "/usr/bin/tcpdump"),
     package("util-linux", "unshare"),
+    package("uvicorn", "/usr/bin/uvicorn"),
     package("wrk", "/usr/bin/wrk"),
 ];
 

@@ -175,12 +175,18 @@ fn none_wrong(what: &str, live: &Connections, decoded: &Connections) -> Result<(
 }
 
 /// Whether a span is another one, of which something was told in a segment that is missing: the database that is used,
-/// what a statement's name stands for, a header that an index stands for.
+/// what a statement's name stands for, a header that an index stands for. A call whose path is not known is a request of
+/// HTTP.
 fn knows_less(span: &Value, other: &Value) -> bool {
     let (Some(known), Some(all)) = (span["attributes"].as_object(), other["attributes"].as_object()) else {
         return false;
     };
-    known.len() < all.len() && known.iter().all(|(name, value)| all.get(name) == Some(value))
+    let is_call = all.contains_key("rpc.method");
+    let is_same = |(name, value): (&String, &Value)| {
+        all.get(name)
+            .map_or(is_call && (name.starts_with("http.") || name.starts_with("url.")), |it| it == value)
+    };
+    (is_call || known.len() < all.len()) && known.iter().all(is_same)
 }
 
 #[test]

@@ -145,7 +145,7 @@ fn redis_benchmark_is_at_it() -> Result<()> {
     let mut load = redis_benchmark(&server, &["-c", "8", "-n", "100000000"])?;
     load.args(work);
     let _load = Workload::spawn(quiet(load))?;
-    compare("EVAL", server.port, || {
+    compare("eval", server.port, || {
         let mut info = Command::new(machine::tool("redis-cli")?);
         let text = said(info.args(["-p", &server.port.to_string(), "info", "everything"]))?;
         let micros: u64 = number_after(&text, "server_time_usec:")?;

@@ -7,7 +7,7 @@ use crate::infer::{Inference, Opening, Transport, infer};
 use crate::protocol::{Chunk, Direction};
 
 /// Chunks that are kept until the protocol is known.
-const MAX_HELD: usize = 16;
+const MAX_HELD: usize = 128;
 /// Bytes that are kept until then.
 const MAX_HELD_BYTES: usize = 16 << 10;
 /// Bytes of each direction that are looked at for the protocol.
