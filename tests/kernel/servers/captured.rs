@@ -15,7 +15,7 @@ use descry_tests::workload::as_pid;
 use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
 
-use super::{Scenario, Watching, databases, http, others, wants_all};
+use super::{Scenario, Watching, databases, http, others};
 use crate::requests::Report;
 
 /// Attributes that tell which connection a span is of.
@@ -88,9 +88,6 @@ fn decode(capture: &Capture, dir: &Path, name: &str) -> Result<Report> {
 
 /// Plays a scenario that is captured by both, and decodes what tcpdump has of it.
 fn compare(scenario: &Scenario) -> Result<()> {
-    if !wants_all(scenario.name) {
-        return Ok(());
-    }
     let Some(_machine) = machine::alone()? else { return Ok(()) };
     let dir = tempfile::tempdir()?;
     let dir = dir.path();

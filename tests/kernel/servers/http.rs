@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use descry_tests::server::{free_port, nginx_command};
 use descry_tests::{compile, machine};
 
-use super::{Asked, Scenario, Server, Took, play_if_all, said};
+use super::{Asked, Scenario, Server, Took, play, said};
 
 /// What h2load is to do.
 struct Load<'a> {
@@ -59,7 +59,7 @@ fn three_kinds(server: &Server, dir: &Path) -> Result<Vec<Asked>> {
     let load = |path, requests, status| Load { path, options: KEPT_ALIVE, requests, status };
     Ok(vec![
         load("/", 4000, 200).asked("GET", "/", server, dir)?,
-        load("/items/1234", 800, 200).asked("GET", "/items/{id}", server, dir)?,
+        load("/items/1234", 4000, 200).asked("GET", "/items/{id}", server, dir)?,
         load("/missing", 800, 404).asked("GET", "/missing", server, dir)?,
     ])
 }
@@ -184,45 +184,45 @@ const GO_H2C: Scenario = Scenario { name: "Go net/http by HTTP/2", start: start_
 
 #[test]
 fn nginx() -> Result<()> {
-    play_if_all(&NGINX)
+    play(&NGINX)
 }
 
 #[test]
 fn nginx_by_http2_loses_no_stream() -> Result<()> {
-    play_if_all(&NGINX_H2C)
+    play(&NGINX_H2C)
 }
 
 #[test]
 fn node() -> Result<()> {
-    play_if_all(&NODE)
+    play(&NODE)
 }
 
 #[test]
 fn uvicorn() -> Result<()> {
-    play_if_all(&UVICORN)
+    play(&UVICORN)
 }
 
 #[test]
 fn gunicorn() -> Result<()> {
-    play_if_all(&GUNICORN)
+    play(&GUNICORN)
 }
 
 #[test]
 fn haproxy() -> Result<()> {
-    play_if_all(&HAPROXY)
+    play(&HAPROXY)
 }
 
 #[test]
 fn caddy() -> Result<()> {
-    play_if_all(&CADDY)
+    play(&CADDY)
 }
 
 #[test]
 fn go() -> Result<()> {
-    play_if_all(&GO)
+    play(&GO)
 }
 
 #[test]
 fn go_by_http2() -> Result<()> {
-    play_if_all(&GO_H2C)
+    play(&GO_H2C)
 }

@@ -12,7 +12,7 @@ use descry_tests::workload::Workload;
 use serde_json::Value;
 
 use super::databases::{postgres_client, redis_benchmark, start_postgres, start_redis};
-use super::{Server, Watching, number_after, said, wants_all};
+use super::{Server, Watching, number_after, said};
 
 /// How long the server's count is compared for.
 const WINDOW: Duration = Duration::from_secs(2);
@@ -79,9 +79,6 @@ fn quiet(mut command: Command) -> Command {
 
 #[test]
 fn wrk_is_at_it() -> Result<()> {
-    if !wants_all("wrk that is at it") {
-        return Ok(());
-    }
     let Some(_machine) = machine::alone()? else { return Ok(()) };
     let dir = tempfile::tempdir()?;
     open_to_all(dir.path())?;
@@ -110,9 +107,6 @@ fn lines(log: &Path) -> Result<Count> {
 
 #[test]
 fn pgbench_is_at_it() -> Result<()> {
-    if !wants_all("pgbench that is at it") {
-        return Ok(());
-    }
     let Some(_machine) = machine::alone()? else { return Ok(()) };
     let dir = tempfile::tempdir()?;
     open_to_all(dir.path())?;
@@ -134,9 +128,6 @@ fn pgbench_is_at_it() -> Result<()> {
 
 #[test]
 fn redis_benchmark_is_at_it() -> Result<()> {
-    if !wants_all("redis_benchmark that is at it") {
-        return Ok(());
-    }
     let Some(_machine) = machine::alone()? else { return Ok(()) };
     let dir = tempfile::tempdir()?;
     let server = start_redis(dir.path())?;

@@ -2,7 +2,7 @@
 //!
 //! A [`Scenario`] starts a server and drives it with a client that counts, and often times, for itself. Both are watched
 //! from before the client's first byte to after its last one, so the number of spans of either side is the client's, and
-//! their quantiles are the client's too. The scenarios beyond the core set run with `DESCRY_TEST_ALL_SERVERS=1`.
+//! their quantiles are the client's too. Those are compared with `DESCRY_TEST_QUANTILES=1` only, for they want a quiet machine.
 
 mod captured;
 mod databases;
@@ -135,8 +135,7 @@ impl Asked {
             }
         }
         let Some(told) = self.took else { return Ok(()) };
-        // A client that others keep from running sees an answer later than its kernel does.
-        if !wants_all("the comparison of quantiles, which wants a quiet machine") {
+        if !compares_quantiles() {
             return Ok(());
         }
         let seen = Took::of(self.spans(report, port, "client").map(milliseconds).collect());
@@ -186,18 +185,10 @@ fn play(scenario: &Scenario) -> Result<()> {
     asked.iter().try_for_each(|asked| asked.check(&report, server.port))
 }
 
-/// The same for one that is not of the core set.
-fn play_if_all(scenario: &Scenario) -> Result<()> {
-    if wants_all(scenario.name) { play(scenario) } else { Ok(()) }
-}
-
-/// Whether what is not of the core set is to run too.
-fn wants_all(name: &str) -> bool {
-    let all = std::env::var("DESCRY_TEST_ALL_SERVERS").is_ok_and(|value| value == "1");
-    if !all {
-        eprintln!("skipped {name}: DESCRY_TEST_ALL_SERVERS=1 runs it");
-    }
-    all
+/// Whether quantiles are to be compared too: a client that others keep from running sees an answer later than its kernel
+/// does, so that wants a quiet machine.
+fn compares_quantiles() -> bool {
+    std::env::var("DESCRY_TEST_QUANTILES").is_ok_and(|value| value == "1")
 }
 
 /// Runs a command to its good end, and gives what it wrote to its standard output and error.

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use descry_tests::server::free_port;
 use descry_tests::{compile, machine};
 
-use super::{Asked, Scenario, Server, play_if_all, said};
+use super::{Asked, Scenario, Server, play, said};
 
 /// Server and client of Python's gRPC, in processes of their own. The client says how many calls of which method ended
 /// with which status.
@@ -75,10 +75,10 @@ fn dig(server: &Server, dir: &Path) -> Result<Vec<Asked>> {
 
 #[test]
 fn grpcio() -> Result<()> {
-    play_if_all(&GRPC)
+    play(&GRPC)
 }
 
 #[test]
 fn dns_by_dig() -> Result<()> {
-    play_if_all(&DNS)
+    play(&DNS)
 }
