@@ -281,3 +281,59 @@ fn a_full_disk_keeps_the_newest() {
         std::panic::resume_unwind(panic);
     }
 }
+
+/// Sizes of what is on disk, as the spool counts them.
+fn on_disk(directory: &Path) -> u64 {
+    segments(directory).iter().map(|path| path.metadata().unwrap().len()).sum()
+}
+
+/// What an earlier run left is counted whole, and a segment that is begun, too.
+#[test]
+fn no_byte_more_than_it_may_hold() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut spool, _) = open(directory.path(), LIMIT);
+    append(&mut spool, &numbered(0, 400));
+    drop(spool);
+    let file = segments(directory.path()).pop().unwrap();
+    let file = std::fs::OpenOptions::new().append(true).open(file).unwrap();
+    file.write_all_at(&[0xff; 100], 8 + 418).unwrap();
+    // The next record would fit, but not with the mark of the segment that it begins.
+    let limit = 8 + 418 + 100 + 118;
+    let (mut spool, restored) = open(directory.path(), limit);
+    assert_eq!(restored, Restored { requests: 1, items: 2, damaged: 1 });
+    assert_eq!(spool.bytes(), 8 + 418 + 100);
+    let mut lost = Lost::default();
+    for number in 1..3 {
+        spool.append(&numbered(number, 100), &mut lost).unwrap();
+        assert_eq!(on_disk(directory.path()), spool.bytes());
+        assert!(spool.bytes() <= limit, "{spool:?}");
+    }
+    assert_eq!(lost.items, 2);
+    assert_eq!(take_all(&mut spool), [1, 2]);
+}
+
+/// A record with a right checksum and more items than bytes was never written.
+#[test]
+fn numbers_of_items_that_cannot_be() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut spool, _) = open(directory.path(), LIMIT);
+    let many = Request { items: u64::MAX, ..numbered(0, 100) };
+    let result = spool.append(&many, &mut Lost::default());
+    assert!(matches!(result, Err(AppendError::TooLarge)), "{result:?}");
+    append(&mut spool, &numbered(0, 100));
+    assert_eq!(take_all(&mut spool), [0]);
+}
+
+/// Files that are called nearly like segments are somebody else's.
+#[test]
+fn only_its_own_files() {
+    let directory = tempfile::tempdir().unwrap();
+    for name in ["1.spool", "+000000000000002.spool", "000000000000000A.spool"] {
+        std::fs::write(directory.path().join(name), b"other").unwrap();
+    }
+    let (mut spool, restored) = open(directory.path(), LIMIT);
+    assert_eq!(restored, Restored::default());
+    append(&mut spool, &numbered(0, 100));
+    assert_eq!(take_all(&mut spool), [0]);
+    assert_eq!(segments(directory.path()).iter().filter(|path| path.ends_with("1.spool")).count(), 1);
+}

@@ -19,6 +19,8 @@ const WAITING: u8 = 0;
 pub(super) const DONE: u8 = 1;
 /// Bytes of a payload at most: twice the largest request that receivers take.
 const MAX_PAYLOAD: usize = 8 << 20;
+/// Items of a request at most, so that sums of them stay far from their end: each item takes a byte or more.
+const MAX_ITEMS: u64 = MAX_PAYLOAD as u64;
 
 /// An encoded request that waits to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +53,8 @@ pub(super) enum Read {
 pub(super) fn encode(request: &Request) -> Option<Vec<u8>> {
     let (number, _) = SIGNALS.iter().find(|(_, signal)| *signal == request.signal)?;
     let length = PAYLOAD_HEADER + request.body.len();
-    let length = u32::try_from(length).ok().filter(|_| length <= MAX_PAYLOAD)?;
+    let is_sound = length <= MAX_PAYLOAD && request.items <= MAX_ITEMS;
+    let length = u32::try_from(length).ok().filter(|_| is_sound)?;
     let mut payload = Vec::with_capacity(length as usize);
     payload.put_u8(*number);
     payload.put_u64_le(request.items);
@@ -85,11 +88,8 @@ pub(super) fn decode(header: &[u8; RECORD_HEADER], payload: &[u8]) -> Read {
         let (number, rest) = payload.split_first()?;
         let (items, body) = rest.split_first_chunk()?;
         let (_, signal) = SIGNALS.iter().find(|(known, _)| known == number)?;
-        Some(Request {
-            signal: *signal,
-            items: u64::from_le_bytes(*items),
-            body: Bytes::copy_from_slice(body),
-        })
+        let items = Some(u64::from_le_bytes(*items)).filter(|items| *items <= MAX_ITEMS)?;
+        Some(Request { signal: *signal, items, body: Bytes::copy_from_slice(body) })
     })();
     match request {
         Some(request) => Read::Record { request, length: RECORD_HEADER + payload.len(), done: state == DONE },

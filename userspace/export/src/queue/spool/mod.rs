@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 
 use super::record::{self, Request};
-use segment::{Place, Segment};
+use segment::{MARK, Place, Segment};
 
 /// Bytes after which a segment is closed: a small part of the whole goes at a time.
 const SEGMENT_BYTES: u64 = 1 << 20;
@@ -172,7 +172,9 @@ impl Spool {
         if record.len() as u64 > self.limit / 4 {
             return Err(AppendError::TooLarge);
         }
-        while self.bytes() + record.len() as u64 > self.limit {
+        // It may begin a segment.
+        let needed = (record.len() + MARK.len()) as u64;
+        while self.bytes() + needed > self.limit {
             if !self.drop_oldest(lost) {
                 break;
             }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::super::record::{self, DONE, RECORD_HEADER, Read, Request, STATE_OFFSET};
 
 /// What a segment begins with; the last byte is the version of the form.
-const MARK: [u8; 8] = *b"descryQ\x01";
+pub(super) const MARK: [u8; 8] = *b"descryQ\x01";
 
 /// A file with what waits in it.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub(super) struct Segment {
     file: File,
     /// Where the next record is read.
     position: u64,
-    /// Where the next record is written; also its length.
+    /// Where the next record is written; also its length, with what is damaged.
     pub length: u64,
     /// Requests that wait in it, and their items.
     pub requests: u64,
@@ -39,12 +39,13 @@ pub(super) fn path_of(directory: &Path, number: u64) -> PathBuf {
     directory.join(format!("{number:016x}.spool"))
 }
 
-/// The number in a segment's file name.
+/// The number in a segment's file name; other files may have names that are nearly such ones.
 pub(super) fn number_of(path: &Path) -> Option<u64> {
     if path.extension()? != "spool" {
         return None;
     }
-    u64::from_str_radix(path.file_stem()?.to_str()?, 16).ok()
+    let number = u64::from_str_radix(path.file_stem()?.to_str()?, 16).ok()?;
+    (path_of(path.parent()?, number) == path).then_some(number)
 }
 
 impl Segment {
@@ -111,7 +112,6 @@ impl Segment {
                 Read::Damaged => break true,
             }
         };
-        segment.length = offset;
         Ok((segment, is_damaged))
     }
 
