@@ -130,6 +130,8 @@ fn readable(file: &Path, most: u64, path: Vec<Step>, found: &mut Vec<Found>) {
         Err(error) => Some(error.to_string()),
     };
     if let Some(reason) = reason {
-        found.push((path, format!("{} cannot be read: {reason}", file.display())));
+        // A path may hold what a terminal would obey.
+        let file = file.to_string_lossy();
+        found.push((path, format!("{} cannot be read: {reason}", file.escape_debug())));
     }
 }

@@ -8,6 +8,8 @@ use crate::problem::{Origin, Problem, Step};
 
 /// Levels at most.
 const MAX_DEPTH: usize = 32;
+/// Keys of one map at most; each is compared with those before it.
+const MAX_KEYS: usize = 4096;
 /// Mistakes reported at most.
 const MAX_PROBLEMS: usize = 100;
 
@@ -173,7 +175,11 @@ fn put(node: Node, open: &mut [Open], root: &mut Option<Node>, problems: &mut Ve
                     };
                     problems.push(problem(key.origin, format!("{:?} was set before{before}", key.name)));
                 } else if let Content::Map(entries) = &mut map.content {
-                    entries.push((key, node));
+                    if entries.len() < MAX_KEYS {
+                        entries.push((key, node));
+                    } else {
+                        problems.push(problem(key.origin, format!("there are more than {MAX_KEYS} keys")));
+                    }
                 }
             }
         },

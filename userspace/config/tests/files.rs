@@ -136,6 +136,8 @@ fn mistakes_of_yaml() {
     check("health: &a {}\n", &["f:1:9: anchors are not supported; leave it out"]);
     check("health: {}\n---\nhealth: {}\n", &["f:2:1: there is a second document; write one"]);
     check(&"[".repeat(40), &["f:1:33: there are more than 32 levels"]);
+    let keys: String = (0..4097).map(|key| format!("    k{key}: v\n")).collect();
+    check(&format!("resource:\n  attributes:\n{keys}"), &["f:4099:5: there are more than 4096 keys"]);
 }
 
 #[test]
@@ -146,6 +148,11 @@ fn files_that_are_named_must_be_readable() {
         &[
             "f:5:11: destinations[0].tls.ca: /nonexistent/ca cannot be read: No such file or directory (os error 2)",
         ],
+    );
+    check(
+        &text.replace("/nonexistent/ca", "\"/nonexistent/\\e[2J\\nca\""),
+        &["f:5:11: destinations[0].tls.ca: /nonexistent/\\u{1b}[2J\\nca cannot be read: No such file or \
+             directory (os error 2)"],
     );
 }
 
