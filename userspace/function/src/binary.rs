@@ -7,12 +7,15 @@ use std::sync::Arc;
 use descry_decode::ids::{ElfAddress, FileOffset};
 use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
 use object::{Endianness, Object, ObjectSection, ObjectSymbol, SymbolKind, SymbolSection, elf};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 /// Symbols that are read of a file at most.
 const MAX_SYMBOLS: usize = 4 << 20;
-/// Bytes of a readable name.
+/// Bytes of a readable name, and of one as it stands in the file.
 const MAX_NAME: usize = 1024;
+const MAX_RAW_NAME: usize = 4096;
+/// Segments with code; linkers make one or two.
+const MAX_SEGMENTS: usize = 64;
 /// Bytes of a function without a size, where nothing behind it says how far it reaches.
 const MAX_UNSIZED: u64 = 4096;
 /// Sections that only Go's linker makes.
@@ -109,6 +112,7 @@ impl<'a> Binary<'a> {
         let code = segments
             .iter()
             .filter(|segment| segment.p_type(endian) == elf::PT_LOAD && is_code(segment.p_flags(endian)))
+            .take(MAX_SEGMENTS)
             .map(|segment| {
                 let start = segment.p_vaddr(endian);
                 (start..start.saturating_add(segment.p_filesz(endian)), segment.p_offset(endian))
@@ -154,6 +158,8 @@ impl<'a> Binary<'a> {
         });
         symbols.sort_by(|a, b| a.order().cmp(&b.order()));
         let mut functions: Vec<Function> = Vec::new();
+        // Names of the last function: there may be very many.
+        let mut known = FxHashSet::default();
         for symbol in symbols {
             let Some(name) = descry_symbol::readable(symbol.name, MAX_NAME) else { continue };
             let cold = cold.get(symbol.name).copied();
@@ -162,18 +168,21 @@ impl<'a> Binary<'a> {
                     same.size = same.size.max(symbol.size);
                     same.is_resolver |= symbol.is_resolver;
                     same.cold = same.cold.or(cold);
-                    if !same.names.contains(&name) {
+                    if known.insert(Arc::clone(&name)) {
                         same.names.push(name);
                     }
                 }
-                None => functions.push(Function {
-                    names: vec![name],
-                    address: ElfAddress(symbol.address),
-                    size: symbol.size,
-                    offset: self.offset(ElfAddress(symbol.address)),
-                    is_resolver: symbol.is_resolver,
-                    cold,
-                }),
+                None => {
+                    known = FxHashSet::from_iter([Arc::clone(&name)]);
+                    functions.push(Function {
+                        names: vec![name],
+                        address: ElfAddress(symbol.address),
+                        size: symbol.size,
+                        offset: self.offset(ElfAddress(symbol.address)),
+                        is_resolver: symbol.is_resolver,
+                        cold,
+                    });
+                }
             }
         }
         let mut next = u64::MAX;
@@ -220,6 +229,31 @@ fn function_symbol<'a>(symbol: &impl ObjectSymbol<'a>, name: &'a [u8]) -> Option
     {
         return None;
     }
+    let name = name.get(..MAX_RAW_NAME).unwrap_or(name);
     let rank = if symbol.is_weak() { 1 } else { u8::from(symbol.is_global()) * 2 };
     Some(Symbol { name, address: symbol.address(), size: symbol.size(), rank, is_resolver })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_of_a_file() {
+        let bytes = include_bytes!("../../../tests/fuzz/corpus/function/code");
+        let binary = Binary::parse(bytes, None).expect("a file");
+        let names = |wanted: &dyn Fn(&Function) -> bool| {
+            binary.functions.iter().filter(|it| wanted(it)).map(Function::name).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            names(&|_| true),
+            ["fail", "choose_a", "add", "named", "many", "check", "probe", "main_loop", "chosen"]
+        );
+        assert_eq!(names(&|it| it.cold.is_some()), ["check"]);
+        assert_eq!(names(&|it| it.is_resolver), ["chosen"]);
+        assert!(binary.is_x86 && !binary.is_stripped && !binary.is_go && !binary.unwinds);
+        // `chooser` and `chosen` are one address.
+        let both = binary.functions.last().map(|it| it.names.iter().map(|name| &**name).collect::<Vec<_>>());
+        assert_eq!(both, Some(vec!["chosen", "chooser"]));
+    }
 }

@@ -40,6 +40,8 @@ const GO: [(&str, TlsFunction); 3] = [
 /// A name without which a binary that is not Go's has none of them.
 const MARK: &[u8] = b"SSL_write";
 
+/// Functions of these names that are looked at: each name may stand for several.
+const MAX_FUNCTIONS: usize = 64;
 /// Instructions at the entry that may lie before the probe.
 const MAX_SKIPPED: usize = 12;
 /// Bytes that a place may lie below the function's stack pointer.
@@ -143,7 +145,7 @@ pub fn tls_places(bytes: &[u8]) -> Result<TlsPlaces, BinaryError> {
     let is_named = |name: &[u8]| OPENSSL.iter().chain(&GO).any(|(known, _)| known.as_bytes() == name);
     let binary = Binary::parse_named(bytes, None, &is_named)?;
     let mut places = TlsPlaces::default();
-    for function in &binary.functions {
+    for function in binary.functions.iter().take(MAX_FUNCTIONS) {
         let known =
             OPENSSL.iter().chain(&GO).find(|(known, _)| function.names.iter().any(|it| **it == **known));
         let Some((_, of)) = known else { continue };
@@ -156,18 +158,22 @@ pub fn tls_places(bytes: &[u8]) -> Result<TlsPlaces, BinaryError> {
 
 /// How far an instruction moves the stack pointer down; none: in a way that is not followed.
 fn moves_down(instruction: &Instruction) -> Option<i64> {
-    let by = || (instruction.op1_kind() != OpKind::Register).then(|| instruction.immediate(1) as i64);
+    // Of the whole register; half of it would clear the rest.
+    let by = || {
+        let number = instruction.try_immediate(1).ok()?;
+        (instruction.op0_register() == Register::RSP).then_some(number as i64)
+    };
     let is_of_sp = instruction.op_count() > 0
         && instruction.op0_kind() == OpKind::Register
         && instruction.op0_register().full_register() == Register::RSP;
     match instruction.mnemonic() {
-        Mnemonic::Push => Some(8),
-        Mnemonic::Pop if !is_of_sp => Some(-8),
         Mnemonic::Sub if is_of_sp => by(),
         Mnemonic::Add if is_of_sp => by().map(|by| -by),
         Mnemonic::Cmp | Mnemonic::Test => Some(0),
-        Mnemonic::Leave | Mnemonic::Pop | Mnemonic::Enter => None,
-        _ => (!is_of_sp).then_some(0),
+        Mnemonic::Leave | Mnemonic::Enter => None,
+        mnemonic if is_of_sp && mnemonic != Mnemonic::Push => None,
+        // Whatever pushes or pops, flags too.
+        _ => Some(-i64::from(instruction.stack_pointer_increment())),
     }
 }
 
@@ -221,7 +227,8 @@ fn cheap_exits(parts: &Parts<'_>) -> Option<Vec<CheapExit>> {
     if all.iter().any(|it| it.flow_control() == FlowControl::IndirectBranch) {
         return None;
     }
-    let targets: Vec<u64> = all.iter().filter_map(target).collect();
+    let mut targets: Vec<u64> = all.iter().filter_map(target).collect();
+    targets.sort_unstable();
     let mut exits = Vec::new();
     for leaving in parts.exits().ok()? {
         if !code::is_return(&leaving) {
@@ -234,7 +241,7 @@ fn cheap_exits(parts: &Parts<'_>) -> Option<Vec<CheapExit>> {
         let mut found = None;
         for instruction in before {
             // Somebody may come from elsewhere, or there is a hole between two parts.
-            if targets.contains(&next) || instruction.next_ip() != next {
+            if targets.binary_search(&next).is_ok() || instruction.next_ip() != next {
                 return None;
             }
             next = instruction.ip();
@@ -326,6 +333,31 @@ mod tests {
         assert!(cheap_exits(&parts(&[0x75, 0x03, 0x89, 0xd8, 0xc3, 0xe8, 0, 0, 0, 0])).is_none());
         // jne +1; ret; push %rbx; pop %rbx; ret: the second has no branch before it
         assert!(cheap_exits(&parts(&[0x75, 0x01, 0xc3, 0x53, 0x5b, 0xc3])).is_none());
+    }
+
+    #[test]
+    fn how_far_the_stack_pointer_is_moved() {
+        let check = |code: &[u8], expected: Option<i64>| {
+            let instruction = code::instructions(code, 0).next().expect("an instruction");
+            assert_eq!(moves_down(&instruction), expected, "{instruction}");
+        };
+        check(&[0x48, 0x83, 0xec, 0x18], Some(0x18));
+        check(&[0x48, 0x83, 0xc4, 0x18], Some(-0x18));
+        check(&[0x53], Some(8));
+        check(&[0x5b], Some(-8));
+        // push %bx; pushf; push %rsp; pop %rsp
+        check(&[0x66, 0x53], Some(2));
+        check(&[0x9c], Some(8));
+        check(&[0x54], Some(8));
+        check(&[0x5c], None);
+        // sub (%rax),%rsp; sub %rax,%rsp; sub $8,%esp; lea -16(%rsp),%rsp
+        check(&[0x48, 0x2b, 0x20], None);
+        check(&[0x48, 0x29, 0xc4], None);
+        check(&[0x83, 0xec, 0x08], None);
+        check(&[0x48, 0x8d, 0x64, 0x24, 0xf0], None);
+        // cmp $8,%rsp; mov %rax,8(%rsp)
+        check(&[0x48, 0x83, 0xfc, 0x08], Some(0));
+        check(&[0x48, 0x89, 0x44, 0x24, 0x08], Some(0));
     }
 
     #[test]

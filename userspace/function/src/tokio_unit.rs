@@ -30,6 +30,8 @@ const MAX_SYMBOLS: usize = 4 << 20;
 const MAX_SETTER: u64 = 1024;
 /// Setters that are looked at: one of each kind and unit of code.
 const MAX_SETTERS: usize = 8;
+/// Bytes of a name that are looked at.
+const MAX_NAME: usize = 4096;
 /// Bytes of an `Elf64_Sym`.
 const SYMBOL: usize = 24;
 /// Part of the mangled name of the thread-local, in both manglings of Rust.
@@ -59,6 +61,7 @@ impl TokioSymbols {
             }
             let start = u32::from_le_bytes(*symbol.first_chunk()?) as usize;
             let rest = strings.get(start..).unwrap_or_default();
+            let rest = rest.get(..MAX_NAME).unwrap_or(rest);
             let name = rest.split(|byte| *byte == 0).next().unwrap_or_default();
             let (value, size) = (word(symbol, 8)?, word(symbol, 16)?);
             if kind == elf::STT_TLS.0 && contains(name, CONTEXT) {
@@ -178,12 +181,14 @@ impl Writes {
     /// The rule that these writes tell, all of them inside of `context`.
     fn rule(mut self, context: &Range<i64>) -> Option<UnitRule> {
         self.words.sort_unstable();
-        let inside = |place: &i64| context.contains(place);
-        if !self.words.iter().chain(&self.ones).all(inside) {
+        let inside = |place: &i64, bytes: i64| {
+            context.contains(place) && place.checked_add(bytes).is_some_and(|end| end <= context.end)
+        };
+        if !self.words.iter().all(|word| inside(word, 8)) || !self.ones.iter().all(|one| inside(one, 1)) {
             return None;
         }
         let (tls, alive) = match (self.words.as_slice(), self.ones.as_slice()) {
-            ([id], [alive]) => (*id, *alive),
+            ([id], [alive]) if !(*id..id.saturating_add(8)).contains(alive) => (*id, *alive),
             // The tag is 1 where there is an id, which no thread-local has that does not live yet.
             ([tag, id], [_]) if tag.checked_add(8) == Some(*id) => (*id, *tag),
             _ => return None,

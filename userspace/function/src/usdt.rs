@@ -67,10 +67,8 @@ pub fn probes(binary: &Binary<'_>, bytes: &[u8]) -> Result<Vec<UsdtProbe>, Binar
     let file_offset = |address: u64| {
         file.segments().find_map(|segment| {
             let (offset, len) = segment.file_range();
-            address
-                .checked_sub(segment.address())
-                .filter(|into| *into < len)
-                .map(|into| FileOffset(offset + into))
+            let into = address.checked_sub(segment.address()).filter(|into| *into < len)?;
+            offset.checked_add(into).map(FileOffset)
         })
     };
     let mut probes = Vec::new();
@@ -131,5 +129,36 @@ impl<'a> Description<'a> {
             name: texts.next()?,
             arguments: texts.next()?,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A shared object with one probe, whose counter is in the second segment.
+    const FILE: &[u8] = include_bytes!("../../../tests/fuzz/corpus/function/code");
+    /// Where that segment's header says where it is in the file.
+    const OFFSET: std::ops::Range<usize> = 64 + 56 + 8..64 + 56 + 16;
+
+    #[test]
+    fn a_probe_and_its_counter() {
+        let check = |segment: u64, semaphore: Option<u64>| {
+            let mut bytes = FILE.to_vec();
+            bytes[OFFSET].copy_from_slice(&segment.to_le_bytes());
+            let binary = Binary::parse(&bytes, None).expect("a file");
+            let expected = UsdtProbe {
+                provider: "app".into(),
+                name: "request".into(),
+                address: ElfAddress(0x3d0),
+                offset: FileOffset(0x3d0),
+                semaphore: semaphore.map(FileOffset),
+                arguments: "-4@%edi 8@%rsi 8@-16(%rbp) -4@$7".into(),
+            };
+            assert_eq!(probes(&binary, &bytes), Ok(vec![expected]), "{segment:#x}");
+        };
+        check(0x460, Some(0x5b8));
+        // Beyond the end of all files.
+        check(u64::MAX - 0x100, None);
     }
 }

@@ -107,6 +107,14 @@ fn what_does_not_fit_gives_nothing() {
     // Writes beside CONTEXT: the storage lies elsewhere.
     check(&[CONTEXT, DROP], &[GUARD_DROP], &head(X86_64, 0x390), None);
     check(&[CONTEXT, DROP], &[GUARD_DROP], &head(AARCH64, 0x350), None);
+    // An id of one word: what says that it lives is not a part of it, and it does not reach beyond CONTEXT.
+    let one_word =
+        |id: u8, alive: u8| [&TWO_WORDS[..16], &[0x48, 0x89, 0x78, id, 0xc6, 0x40, alive, 1, 0xc3]].concat();
+    check(&[CONTEXT, SETTER], &[&one_word(0x20, 0x28)], &good, Some((-0x308, -0x300)));
+    check(&[CONTEXT, SETTER], &[&one_word(0x20, 0x20)], &good, None);
+    check(&[CONTEXT, SETTER], &[&one_word(0x20, 0x27)], &good, None);
+    check(&[CONTEXT, SETTER], &[&one_word(0x40, 0x20)], &good, Some((-0x2e8, -0x308)));
+    check(&[CONTEXT, SETTER], &[&one_word(0x41, 0x20)], &good, None);
     for len in 0..GUARD_DROP.len() - 8 {
         check(&[CONTEXT, DROP], &[&GUARD_DROP[..len]], &good, None);
     }
