@@ -4,6 +4,7 @@
 //! supplement, 3.2.3). Numbers, pointers and text are read; what follows the first parameter that is passed in another
 //! way than in one register is not. Of USDT probes by their notes.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -18,11 +19,22 @@ use gimli::{
     Unit, constants as dw,
 };
 use object::read::elf::ElfFile64;
-use object::{Endianness, Object, ObjectSection};
+use object::{CompressionFormat, Endianness, Object, ObjectSection};
 use rustc_hash::FxHashMap;
 
-/// Bytes of one section of debug information at most.
+/// Bytes of one section of debug information at most, and of all that had to be decompressed: a file of some kilobytes may
+/// claim any number.
 const MAX_SECTION: u64 = 512 << 20;
+/// The sections that are read.
+const SECTIONS: [SectionId; 7] = [
+    SectionId::DebugAbbrev,
+    SectionId::DebugAddr,
+    SectionId::DebugInfo,
+    SectionId::DebugLine,
+    SectionId::DebugLineStr,
+    SectionId::DebugStr,
+    SectionId::DebugStrOffsets,
+];
 /// Bytes of a parameter's name at most.
 const MAX_NAME: usize = 64;
 /// Types that stand for another one, in a row, at most.
@@ -102,9 +114,17 @@ type Entry<'a> = DebuggingInformationEntry<Slice<'a>>;
 pub fn parameters(bytes: &[u8], wanted: &[ElfAddress]) -> FxHashMap<ElfAddress, Vec<Parameter>> {
     let mut found = wanted.iter().map(|address| (*address, Vec::new())).collect();
     let Ok(file) = ElfFile64::<Endianness>::parse(bytes) else { return FxHashMap::default() };
+    let mut left = MAX_SECTION;
+    let mut content = |id: SectionId| {
+        let data = file.section_by_name(id.name())?.compressed_data().ok()?;
+        if data.format == CompressionFormat::None {
+            return (data.uncompressed_size <= MAX_SECTION).then_some(Cow::Borrowed(data.data));
+        }
+        left = left.checked_sub(data.uncompressed_size)?;
+        data.decompress().ok()
+    };
     let load = |id: SectionId| -> Result<_, gimli::Error> {
-        let section = file.section_by_name(id.name()).filter(|section| section.size() <= MAX_SECTION);
-        Ok(section.and_then(|section| section.uncompressed_data().ok()).unwrap_or_default())
+        Ok(SECTIONS.contains(&id).then(|| content(id)).flatten().unwrap_or_default())
     };
     let Ok(sections) = DwarfSections::load(load) else { return FxHashMap::default() };
     let dwarf = sections.borrow(|section| EndianSlice::new(section, LittleEndian));
@@ -359,6 +379,34 @@ mod tests {
         check("-4@$-5", &[(Kind::Signed(4), ARGUMENT_IS_CONSTANT, 0, -5)]);
         check("8f@%xmm0 8@name(%rip) @ 8@ x", &[]);
         check("", &[]);
+    }
+
+    #[test]
+    fn parameters_by_debug_information() {
+        const FILE: &[u8] = include_bytes!("../../../tests/fuzz/corpus/function/dwarf4_compressed");
+        let check = |file: &[u8], function: &str, expected: &[(&str, Kind)]| {
+            let binary = crate::Binary::parse(file, None).expect("a file");
+            let function = binary.functions.iter().find(|it| it.name() == function).expect("a function");
+            let found = parameters(file, &[function.address]).remove(&function.address).unwrap_or_default();
+            let found: Vec<_> = found.iter().map(|it| (&*it.name, it.kind)).collect();
+            assert_eq!(found, expected);
+        };
+        check(FILE, "add", &[("left", Kind::Signed(4)), ("right", Kind::Unsigned(1))]);
+        let named = [
+            ("name", Kind::Text),
+            ("color", Kind::Unsigned(4)),
+            ("yes", Kind::Bool),
+            ("where", Kind::Pointer),
+            ("last", Kind::Unsigned(8)),
+        ];
+        check(FILE, "named", &named);
+        // A structure: in how many registers it is, if in any, is not looked into.
+        check(FILE, "many", &[]);
+
+        // Elf64_Chdr of .debug_info: type, reserved, size.
+        let (mut bomb, header) = (FILE.to_vec(), 0x560);
+        bomb[header + 8..header + 16].copy_from_slice(&(1_u64 << 40).to_le_bytes());
+        check(&bomb, "add", &[]);
     }
 
     #[test]
