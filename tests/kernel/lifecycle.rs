@@ -142,13 +142,11 @@ fn a_hundred_short_lived_processes() -> Result<()> {
     let Some(_machine) = machine::alone()? else { return Ok(()) };
     let short = compile::native("short")?;
     let descry = Descry::profile(HZ, 60)?.args(["--follow", "--"]).args([&short]).args(["0", "100"]);
-    let (folded, stats) = measure(descry)?;
-    ensure!(
-        stats.rooted >= ROOTED,
-        "{} rooted; {}",
-        stats.rooted,
-        folded.filter(|stack| stack.truncated).heaviest(10)
-    );
+    let (folded, _) = measure(descry)?;
+    // In the middle of exec the old program's memory is gone, and the new one has no stack yet.
+    let cut = folded.filter(|stack| stack.truncated && !stack.has("bprm_execve_[k]"));
+    let share = cut.total() as f64 / folded.total() as f64;
+    ensure!(share <= 1.0 - ROOTED, "{share} are cut: {}", cut.heaviest(10));
     let work = folded.filter(|stack| stack.has("short_lived_work"));
     // A hundred times 10 ms at 999 Hz.
     ensure!((850..=1100).contains(&work.total()), "{} samples of\n{}", work.total(), folded.heaviest(10));

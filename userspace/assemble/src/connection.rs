@@ -7,6 +7,7 @@ mod held;
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use descry_decode::ids::{BootNanos, UnixNanos};
 use sha2::{Digest, Sha256};
@@ -19,6 +20,9 @@ use held::Held;
 
 /// Trace flags of a trace that begins here: sampled, and its id is random (W3C Trace Context, level 2, section 3.2.2.5).
 pub(crate) const NEW_TRACE: u8 = 3;
+
+/// Attributes that a connection adds to a span at most.
+const CONNECTION_ATTRIBUTES: usize = 8;
 
 /// What is known of a connection before its bytes.
 #[derive(Clone, Copy, Debug)]
@@ -93,7 +97,12 @@ pub struct Connection {
     state: State,
     /// Spans so far.
     spans: u64,
+    /// Addresses and ports of client and server, as each span has them; none: there was no span yet.
+    ends: Option<[Option<EndText>; 2]>,
 }
+
+/// An address without its port, and that.
+type EndText = (Arc<str>, u16);
 
 #[derive(Debug)]
 enum State {
@@ -116,7 +125,7 @@ impl Direction {
 impl Connection {
     /// A connection of which no byte was seen.
     pub fn new(origin: Origin) -> Self {
-        Self { origin, state: State::Opening(Held::default()), spans: 0 }
+        Self { origin, state: State::Opening(Held::default()), spans: 0, ends: None }
     }
 
     /// What is known of it; who is client and who is server may have turned out since it was made.
@@ -166,6 +175,7 @@ impl Connection {
                 turned = is_turned;
                 if turned {
                     std::mem::swap(&mut self.origin.client, &mut self.origin.server);
+                    self.ends = None;
                     if self.origin.role_turns {
                         self.origin.role = self.origin.role.other();
                     }
@@ -224,11 +234,12 @@ impl Connection {
             state: "".into(),
         });
         let parent = (context.parent != SpanId::default()).then_some(context.parent);
-        let (kind, status, peer) = match role {
-            Role::Server => (exchange.kind, exchange.server_status, client),
-            Role::Client => (client_kind(exchange.kind), exchange.client_status, server),
+        let (kind, status) = match role {
+            Role::Server => (exchange.kind, exchange.server_status),
+            Role::Client => (client_kind(exchange.kind), exchange.client_status),
         };
         let mut attributes = exchange.attributes;
+        attributes.reserve(CONNECTION_ATTRIBUTES);
         // What is an error for one side need not be one for the other.
         let failed = matches!(status, Status::Error(_));
         attributes.retain(|(name, _)| failed || name != "error.type");
@@ -249,16 +260,23 @@ impl Connection {
             }
             add("tls.protocol.name", Value::Static("tls"));
         }
-        let mut address = |[host, port]: [&'static str; 2], address: Option<SocketAddr>| {
-            if let Some(address) = address {
-                add(host, Value::Text(address.ip().to_string().into()));
-                add(port, Value::Int(address.port().into()));
+        let [client, server] = self.ends.get_or_insert_with(|| {
+            [client, server].map(|end| end.map(|end| (end.ip().to_string().into(), end.port())))
+        });
+        let mut address = |[host, port]: [&'static str; 2], end: &Option<EndText>| {
+            if let Some((address, number)) = end {
+                add(host, Value::Shared(Arc::clone(address)));
+                add(port, Value::Int((*number).into()));
             }
         };
         address(["server.address", "server.port"], server);
-        if role == Role::Server {
-            address(["client.address", "client.port"], client);
-        }
+        let peer = match role {
+            Role::Server => {
+                address(["client.address", "client.port"], client);
+                client
+            }
+            Role::Client => server,
+        };
         address(["network.peer.address", "network.peer.port"], peer);
         Span {
             trace: context.trace,

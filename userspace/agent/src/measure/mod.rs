@@ -215,6 +215,7 @@ impl Measurement<'_> {
     pub fn run(mut self, consumer: &mut dyn Consumer, counters: &Counters) -> Result<Finished, Failure> {
         let exit = self.until_the_end(consumer)?;
         let duration = self.began.elapsed();
+        self.watch.session.stop_sampling()?;
         consumer.time_is_up(&mut self.watch.session)?;
         self.watch.drain(consumer)?;
         let Watch { mut session, side_band, mut tracker } = self.watch;

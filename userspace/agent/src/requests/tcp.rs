@@ -9,7 +9,7 @@ use descry_aggregate::tcp::{Peer, TcpPeers};
 use descry_decode::ids::Tgid;
 use descry_export::span::SpanProcess;
 use descry_probe::{ProbeError, Session};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 /// Between two readings.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -22,13 +22,15 @@ const MAX_ENDED: usize = 4096;
 pub struct Tcp {
     /// Processes that ended since the last reading, or run another program.
     ended: FxHashMap<Tgid, SpanProcess>,
+    /// Rows of dead processes that were not known at the last reading: what made them known may be in the ring since.
+    strangers: FxHashSet<TcpPeerKey>,
     last: Instant,
 }
 
 impl Tcp {
     /// Nothing was read yet.
     pub fn new() -> Self {
-        Self { ended: FxHashMap::default(), last: Instant::now() }
+        Self { ended: FxHashMap::default(), strangers: FxHashSet::default(), last: Instant::now() }
     }
 
     /// A process ended. Its rows are taken out of the kernel with the next reading.
@@ -40,7 +42,8 @@ impl Tcp {
 
     /// Whether it is time to read.
     pub fn is_due(&self) -> bool {
-        self.last.elapsed() >= if self.ended.is_empty() { INTERVAL } else { PATIENCE }
+        let is_calm = self.ended.is_empty() && self.strangers.is_empty();
+        self.last.elapsed() >= if is_calm { INTERVAL } else { PATIENCE }
     }
 
     /// Reads what was counted of `processes`, and of those that ended since the last reading.
@@ -55,6 +58,7 @@ impl Tcp {
     ) -> Result<(), ProbeError> {
         self.last = Instant::now();
         let mut gone: Vec<TcpPeerKey> = Vec::new();
+        let met = std::mem::take(&mut self.strangers);
         for row in session.tcp_counts()? {
             let Some(key) = row.key else {
                 peers.update(None, Peer::Others, &row.counts);
@@ -67,8 +71,11 @@ impl Tcp {
                 peers.update(Some(owner.clone()), Peer::Address(address), &row.counts);
             }
             // The process may have ended before it was known, and sockets outlive it.
-            if ended.is_some() || !processes.contains_key(&tgid) && !is_alive(tgid) {
+            let is_stranger = || !processes.contains_key(&tgid) && !is_alive(tgid);
+            if ended.is_some() || met.contains(&key) && is_stranger() {
                 gone.push(key);
+            } else if is_stranger() {
+                self.strangers.insert(key);
             }
         }
         session.forget_tcp_counts(&gone);

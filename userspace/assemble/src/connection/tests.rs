@@ -51,6 +51,7 @@ fn line(span: &Span) -> String {
         if !["http.request.method", "network.protocol.version", "url.path"].contains(&name.as_ref()) {
             line += &match value {
                 Value::Text(text) => format!(" {name}={text}"),
+                Value::Shared(text) => format!(" {name}={text}"),
                 Value::Static(text) => format!(" {name}={text}"),
                 Value::Int(number) => format!(" {name}={number}"),
                 other => format!(" {name}={other:?}"),

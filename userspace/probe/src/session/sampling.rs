@@ -2,7 +2,7 @@
 
 use aya::Ebpf;
 use aya::programs::perf_event::{
-    HardwareEvent, PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent,
+    HardwareEvent, PerfEventConfig, PerfEventLinkId, PerfEventScope, SamplePolicy, SoftwareEvent,
 };
 use aya::programs::{PerfEvent, ProgramError};
 use descry_decode::ids::Tid;
@@ -85,15 +85,29 @@ impl Session {
             if inherit && errno(&result) == Some(libc::ESRCH) {
                 continue;
             }
-            result.map_err(|error| ProbeError::Attach {
+            let link = result.map_err(|error| ProbeError::Attach {
                 program: name,
                 target: format!("{scope:?}"),
                 reason: chain(&error),
             })?;
+            self.sample_links.push(link);
         }
         Ok(sampler)
     }
+
+    /// Takes no more samples; those that were taken are in the ring.
+    pub fn stop_sampling(&mut self) -> Result<(), ProbeError> {
+        let name = self.sampling_program();
+        for link in std::mem::take(&mut self.sample_links) {
+            let detached = perf_program(&mut self.ebpf, name)?.detach(link);
+            detached.map_err(|error| ProbeError::program(name, &error))?;
+        }
+        Ok(())
+    }
 }
+
+/// What samples, as long as it is to.
+pub(super) type SampleLinks = Vec<PerfEventLinkId>;
 
 fn event(sampler: Sampler) -> PerfEventConfig {
     match sampler {
