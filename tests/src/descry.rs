@@ -212,14 +212,8 @@ impl Running {
     /// # Errors
     /// When it ends before, or never does.
     pub fn measuring(&mut self) -> Result<()> {
-        let dir = format!("/proc/{}/fd", self.pid());
-        eventually("descry's first perf event", || {
-            if let Some(status) = self.child.try_wait()? {
-                bail!("{:?} ended before it measured: {status}", self.command_line);
-            }
-            let files = std::fs::read_dir(&dir).into_iter().flatten().flatten();
-            let mut links = files.filter_map(|file| std::fs::read_link(file.path()).ok());
-            Ok(links.any(|link| link.to_string_lossy().contains("[perf_event]")).then_some(()))
+        self.until("descry's first perf event", "fd", |file| {
+            std::fs::read_link(file).is_ok_and(|link| link.to_string_lossy().contains("[perf_event]"))
         })
     }
 
@@ -228,16 +222,22 @@ impl Running {
     /// # Errors
     /// When it ends before, or never does.
     pub fn watching_sockets(&mut self) -> Result<()> {
-        let dir = format!("/proc/{}/fdinfo", self.pid());
-        eventually("descry to watch sockets", || {
+        self.until("descry to watch sockets", "fdinfo", |file| {
+            // The last tracepoints that it attaches to; TLS comes later.
+            std::fs::read_to_string(file)
+                .is_ok_and(|text| text.contains("sock_send_length") || text.contains("sys_exit"))
+        })
+    }
+
+    /// Waits until something in a directory of its own in /proc is a sign of it.
+    fn until(&mut self, what: &str, directory: &str, is_sign: impl Fn(&Path) -> bool) -> Result<()> {
+        let dir = format!("/proc/{}/{directory}", self.pid());
+        eventually(what, || {
             if let Some(status) = self.child.try_wait()? {
                 bail!("{:?} ended before it measured: {status}", self.command_line);
             }
-            let files = std::fs::read_dir(&dir).into_iter().flatten().flatten();
-            let mut texts = files.filter_map(|file| std::fs::read_to_string(file.path()).ok());
-            // The last tracepoints that it attaches to; TLS comes later.
-            let is_last = |text: String| text.contains("sock_send_length") || text.contains("sys_exit");
-            Ok(texts.any(is_last).then_some(()))
+            let mut files = std::fs::read_dir(&dir).into_iter().flatten().flatten();
+            Ok(files.any(|file| is_sign(&file.path())).then_some(()))
         })
     }
 

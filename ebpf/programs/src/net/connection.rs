@@ -111,11 +111,14 @@ const IS_THREAD: u64 = 2;
 fn open(moved: &Moved, ids: Ids, unit: &Unit) -> Option<*mut Connection> {
     let flags = if moved.is_sent { IS_SENT } else { 0 } | if unit.is_thread() { IS_THREAD } else { 0 };
     let both = u64::from(ids.tgid) << 32 | u64::from(ids.tid);
-    open_connection(moved.socket.0, moved.len, both, unit.number(ids), flags);
+    // At the same address there may be what is left of another socket's.
+    if open_connection(moved.socket.0, moved.len, both, unit.number(ids), flags) == 0 {
+        return None;
+    }
     CONNECTIONS.get_ptr_mut(moved.socket.0)
 }
 
-/// Tells of a connection whose first message is of `len` bytes, and remembers it. A global function: the verifier checks it
+/// Tells of a connection whose first message is of `len` bytes, and remembers it; 0: it could not. A global function: the verifier checks it
 /// once, not once for each way that leads to it.
 #[unsafe(no_mangle)]
 #[inline(never)]
