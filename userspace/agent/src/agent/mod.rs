@@ -299,6 +299,7 @@ impl Agent {
     /// Measures no more. The last window is handed on, however long the exporter takes.
     fn stop_measuring(&mut self) -> Result<(), Failure> {
         if let Some(watch) = &mut self.watch {
+            watch.session.stop_sampling()?;
             self.recorder.time_is_up(&mut watch.session)?;
             watch.drain(&mut self.recorder)?;
             let Watch { session, tracker, .. } = watch;
