@@ -4,8 +4,11 @@
 //! coverage, overflow checks and libFuzzer's limits of time and memory are what finds something in them.
 
 use std::fs;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 
 use anyhow::{Context, Result, bail};
 use cargo_metadata::MetadataCommand;
@@ -59,13 +62,24 @@ pub fn run(args: &Args) -> Result<()> {
 pub fn all(seconds: u32) -> Result<()> {
     let targets = targets()?;
     let binaries = build()?;
-    let mut found = Vec::new();
-    for target in targets {
-        if let Err(error) = fuzz(&binaries, &target, seconds) {
-            eprintln!("{error:#}");
-            found.push(target);
+    let waiting = Mutex::new(targets.into_iter());
+    let found = Mutex::new(Vec::new());
+    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
+    // One fuzzer a processor: libFuzzer itself has one thread that works.
+    let workers = thread::available_parallelism().map_or(1, NonZero::get);
+    thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while let Some(target) = next() {
+                    if let Err(error) = fuzz(&binaries, &target, seconds) {
+                        eprintln!("{error:#}");
+                        found.lock().unwrap_or_else(PoisonError::into_inner).push(target);
+                    }
+                }
+            });
         }
-    }
+    });
+    let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
     if found.is_empty() {
         return Ok(());
     }
