@@ -4,5 +4,8 @@
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
-    let _ = descry_decode::decode(input);
+    let time = descry_decode::time_of(input);
+    if let Ok(event) = descry_decode::decode(input) {
+        assert_eq!(time, Ok(event.time()));
+    }
 });

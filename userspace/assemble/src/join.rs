@@ -112,9 +112,11 @@ impl<T> Joiner<T> {
                 is_shared,
             };
             let is_new = self.places.insert(request, place).is_none();
-            for child in self.take(request) {
-                let span = self.under(child.span, place);
-                out.push((child.owner, span));
+            if self.waiting > 0 {
+                for child in self.take(request) {
+                    let span = self.under(child.span, place);
+                    out.push((child.owner, span));
+                }
             }
             if is_new {
                 self.order.push_back((now, request));
@@ -162,7 +164,9 @@ impl<T> Joiner<T> {
             }
             self.order.pop_front();
             self.places.remove(&request);
-            self.give_up(request, out);
+            if self.waiting > 0 {
+                self.give_up(request, out);
+            }
         }
     }
 

@@ -30,6 +30,8 @@ pub const UNANSWERED: &str = "descry.unanswered";
 pub const LOST: &str = "lost";
 /// Value of [`UNANSWERED`]: one side gave it up while the connection went on.
 pub const RESET: &str = "reset";
+/// Attributes that an exchange has room for at its beginning, those of its connection among them.
+const ATTRIBUTES: usize = 18;
 
 /// Which way bytes went. A parser knows no sockets: who opened the connection is the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

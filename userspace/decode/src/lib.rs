@@ -1,6 +1,6 @@
 //! Ring buffer bytes to events.
 //!
-//! Give it one record of the ring; get an [`Event`], or the reason why it is none. It never panics, reads no clock,
+//! Give it one record of the ring; get an [`Event`], or the reason why it is none. [`time_of`] gives the event's time alone. It never panics, reads no clock,
 //! and keeps nothing. The newtypes that the rest of descry speaks in live here too, because every stage is downstream.
 #![forbid(unsafe_code)]
 
@@ -15,4 +15,4 @@ pub use event::{
     Message, Opened, Plaintext, Role, Sample, SlowCall, StackCopy, Transport, UnwindEnd, Wait, WaitKind,
     WaitOf, WaitState,
 };
-pub use parse::{DecodeError, decode, wait_of};
+pub use parse::{DecodeError, decode, time_of, wait_of};

@@ -1,13 +1,17 @@
 //! Bytes of one ring record to an [`Event`].
 
+use std::mem::offset_of;
+
 use descry_abi::event::{
     EventKind, Lifecycle as RawLifecycle, MAX_REGISTERS, SAMPLE_HAS_COPY, SAMPLE_IN_KERNEL,
     SAMPLE_KERNEL_THREAD, SampleHeader, StackCopyHeader, UnwindEnd, Wait as RawWait,
 };
 use descry_abi::function::{FunctionArguments, FunctionCall, MAX_ARGUMENT_TEXT, MAX_ARGUMENTS};
 use descry_abi::limits::{MAX_KERNEL_FRAMES, MAX_USER_FRAMES, STACK_COPY_BYTES};
+use descry_abi::net as net_abi;
 use descry_abi::offcpu::{FileKind, NO_STACK, WaitKey, WaitKind, WaitState};
 use descry_abi::syscall::{PATH_BYTES, SlowCall as RawSlowCall};
+use descry_abi::tcp::ConnectFailed;
 
 use crate::event::{Argument, Arguments, Call, Event, Lifecycle, Sample, SlowCall, StackCopy, Wait, WaitOf};
 use crate::ids::{
@@ -136,6 +140,31 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
         EventKind::FunctionCall => call(fields).map(Event::Call),
         EventKind::FunctionArguments => arguments(fields).map(Event::Arguments),
     }
+}
+
+/// The [`Event::time`] of the event that a record is: what orders records before they are decoded.
+///
+/// # Errors
+/// If the record is of no known kind, or too short to have a time.
+pub fn time_of(bytes: &[u8]) -> Result<BootNanos, DecodeError> {
+    let mut fields = Fields { bytes, at: 0, kind: 0 };
+    let number = fields.u16()?;
+    fields.kind = number;
+    fields.at = match EventKind::from_u16(number).ok_or(DecodeError::UnknownKind { kind: number })? {
+        EventKind::Sample | EventKind::SlowCall | EventKind::Stack => offset_of!(SampleHeader, time),
+        EventKind::StackCopy => offset_of!(StackCopyHeader, time),
+        EventKind::Exec | EventKind::Fork | EventKind::Exit | EventKind::Comm => {
+            offset_of!(RawLifecycle, time)
+        }
+        EventKind::Wait => offset_of!(RawWait, time),
+        EventKind::ConnectionOpened => offset_of!(net_abi::Opened, time),
+        EventKind::Message => offset_of!(net_abi::Message, time),
+        EventKind::ConnectionClosed => offset_of!(net_abi::Closed, time),
+        EventKind::ConnectFailed => offset_of!(ConnectFailed, end),
+        EventKind::FunctionCall => offset_of!(FunctionCall, end),
+        EventKind::FunctionArguments => offset_of!(FunctionArguments, start),
+    };
+    fields.u64().map(BootNanos)
 }
 
 fn sample(fields: &mut Fields<'_>) -> Result<Sample, DecodeError> {

@@ -3,7 +3,14 @@
 use std::net::SocketAddr;
 
 use descry_decode::ids::{BootNanos, ConnectionId, RequestId, Tgid, Tid, UnitId};
-use descry_decode::{Event, Role, Transport, decode};
+use descry_decode::{DecodeError, Event, Role, Transport, time_of};
+
+/// Decodes, and sees to it that the time is the same where that is asked for alone.
+fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
+    let event = descry_decode::decode(bytes)?;
+    assert_eq!(time_of(bytes), Ok(event.time()));
+    Ok(event)
+}
 
 fn opened(family: u16, socket_type: u16, role: u8, local: [u8; 16], remote: [u8; 16]) -> Vec<u8> {
     let mut record = Vec::new();

@@ -5,7 +5,14 @@ use descry_decode::ids::{
     BootNanos, CgroupId, Cpu, FunctionNumber, RequestId, RuntimeAddress, StackId, SyscallNumber, Tgid, Tid,
     UnitId,
 };
-use descry_decode::{DecodeError, Event, FileKind, UnwindEnd, Wait, WaitKind, WaitOf, WaitState, decode};
+use descry_decode::{DecodeError, Event, FileKind, UnwindEnd, Wait, WaitKind, WaitOf, WaitState, time_of};
+
+/// Decodes, and sees to it that the time is the same where that is asked for alone.
+fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
+    let event = descry_decode::decode(bytes)?;
+    assert_eq!(time_of(bytes), Ok(event.time()));
+    Ok(event)
+}
 
 /// Fields in the order of the ABI, each in the machine's byte order.
 #[derive(Default)]

@@ -72,7 +72,7 @@ pub struct Recorder {
     clocks: Clocks,
 }
 
-/// Spans since the ring was drained last.
+/// Spans of the last event.
 #[derive(Default)]
 struct Done(Vec<(SpanProcess, Span)>);
 
@@ -399,6 +399,7 @@ impl Consumer for Recorder {
                 if let Some(requests) = &mut self.requests {
                     requests.event(tracker, event);
                 }
+                self.hand_over();
             }
             Event::Exec(lifecycle) | Event::Exit(lifecycle) => {
                 let is_exit = matches!(event, Event::Exit(_));

@@ -8,6 +8,7 @@ mod image;
 mod process_code;
 mod program;
 mod progress;
+mod records;
 mod resource;
 mod symbols;
 mod tables;

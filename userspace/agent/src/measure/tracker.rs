@@ -8,7 +8,7 @@ use std::time::Duration;
 use descry_abi::limits::MAX_USER_FRAMES;
 use descry_aggregate::{CodeRef, Observation};
 use descry_decode::ids::{BootNanos, Comm, FileOffset, RuntimeAddress, Tgid, Tid};
-use descry_decode::{Event, Sample, StackCopy, UnwindEnd, decode};
+use descry_decode::{DecodeError, Event, Sample, StackCopy, UnwindEnd};
 use descry_probe::{ExecEvent, MmapEvent, ProbeError, Session, SideBand, SideBandEvent};
 use descry_process::identity::host::Host;
 use descry_process::identity::{self, Attributes, Identity, ResourceOptions};
@@ -21,6 +21,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::blocked;
 use super::process_code::{ProcessCode, apply};
 use super::program::Program;
+use super::records::Records;
 use super::symbols::{PerfMapOwner, PerfMapOwners};
 use super::tables::{TableCounters, UnwindTables};
 use crate::counted::{self, counters};
@@ -120,6 +121,7 @@ pub struct Tracker {
     started: Vec<(Tgid, Tgid)>,
     changed: FxHashSet<Tgid>,
     scratch: Vec<CodeRef>,
+    records: Records,
     counters: TrackerCounters,
 }
 
@@ -166,6 +168,7 @@ impl Tracker {
             started: Vec::new(),
             changed: FxHashSet::default(),
             scratch: Vec::new(),
+            records: Records::default(),
             counters: TrackerCounters::default(),
         }
     }
@@ -197,34 +200,39 @@ impl Tracker {
         handle: &mut dyn FnMut(&mut Self, Event),
     ) -> Result<usize, ProbeError> {
         // The ring first: whatever was mapped before one of its events is then among the news.
-        let (mut bytes, mut events, mut news) = (0, Vec::new(), Vec::new());
+        let mut records = std::mem::take(&mut self.records);
         session.drain(|record| {
-            bytes += record.len();
-            match decode(record) {
-                Ok(event) => events.push(event),
-                Err(error) => {
-                    tracing::debug!(%error, "a record of the ring is no event");
-                    self.counters.malformed += 1;
-                }
+            if let Err(error) = records.push(record) {
+                self.malformed(&error);
             }
         });
+        let bytes = records.bytes();
+        let mut news = Vec::new();
         side_band.drain(|event| news.push(event));
-        // Each CPU writes in order; together they are a little out of it. A copy and its sample have one time.
-        events.sort_by_key(Event::time);
         news.sort_by_key(SideBandEvent::time);
         let mut news = news.into_iter().peekable();
-        for event in events {
-            while let Some(earlier) = news.next_if(|earlier| earlier.time() <= event.time()) {
+        for (time, event) in records.events() {
+            while let Some(earlier) = news.next_if(|earlier| earlier.time() <= time) {
                 self.heard(earlier);
             }
-            self.follow(event, handle);
+            match event {
+                Ok(event) => self.follow(event, handle),
+                Err(error) => self.malformed(&error),
+            }
         }
+        records.clear();
+        self.records = records;
         for event in news {
             self.heard(event);
         }
         self.tables.sync(session, &mut self.processes)?;
         self.reread.clear();
         Ok(bytes)
+    }
+
+    fn malformed(&mut self, error: &DecodeError) {
+        tracing::debug!(%error, "a record of the ring is no event");
+        self.counters.malformed += 1;
     }
 
     /// Takes what the kernel has to tell until the tables of all expected processes are made, but not for long.

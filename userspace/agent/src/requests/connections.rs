@@ -87,6 +87,8 @@ pub struct Connections {
 struct Spans {
     joiner: Joiner<Owned>,
     sampling: Option<Sampling>,
+    /// Room for [`Live::are_shared`].
+    are_shared: Vec<bool>,
 }
 
 impl Connections {
@@ -96,7 +98,7 @@ impl Connections {
             timeout: TIMEOUT,
             live: LruCache::new(MAX_CONNECTIONS),
             gone: FxHashSet::default(),
-            spans: Spans { joiner: Joiner::new(Limits::default()), sampling },
+            spans: Spans { joiner: Joiner::new(Limits::default()), sampling, are_shared: Vec::new() },
             wanted: Vec::new(),
             scratch: Vec::new(),
             now: BootNanos(0),
@@ -209,11 +211,10 @@ impl Connections {
             let wanted = if is_plaintext { Wanted::NothingOfPlaintext } else { Wanted::Nothing };
             self.wanted.push((message.connection, wanted));
         }
-        let done = std::mem::take(&mut self.scratch);
-        if let Some(wanted) = live.weigh(message.len, done.len()) {
+        if let Some(wanted) = live.weigh(message.len, self.scratch.len()) {
             self.wanted.push((message.connection, wanted));
         }
-        self.spans.join(live, self.now, done, out);
+        self.spans.join(live, self.now, &mut self.scratch, out);
     }
 
     /// A connect failed. Where only some protocols are wanted it is of none of them.
@@ -288,9 +289,8 @@ impl Connections {
                 continue;
             }
             self.counted.timed_out += 1;
-            let mut done = Vec::new();
-            live.connection.end(self.now, End::TimedOut, &live.settings, &mut done);
-            self.spans.join(live, self.now, done, out);
+            live.connection.end(self.now, End::TimedOut, &live.settings, &mut self.scratch);
+            self.spans.join(live, self.now, &mut self.scratch, out);
         }
     }
 
@@ -319,34 +319,37 @@ impl Connections {
     }
 
     fn end(&mut self, mut live: Live, time: BootNanos, end: End, out: &mut Vec<(Owned, Span)>) {
-        let mut done = Vec::new();
-        live.connection.end(time, end, &live.settings, &mut done);
+        live.connection.end(time, end, &live.settings, &mut self.scratch);
         self.counted.lost = self.counted.lost + live.connection.lost();
-        self.spans.join(&mut live, self.now, done, out);
+        self.spans.join(&mut live, self.now, &mut self.scratch, out);
     }
 }
 
 impl Spans {
-    /// Gives the spans of a connection to the joiner, each with its request.
-    fn join(&mut self, live: &mut Live, now: BootNanos, done: Vec<Span>, out: &mut Vec<(Owned, Span)>) {
+    /// Gives the spans of a connection to the joiner, each with its request. `done` is empty after that.
+    fn join(&mut self, live: &mut Live, now: BootNanos, done: &mut Vec<Span>, out: &mut Vec<(Owned, Span)>) {
+        if done.is_empty() {
+            return;
+        }
         // Who is the client may have turned out by the bytes.
         let &Origin { client, server, .. } = live.connection.origin();
-        let owner = Owned { process: live.process.clone(), ends: Ends { client, server } };
+        let ends = Ends { client, server };
         let first = out.len();
-        let are_shared = live.are_shared(&done);
-        for (mut span, is_shared) in done.into_iter().zip(are_shared) {
+        live.are_shared(done, &mut self.are_shared);
+        for (mut span, is_shared) in done.drain(..).zip(self.are_shared.drain(..)) {
             let offset = live.settings.unix_offset.saturating_neg();
             let request = live.request_at(BootNanos(span.start.0.saturating_add_signed(offset)));
+            let owner = Owned { process: live.process.clone(), ends };
             match span.kind {
                 SpanKind::Server | SpanKind::Consumer => {
-                    self.begin(&owner, &mut span);
-                    self.joiner.server(request, is_shared, now, span, owner.clone(), out);
+                    begin(&mut self.sampling, &owner, &mut span);
+                    self.joiner.server(request, is_shared, now, span, owner, out);
                 }
                 SpanKind::Client | SpanKind::Producer | SpanKind::Internal => {
                     if span.parent.is_some() {
-                        self.begin(&owner, &mut span);
+                        begin(&mut self.sampling, &owner, &mut span);
                     }
-                    self.joiner.client(request, now, span, owner.clone(), out);
+                    self.joiner.client(request, now, span, owner, out);
                 }
             }
         }
@@ -364,15 +367,16 @@ impl Spans {
         for (owner, span) in out.iter_mut().skip(first) {
             let is_client = !matches!(span.kind, SpanKind::Server | SpanKind::Consumer);
             if is_client && span.parent.is_none() {
-                self.begin(owner, span);
+                begin(&mut self.sampling, owner, span);
             }
         }
     }
+}
 
-    fn begin(&mut self, owner: &Owned, span: &mut Span) {
-        if let Some(sampling) = &mut self.sampling {
-            sampling.begin(span, || owner.process.service().to_string());
-        }
+/// Decides of a trace that begins with this span here.
+fn begin(sampling: &mut Option<Sampling>, owner: &Owned, span: &mut Span) {
+    if let Some(sampling) = sampling {
+        sampling.begin(span, || owner.process.service().to_string());
     }
 }
 

@@ -146,6 +146,7 @@ impl<O: SpanOutput> Requests<O> {
         &mut self.output
     }
 
+    /// Hands over the spans that are done. It is done after every event: they are still in the processor's cache then.
     fn hand_over(&mut self) {
         for (owner, span) in self.spans.drain(..) {
             self.metrics.record(&owner, &span, self.output.keeps(&span));
@@ -177,8 +178,14 @@ impl<O: SpanOutput> Consumer for Requests<O> {
                 let settings = Arc::clone(&self.settings);
                 self.opened(tracker, &opened, Some(settings));
             }
-            Event::Message(message) => self.connections.message(&message, &mut self.spans),
-            Event::Closed(closed) => self.connections.closed(&closed, &mut self.spans),
+            Event::Message(message) => {
+                self.connections.message(&message, &mut self.spans);
+                self.hand_over();
+            }
+            Event::Closed(closed) => {
+                self.connections.closed(&closed, &mut self.spans);
+                self.hand_over();
+            }
             Event::ConnectFailed(failed) => {
                 let settings = Arc::clone(&self.settings);
                 self.connect_failed(tracker, &failed, &settings);

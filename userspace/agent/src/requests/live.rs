@@ -113,15 +113,15 @@ impl Live {
         (wanted != std::mem::replace(&mut self.wanted, wanted)).then_some(wanted)
     }
 
-    /// Of each of the spans that are done: whether another request of the connection was open meanwhile. The kernel side
-    /// numbers what a connection receives, so whose their children are could not be told.
-    pub fn are_shared(&mut self, done: &[Span]) -> Vec<bool> {
+    /// Tells `of` of each of the spans that are done whether another request of the connection was open meanwhile. The
+    /// kernel side numbers what a connection receives, so whose their children are could not be told.
+    pub fn are_shared(&mut self, done: &[Span], of: &mut Vec<bool>) {
         let (is_waiting, last_end) = (self.connection.is_waiting(), self.last_end);
         let meets = |a: &Span, b: &Span| a.span != b.span && a.start < b.end && b.start < a.end;
         let is_shared =
             |span: &Span| is_waiting || span.start < last_end || done.iter().any(|other| meets(span, other));
+        of.extend(done.iter().map(is_shared));
         self.last_end = done.iter().map(|span| span.end).fold(last_end, Ord::max);
-        done.iter().map(is_shared).collect()
     }
 
     /// The request that a message of this time belonged to.

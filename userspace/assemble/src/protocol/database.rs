@@ -8,7 +8,7 @@ use std::sync::Arc;
 use descry_decode::ids::BootNanos;
 use lru::LruCache;
 
-use super::Exchange;
+use super::{ATTRIBUTES, Exchange};
 use crate::span::{Attribute, SpanKind, Status, Value};
 use crate::sql::Statement;
 
@@ -62,7 +62,7 @@ pub(super) fn exchange(
     asked: &Asked,
     outcome: Outcome<'_>,
 ) -> Exchange {
-    let mut attributes = vec![text("db.system.name", Value::Static(system))];
+    let mut attributes = attributes([text("db.system.name", Value::Static(system))]);
     let mut shared = |name, value: Option<&Arc<str>>| {
         attributes.extend(value.map(|value| text(name, Value::Shared(value.clone()))));
     };
@@ -111,6 +111,13 @@ pub(super) fn finished(
         context: None,
         answered: outcome.answered,
     }
+}
+
+/// The first attributes of an exchange, and room for more.
+pub(super) fn attributes(first: impl IntoIterator<Item = Attribute>) -> Vec<Attribute> {
+    let mut attributes = Vec::with_capacity(ATTRIBUTES);
+    attributes.extend(first);
+    attributes
 }
 
 pub(super) fn text(name: &'static str, value: Value) -> Attribute {

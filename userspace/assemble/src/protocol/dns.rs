@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 
 use descry_decode::ids::BootNanos;
 
-use super::database::{Outcome, finished, text};
+use super::database::{Outcome, attributes, finished, text};
 use super::frame::{Frame, Framed, Message, Session};
 use super::turns::Turns;
 use super::{Chunk, Direction, Exchange, Lost, Parser};
@@ -246,10 +246,10 @@ fn exchange(waiting: Waiting, answer: Option<&Packet>, outcome: Outcome<'_>) -> 
         None => Cow::Owned(format!("DNS {kind}")),
         Some(operation) => Cow::Borrowed(operation),
     };
-    let mut attributes = vec![
+    let mut attributes = attributes([
         text("dns.question.name", Value::Text(waiting.question.name)),
         text("dns.question.type", Value::Text(kind.into())),
-    ];
+    ]);
     if let Some(answer) = answer {
         if let Some(code) = answer.code {
             attributes.push(text("dns.response_code", Value::Static(message::code_name(code))));

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use descry_decode::ids::BootNanos;
 
-use super::super::{Exchange, Options, TraceContext, grpc};
+use super::super::{ATTRIBUTES, Exchange, Options, TraceContext, grpc};
 use super::query::masked;
 use super::{Field, text};
 use crate::span::{Attribute, SpanKind, Status, Value};
@@ -151,7 +151,7 @@ pub(in crate::protocol) fn exchange(
         kind: SpanKind::Server,
         client_status: Status::Unset,
         server_status: Status::Unset,
-        attributes: Vec::with_capacity(10),
+        attributes: Vec::with_capacity(ATTRIBUTES),
         context: request.context,
         answered,
     };

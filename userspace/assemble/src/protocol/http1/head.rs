@@ -1,5 +1,7 @@
 //! Heads of messages: request lines, status lines and the fields that are read.
 
+use std::mem::MaybeUninit;
+
 use super::super::Direction;
 use super::super::http::{Field, Request, Response};
 use crate::infer::Verdict;
@@ -107,10 +109,11 @@ pub(super) fn cut(bytes: &[u8]) -> Option<Vec<u8>> {
 
 /// Reads a request's head, which ends in an empty line.
 pub(super) fn request(bytes: &[u8]) -> Option<(Request, Switch, Body)> {
-    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
-    let mut parsed = httparse::Request::new(&mut fields);
+    // Not written before they are found: that would take longer than to read the head.
+    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut parsed = httparse::Request::new(&mut []);
     // Browsers send bytes in targets that RFC 3986 does not allow; httparse takes what real servers take.
-    if !parsed.parse(bytes).ok()?.is_complete() {
+    if !parsed.parse_with_uninit_headers(bytes, &mut fields).ok()?.is_complete() {
         return None;
     }
     let mut request = Request::new(if parsed.version == Some(0) { "1.0" } else { "1.1" });
@@ -140,9 +143,11 @@ pub(super) fn request(bytes: &[u8]) -> Option<(Request, Switch, Body)> {
 
 /// Reads an answer's head, which ends in an empty line.
 pub(super) fn response(bytes: &[u8]) -> Option<ResponseHead> {
-    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
-    let mut parsed = httparse::Response::new(&mut fields);
-    if !parsed.parse(bytes).ok()?.is_complete() {
+    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    let mut parsed = httparse::Response::new(&mut []);
+    let config = httparse::ParserConfig::default();
+    let read = config.parse_response_with_uninit_headers(&mut parsed, bytes, &mut fields);
+    if !read.ok()?.is_complete() {
         return None;
     }
     let mut response = Response::new(parsed.code);

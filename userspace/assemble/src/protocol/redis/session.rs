@@ -7,7 +7,7 @@ use std::sync::Arc;
 use descry_decode::ids::BootNanos;
 
 use super::reader::Value;
-use crate::protocol::database::{MAX_WAITING, OTHER, Outcome, finished, text};
+use crate::protocol::database::{MAX_WAITING, OTHER, Outcome, attributes, finished, text};
 use crate::protocol::turns::Turns;
 use crate::protocol::{Direction, Exchange, Lost};
 use crate::span;
@@ -233,10 +233,10 @@ impl State {
     }
 
     fn emit(&self, waiting: Waiting, outcome: Outcome<'_>, exchanges: &mut Vec<Exchange>) {
-        let mut attributes = vec![
+        let mut attributes = attributes([
             text("db.system.name", span::Value::Static("redis")),
             text("db.operation.name", span::Value::Text(waiting.name.clone())),
-        ];
+        ]);
         if let Some(namespace) = &self.namespace {
             attributes.push(text("db.namespace", span::Value::Shared(namespace.clone())));
         }
