@@ -17,7 +17,8 @@ use crate::span::{Span, SpanId, TraceId};
 pub struct Limits {
     /// Spans that wait at most; about 500 B each.
     pub waiting: usize,
-    /// Requests whose span is remembered for children that come after it; 40 B each.
+    /// Requests whose span is remembered for children that come after it; about 120 B each. More than the processor's cache
+    /// holds would cost each request two reads of memory.
     pub remembered: usize,
     /// How long a span waits, and a request is remembered (ns).
     pub patience: u64,
@@ -25,7 +26,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { waiting: 16_384, remembered: 65_536, patience: 60_000_000_000 }
+        Self { waiting: 16_384, remembered: 16_384, patience: 60_000_000_000 }
     }
 }
 

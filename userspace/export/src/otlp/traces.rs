@@ -164,6 +164,11 @@ impl TraceWriter {
         self.spans
     }
 
+    /// Bytes that a request of them will take at most.
+    pub fn waiting_bytes(&self) -> usize {
+        self.len
+    }
+
     /// How many spans were left out until now, because one alone with its Resource is over the limit.
     pub fn oversized_spans(&self) -> u64 {
         self.oversized_spans

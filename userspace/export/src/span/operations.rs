@@ -6,7 +6,8 @@ use descry_aggregate::OTHERS;
 use descry_assemble::span::{Span, SpanKind, Status};
 use descry_process::Attributes;
 use hdrhistogram::Histogram;
-use indexmap::IndexMap;
+use indexmap::{Equivalent, IndexMap};
+use rustc_hash::FxBuildHasher;
 
 use super::{kind_name, resource_text};
 
@@ -41,7 +42,7 @@ pub struct Operation {
 /// Adds spans up by service, name and kind; keeps a bounded number of kinds of work.
 #[derive(Debug, Default)]
 pub struct Operations {
-    by_key: IndexMap<Key, Sum>,
+    by_key: IndexMap<Key, Sum, FxBuildHasher>,
     seen: u64,
 }
 
@@ -50,6 +51,26 @@ struct Key {
     service: String,
     name: String,
     kind: SpanKind,
+}
+
+/// A [`Key`] before it is known whether one has to be kept.
+#[derive(Hash)]
+struct BorrowedKey<'a> {
+    service: &'a str,
+    name: &'a str,
+    kind: SpanKind,
+}
+
+impl Equivalent<Key> for BorrowedKey<'_> {
+    fn equivalent(&self, key: &Key) -> bool {
+        self.service == key.service && self.name == key.name && self.kind == key.kind
+    }
+}
+
+impl BorrowedKey<'_> {
+    fn to_owned(&self) -> Key {
+        Key { service: self.service.to_owned(), name: self.name.to_owned(), kind: self.kind }
+    }
 }
 
 #[derive(Debug)]
@@ -70,12 +91,18 @@ impl Operations {
     /// Adds a span of the process that `resource` describes.
     pub fn record(&mut self, span: &Span, resource: &Attributes) {
         self.seen += 1;
-        let service = resource_text(resource, "service.name").to_owned();
-        let mut key = Key { service, name: span.name.clone().into_owned(), kind: span.kind };
-        if self.by_key.len() >= MAX_OPERATIONS && !self.by_key.contains_key(&key) {
-            key = Key { service: OTHERS.to_owned(), name: OTHERS.to_owned(), kind: span.kind };
-        }
-        let sum = self.by_key.entry(key).or_insert_with(Sum::new);
+        let service = resource_text(resource, "service.name");
+        let key = BorrowedKey { service, name: &span.name, kind: span.kind };
+        let sum = match self.by_key.get_index_of(&key) {
+            Some(place) => &mut self.by_key[place],
+            None if self.by_key.len() < MAX_OPERATIONS => {
+                self.by_key.entry(key.to_owned()).or_insert_with(Sum::new)
+            }
+            None => {
+                let others = BorrowedKey { service: OTHERS, name: OTHERS, kind: span.kind };
+                self.by_key.entry(others.to_owned()).or_insert_with(Sum::new)
+            }
+        };
         let duration = span.end.0.saturating_sub(span.start.0);
         sum.errors += u64::from(matches!(span.status, Status::Error(_)));
         sum.max = sum.max.max(duration);

@@ -17,6 +17,8 @@ use crate::send::{Background, DropReason, Outcome, Sender};
 
 /// Most bytes of a request that is sent while spans still come.
 const BATCH_BYTES: usize = 1 << 20;
+/// Bytes after which what was encoded is written: they are still in the processor's cache.
+const FILE_BYTES: usize = 64 << 10;
 /// Requests that may wait to be sent, and as many again are under way: 32 MiB.
 const QUEUE: usize = 16;
 /// How long a span waits for others before it is sent.
@@ -217,7 +219,10 @@ impl File {
             SpanFormat::Json => writeln!(self.out, "{}", json_line(span, process.resource())),
             SpanFormat::Otlp | SpanFormat::OtlpJson => {
                 let full = self.requests.push(process.encoded(), span);
-                full.map_or(Ok(()), |request| self.request(&request))
+                full.map_or(Ok(()), |request| self.request(&request))?;
+                let is_much = self.requests.waiting_bytes() >= FILE_BYTES;
+                let request = is_much.then(|| self.requests.finish()).flatten();
+                request.map_or(Ok(()), |request| self.request(&request))
             }
         }
     }

@@ -2,6 +2,8 @@
 
 use std::mem::MaybeUninit;
 
+use memchr::memchr;
+
 use super::super::Direction;
 use super::super::http::{Field, Request, Response};
 use crate::infer::Verdict;
@@ -62,7 +64,7 @@ fn begins_request(bytes: &[u8]) -> Verdict {
         return Verdict::No;
     }
     let known = METHODS.contains(&method);
-    let end = rest.iter().position(|byte| *byte == b'\n');
+    let end = memchr(b'\n', rest);
     let line = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
     let is_text = |byte: &u8| byte.is_ascii_graphic() || *byte >= 0x80 || b" \r".contains(byte);
     if !line.iter().all(is_text) {

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use descry_decode::ids::BootNanos;
+use memchr::memchr;
 
 use super::super::Direction;
 use super::head::{Body, begins};
@@ -190,7 +191,7 @@ impl Side {
 
     /// Lines between chunks: sizes, and trailers behind the last.
     fn line(&mut self, bytes: &[u8]) -> (usize, Option<Found<'static>>) {
-        let end = bytes.iter().position(|byte| *byte == b'\n').map(|end| end + 1);
+        let end = memchr(b'\n', bytes).map(|end| end + 1);
         let taken = end.unwrap_or(bytes.len());
         if self.begun.len() + taken > MAX_LINE {
             self.begun = Vec::new();
@@ -262,7 +263,7 @@ impl Side {
 fn head_end(bytes: &[u8], from: usize) -> Option<usize> {
     let mut at = from;
     loop {
-        at += bytes.get(at..)?.iter().position(|byte| *byte == b'\n')? + 1;
+        at += memchr(b'\n', bytes.get(at..)?)? + 1;
         match bytes.get(at..)? {
             [b'\n', ..] => return Some(at + 1),
             [b'\r', b'\n', ..] => return Some(at + 2),

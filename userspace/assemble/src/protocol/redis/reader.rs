@@ -4,6 +4,7 @@
 //! cut or lost in part, since their lengths come before them.
 
 use descry_decode::ids::BootNanos;
+use memchr::memchr;
 
 use crate::protocol::Direction;
 
@@ -124,7 +125,7 @@ impl Reader {
                 bytes = self.string(bytes, time, &mut sink);
                 continue;
             }
-            let end = bytes.iter().position(|byte| *byte == b'\n');
+            let end = memchr(b'\n', bytes);
             let (part, rest) = bytes.split_at(end.map_or(bytes.len(), |end| end + 1));
             let room = MAX_LINE.saturating_sub(self.line.len()).min(part.len());
             self.line.extend(part.iter().take(room));
