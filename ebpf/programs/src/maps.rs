@@ -271,6 +271,10 @@ pub static SERIES: LruHashMap<u64, Series, { MAX_THREADS_IN_SERIES as usize }> =
 #[btf_map]
 pub static UNIT_RULES: HashMap<u32, UnitRule, { MAX_UNIT_RULES as usize }> = HashMap::new();
 
+/// 1 at the low bits of each process that ever had a rule: of the others it need not be looked up. Written by userspace.
+#[btf_map]
+pub static UNIT_FILTER: Array<u64, { SCOPE_FILTER_SLOTS as usize }> = Array::new();
+
 /// 1: functions of TLS are probed. Written by userspace.
 #[btf_map]
 pub static TLS_CONTROL: Array<u32, 1> = Array::new();

@@ -43,6 +43,14 @@ mod arch {
         registers.cs & 3 == 3
     }
 
+    /// The same of registers that lie in the kernel. Since Linux 6.9 its type has two bytes for cs, and six for others.
+    #[inline(always)]
+    pub fn is_user_in_place(registers: *const Registers) -> bool {
+        // SAFETY: the verifier checks the load.
+        let cs = unsafe { (&raw const (*registers).cs).cast::<u16>().read_volatile() };
+        cs & 3 == 3
+    }
+
     #[inline(always)]
     pub fn start(r: &Registers) -> Start {
         Start { pc: r.rip, sp: r.rsp, fp: r.rbp, lr: 0 }
@@ -154,6 +162,13 @@ mod arch {
     #[inline(always)]
     pub fn is_user(registers: &Registers) -> bool {
         registers.pstate & 0xf == 0
+    }
+
+    /// The same of registers that lie in the kernel.
+    #[inline(always)]
+    pub fn is_user_in_place(registers: *const Registers) -> bool {
+        // SAFETY: the verifier checks the load.
+        is_user(unsafe { &*registers })
     }
 
     #[inline(always)]
@@ -275,6 +290,18 @@ pub fn saved_of(task: *mut task_struct, to: *mut Registers) -> bool {
     }
 }
 
+/// The user registers of a task where the kernel has saved them, for little reading: each is loaded when it is asked for.
+/// None: it has none.
+#[inline(always)]
+pub fn in_place<'a>(task: *mut task_struct) -> Option<&'a Registers> {
+    // SAFETY: the helper has no preconditions, and the verifier knows what its pointer leads to: what cannot be read is
+    // zero.
+    unsafe {
+        let saved = bpf_task_pt_regs(task) as *const Registers;
+        arch::is_user_in_place(saved).then(|| &*saved)
+    }
+}
+
 /// The system call that a task is in, whose saved registers are `saved`; -1: none.
 #[inline(always)]
 pub fn syscall_of(task: *mut task_struct, saved: *const Registers) -> i32 {
@@ -309,6 +336,16 @@ pub fn call_arguments(registers: u64, scratch: *const Registers) -> [u64; 6] {
     let first = (registers + arch::FIRST_ARGUMENT as u64) as *const u64;
     // SAFETY: as above; `scratch` is a per-CPU entry that was checked by its lookup.
     unsafe { arch::arguments(&*scratch, aya_ebpf::helpers::bpf_probe_read_kernel(first).unwrap_or_default()) }
+}
+
+/// The first argument of that call.
+#[inline(always)]
+pub fn call_first(registers: u64) -> Option<u64> {
+    // SAFETY: as above.
+    unsafe {
+        aya_ebpf::helpers::bpf_probe_read_kernel((registers + arch::FIRST_ARGUMENT as u64) as *const u64)
+    }
+    .ok()
 }
 
 /// The arguments of a system call from its saved registers; the first may be another value by now.

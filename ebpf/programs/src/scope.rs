@@ -59,6 +59,12 @@ fn may_have_process(tgid: u32) -> bool {
     SCOPE_FILTER.get_ptr(tgid & (SCOPE_FILTER_SLOTS - 1)).is_some_and(|word| unsafe { *word } != 0)
 }
 
+/// False: a process of this id is surely not watched.
+#[inline(always)]
+pub fn may_be_watched(tgid: u32) -> bool {
+    SCOPE_KIND.load() != PROCESSES || may_have_process(tgid)
+}
+
 /// Whether the running task is surely not watched, by what a few instructions can tell: `tgid` is the kernel's own id of
 /// its process.
 #[inline(always)]

@@ -2,10 +2,11 @@
 
 use aya_ebpf::helpers::bpf_probe_read_user;
 use aya_ebpf::helpers::generated::bpf_get_current_pid_tgid;
+use descry_abi::limits::SCOPE_FILTER_SLOTS;
 use descry_abi::unit::{UnitKey, UnitKind, UnitRule};
 
 use crate::config::TASK_THREAD_POINTER;
-use crate::maps::UNIT_RULES;
+use crate::maps::{UNIT_FILTER, UNIT_RULES};
 use crate::task::{Ids, Task, member};
 
 /// A unit, and the one that made it where that is known.
@@ -55,6 +56,11 @@ pub fn thread() -> Unit {
 /// The unit that the running thread works for; the thread itself where it works for none that is known.
 #[inline(always)]
 pub fn current(tgid: u32) -> Unit {
+    let slot = UNIT_FILTER.get_ptr(tgid & (SCOPE_FILTER_SLOTS - 1));
+    // SAFETY: the pointer was checked by the lookup; the word is written at once.
+    if slot.is_none_or(|word| unsafe { *word } == 0) {
+        return thread();
+    }
     let Some(rule) = UNIT_RULES.get_ptr(tgid) else { return thread() };
     // SAFETY: the pointer was checked by the lookup.
     let rule = unsafe { *rule };

@@ -5,12 +5,12 @@ use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs};
 use descry_abi::counter::Counter;
 use descry_abi::net::MAX_SERIES;
 
+use super::connection;
 use super::message::{self, Moved};
 use super::socket::Socket;
 use super::{HOLDS_NO_DATA, series, state};
 use crate::config::TASK_IO_URING;
 use crate::emit::{count, count_many};
-use crate::maps::NetState;
 use crate::registers;
 use crate::task::Ids;
 use crate::{scope, task};
@@ -99,21 +99,18 @@ fn buffer(number: i32, is_sent: bool) -> Buffer {
     }
 }
 
-/// The call by which the running task, whose registers are in the state, has just moved `len` bytes on a socket.
+/// The call by which the running task has just moved `len` bytes on a socket.
 #[inline(always)]
-pub fn of_current(state: *const NetState, socket: Socket, len: u64, is_sent: bool) -> Call {
+pub fn of_current(socket: Socket, len: u64, is_sent: bool) -> Call {
     // SAFETY: the helper has no preconditions.
     let task = unsafe { bpf_get_current_task_btf() };
-    // SAFETY: `state` is this CPU's own.
-    let saved = unsafe { &raw const (*state).registers };
-    // SAFETY: as above.
-    let (number, arguments) =
-        unsafe { (registers::syscall_of(task, saved), registers::later_arguments(&*saved)) };
-    let buffer = buffer(number, is_sent);
-    if buffer == Buffer::Unknown || is_of_io_uring(task, saved, socket) {
+    // A worker of io_uring has no registers of a call.
+    let Some(saved) = registers::in_place(task) else { return Call::UNKNOWN };
+    let buffer = buffer(registers::syscall_of(task, saved), is_sent);
+    if buffer == Buffer::Unknown || is_of_io_uring(task, socket) {
         return Call::UNKNOWN;
     }
-    let [_, second, third, ..] = arguments;
+    let [_, second, third, ..] = registers::later_arguments(saved);
     if buffer == Buffer::Headers {
         return Call { buffer: Buffer::Header, second: series::header(second, third, len), third };
     }
@@ -122,14 +119,15 @@ pub fn of_current(state: *const NetState, socket: Socket, len: u64, is_sent: boo
 
 /// Whether the call in flight is about something else: at the end of any, io_uring does work that was waiting.
 #[inline(always)]
-fn is_of_io_uring(task: *mut task_struct, saved: *const registers::Registers, socket: Socket) -> bool {
+fn is_of_io_uring(task: *mut task_struct, socket: Socket) -> bool {
     let offset = TASK_IO_URING.load();
     if offset == 0 || task::direct::<u64>(task, offset) == 0 {
         return false;
     }
     // SAFETY: the helper has no preconditions.
-    let arguments = registers::call_arguments(unsafe { bpf_task_pt_regs(task) } as u64, saved);
-    Socket::of_descriptor(arguments[0] as u32).is_none_or(|called| called.0 != socket.0)
+    let first = registers::call_first(unsafe { bpf_task_pt_regs(task) } as u64);
+    let called = first.and_then(|descriptor| Socket::of_descriptor(descriptor as u32));
+    called.is_none_or(|called| called.0 != socket.0)
 }
 
 /// `sys_exit(regs, ret)`, on kernels without the sockets' own tracepoints.
@@ -174,7 +172,8 @@ pub fn ended(registers: u64, result: i64) {
         return each(socket, ids, second, result as u64, flags | if is_sent { IS_SENT } else { 0 });
     }
     let call = Call { buffer, second, third };
-    message::take(state, ids, &Moved { socket, call, len: result as u64, flags, is_sent });
+    let known = connection::known(socket);
+    message::take(state, ids, known, &Moved { socket, call, len: result as u64, flags, is_sent });
 }
 
 /// Beside the flags of a call: it sent.
@@ -207,6 +206,8 @@ pub extern "C" fn take_one(socket: u64, header: u64, ids: u64, flags: u64) -> u6
     let call = Call { buffer: Buffer::Header, second: header, third: 0 };
     let ids = Ids { tgid: (ids >> 32) as u32, tid: ids as u32 };
     let (flags, is_sent) = (flags & !IS_SENT, flags & IS_SENT != 0);
-    message::take(state, ids, &Moved { socket: Socket(socket), call, len: len.into(), flags, is_sent });
+    let socket = Socket(socket);
+    let moved = Moved { socket, call, len: len.into(), flags, is_sent };
+    message::take(state, ids, connection::known(socket), &moved);
     0
 }

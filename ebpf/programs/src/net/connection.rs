@@ -15,6 +15,7 @@ use super::tcp;
 use crate::config::BYTES_UNTOLD;
 use crate::emit::{self, count};
 use crate::maps::{CONNECTIONS, CONNECTS, VERDICTS};
+use crate::scope;
 use crate::task::Ids;
 use crate::unit::Unit;
 
@@ -88,27 +89,30 @@ impl Connection {
     }
 }
 
-/// The connection of a socket; one that is new, or another than the one at this address before, is told of.
+/// The connection of a socket, if it was seen before.
 #[inline(always)]
-pub fn find(moved: &Moved, ids: Ids, unit: &Unit) -> Option<*mut Connection> {
-    let socket = moved.socket;
-    if let Some(known) = CONNECTIONS.get_ptr_mut(socket.0) {
-        // SAFETY: the pointer was checked by the lookup.
-        let (is_tcp, id) = unsafe { ((*known).is_tcp, (*known).id) };
-        // Nobody tells when others than TCP's end and their memory becomes another socket's.
-        if is_tcp != 0 || socket.inode_number() == Some(id) {
-            return Some(known);
-        }
-    }
-    open(moved, ids, unit)
+pub fn known(socket: Socket) -> Option<*mut Connection> {
+    let known = CONNECTIONS.get_ptr_mut(socket.0)?;
+    // SAFETY: the pointer was checked by the lookup.
+    let (is_tcp, id) = unsafe { ((*known).is_tcp, (*known).id) };
+    // Nobody tells when others than TCP's end and their memory becomes another socket's.
+    (is_tcp != 0 || socket.inode_number() == Some(id)).then_some(known)
+}
+
+/// Whether a process is watched that has moved bytes on a connection, if that is known: of its own it is.
+#[inline(always)]
+pub fn is_watched(known: Option<*mut Connection>, tgid: u32) -> bool {
+    // SAFETY: the pointer was checked by the lookup.
+    known.is_some_and(|known| unsafe { (*known).tgid } == tgid) || scope::current_is_watched(tgid)
 }
 
 /// Beside the flags of [`open_connection`]: the message was sent; the unit is a thread.
 const IS_SENT: u64 = 1;
 const IS_THREAD: u64 = 2;
 
+/// The connection of a socket that is new, or another than the one at this address before: it is told of.
 #[inline(always)]
-fn open(moved: &Moved, ids: Ids, unit: &Unit) -> Option<*mut Connection> {
+pub fn open(moved: &Moved, ids: Ids, unit: &Unit) -> Option<*mut Connection> {
     let flags = if moved.is_sent { IS_SENT } else { 0 } | if unit.is_thread() { IS_THREAD } else { 0 };
     let both = u64::from(ids.tgid) << 32 | u64::from(ids.tid);
     // At the same address there may be what is left of another socket's.

@@ -33,11 +33,12 @@ pub struct Moved {
 /// Bytes that a record has room for.
 const ROOM: u64 = MAX_CAPTURE as u64;
 
-/// Sends a record of it, with the head of its bytes; several, where more than fits into one is wanted.
+/// Sends a record of it, with the head of its bytes; several, where more than fits into one is wanted. `known`: the
+/// connection, if it was seen before.
 #[inline(always)]
-pub fn take(state: *mut NetState, ids: Ids, moved: &Moved) {
+pub fn take(state: *mut NetState, ids: Ids, known: Option<*mut Connection>, moved: &Moved) {
     let unit = unit::current(ids.tgid);
-    let Some(connection) = connection::find(moved, ids, &unit) else { return };
+    let Some(connection) = known.or_else(|| connection::open(moved, ids, &unit)) else { return };
     // SAFETY: the pointer was checked by the lookup. Two CPUs may count messages of one connection at once; the kernel
     // itself serializes what one direction moves.
     let connection = unsafe { &mut *connection };

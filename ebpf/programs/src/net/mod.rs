@@ -21,7 +21,6 @@ use descry_abi::counter::Counter;
 
 use crate::emit::count;
 use crate::maps::{CONNECTIONS, NET_STATES};
-use crate::registers;
 use crate::{scope, task, unit};
 
 use socket::Socket;
@@ -43,7 +42,6 @@ pub fn sent(socket: *const c_void, result: i32) {
 pub fn received(socket: *const c_void, result: i32, flags: i32) {
     let flags = u64::from(flags as u32);
     if result <= 0 {
-        series::broke_off();
         looked_at(socket as u64);
     } else if flags & HOLDS_NO_DATA == 0 {
         moved(socket as u64, result, flags, false);
@@ -53,32 +51,33 @@ pub fn received(socket: *const c_void, result: i32, flags: i32) {
 /// Nothing came, but somebody asked.
 #[inline(always)]
 fn looked_at(socket: u64) {
-    let Some(connection) = CONNECTIONS.get_ptr(socket) else { return };
     let Some(ids) = task::current_ids() else { return count(Counter::PidNotVisible) };
+    if !scope::may_be_watched(ids.tgid) {
+        return;
+    }
+    series::broke_off();
+    let Some(connection) = CONNECTIONS.get_ptr(socket) else { return };
     // SAFETY: the pointer was checked by the lookup.
     request::turn_to(unsafe { &*connection }, &unit::current(ids.tgid));
 }
 
 #[inline(always)]
 fn moved(socket: u64, result: i32, flags: u64, is_sent: bool) {
+    let Some(ids) = task::current_ids() else { return count(Counter::PidNotVisible) };
+    if !scope::may_be_watched(ids.tgid) {
+        return;
+    }
     if result <= 0 {
         return series::broke_off();
     }
-    let Some(ids) = task::current_ids() else { return count(Counter::PidNotVisible) };
-    if !scope::current_is_watched(ids.tgid) {
+    let (socket, len) = (Socket(socket), result as u64);
+    let known = connection::known(socket);
+    if !connection::is_watched(known, ids.tgid) {
         return;
     }
     let Some(state) = state() else { return };
-    // SAFETY: `state` is this CPU's own: tracepoints run with preemption off.
-    let has_registers = unsafe { registers::saved(&raw mut (*state).registers) };
-    let (socket, len) = (Socket(socket), result as u64);
-    let call = if has_registers {
-        calls::of_current(state, socket, len, is_sent)
-    } else {
-        // A worker of io_uring has no registers of a call.
-        calls::Call::UNKNOWN
-    };
-    message::take(state, ids, &message::Moved { socket, call, len, flags, is_sent });
+    let call = calls::of_current(socket, len, is_sent);
+    message::take(state, ids, known, &message::Moved { socket, call, len, flags, is_sent });
 }
 
 #[inline(always)]

@@ -263,7 +263,8 @@ fn connection_of_go(session: u64, ids: Ids, unit: &Unit) -> Option<(u64, *mut Co
     }
     let socket = Socket::of_descriptor(word(descriptor.wrapping_add(16))? as u32)?;
     let moved = Moved { socket, call: Call::UNKNOWN, len: 0, flags: 0, is_sent: true };
-    Some((socket.0, connection::find(&moved, ids, unit)?))
+    let found = connection::known(socket).or_else(|| connection::open(&moved, ids, unit))?;
+    Some((socket.0, found))
 }
 
 /// Whether what went over a socket is what a function of TLS moves. Called for each message, before it is counted as one.

@@ -1,6 +1,7 @@
 //! Sockets: connections and messages.
 
-use aya::maps::{HashMap, MapData};
+use aya::maps::{Array, HashMap, MapData};
+use descry_abi::limits::SCOPE_FILTER_SLOTS;
 use descry_abi::net::{MAX_CAPTURE, MAX_WIDE_CAPTURE, VERDICT_IGNORE, VERDICT_IGNORE_PLAINTEXT};
 use descry_abi::unit::UnitRule;
 use descry_decode::ids::{ConnectionId, Tgid};
@@ -33,13 +34,14 @@ pub enum SocketHooks {
 }
 
 /// Maps of the programs on sockets. Each has a single entry where sockets are not watched.
-pub(super) const MAPS: [&str; 9] = [
+pub(super) const MAPS: [&str; 10] = [
     "CONNECTIONS",
     "CONNECTS",
     "TCP_PEERS",
     "VERDICTS",
     "UNITS",
     "UNIT_RULES",
+    "UNIT_FILTER",
     "SERIES",
     "TLS_UNITS",
     "TLS_SESSIONS",
@@ -57,6 +59,7 @@ unsafe impl aya::Pod for Rule {}
 pub(super) struct NetMaps {
     verdicts: HashMap<MapData, u64, u32>,
     unit_rules: HashMap<MapData, u32, Rule>,
+    unit_filter: Array<MapData, u64>,
     pub(super) tcp: TcpMaps,
 }
 
@@ -76,9 +79,11 @@ pub enum Wanted {
 impl Session {
     pub(super) fn take_net_maps(&mut self) -> Result<(), ProbeError> {
         let (verdicts, unit_rules) = (take(&mut self.ebpf, "VERDICTS")?, take(&mut self.ebpf, "UNIT_RULES")?);
+        let unit_filter = take(&mut self.ebpf, "UNIT_FILTER")?;
         self.net = Some(NetMaps {
             verdicts: verdicts.try_into().map_err(ProbeError::map("VERDICTS"))?,
             unit_rules: unit_rules.try_into().map_err(ProbeError::map("UNIT_RULES"))?,
+            unit_filter: unit_filter.try_into().map_err(ProbeError::map("UNIT_FILTER"))?,
             tcp: TcpMaps::take(&mut self.ebpf)?,
         });
         Ok(())
@@ -146,9 +151,12 @@ impl Session {
 
     /// Tells the kernel side how to find the units of a process. Where there is no room its threads are its units.
     pub fn set_unit_rule(&mut self, tgid: Tgid, rule: UnitRule) {
-        if let Some(net) = &mut self.net
-            && let Err(error) = net.unit_rules.insert(tgid.0, Rule(rule), 0)
-        {
+        let Some(net) = &mut self.net else { return };
+        let told = net
+            .unit_rules
+            .insert(tgid.0, Rule(rule), 0)
+            .and_then(|()| net.unit_filter.set(tgid.0 & (SCOPE_FILTER_SLOTS - 1), 1, 0));
+        if let Err(error) = told {
             tracing::debug!(%error, %tgid, "the units of a process cannot be followed");
         }
     }
