@@ -25,8 +25,9 @@ use crate::products;
 const RAW_TRACEPOINT: u32 = 17;
 /// Until a server listens or descry measures, and for the end of either.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// For what descry does at its start.
-const SETTLE: Duration = Duration::from_secs(1);
+/// descry is done with its start (the kernel verifies its programs in its time) when it takes next to none of the
+/// system's CPU time in this time.
+const SETTLE: Duration = Duration::from_millis(500);
 
 /// The options of `bench requests`.
 #[derive(clap::Args)]
@@ -307,8 +308,17 @@ fn watch(load: Load, args: &Args, descry: &Path, server: u32, port: u16) -> Resu
         }
         sleep(Duration::from_millis(20));
     }
-    sleep(SETTLE);
-    let (cpu, programs) = (proc::cpu_time(running.pid())?, proc::program_time(running.pid(), RAW_TRACEPOINT));
+    let mut cpu = Duration::ZERO;
+    loop {
+        let now = proc::cpu_time(running.pid())?;
+        if now.saturating_sub(cpu) < Duration::from_millis(20) || Instant::now() > until {
+            cpu = now;
+            break;
+        }
+        cpu = now;
+        sleep(SETTLE);
+    }
+    let programs = proc::program_time(running.pid(), RAW_TRACEPOINT);
     let began = Instant::now();
     let rate = load.requests(port, args.seconds)?;
     let took = began.elapsed();
