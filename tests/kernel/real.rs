@@ -45,8 +45,13 @@ fn node_with_a_perf_map() -> Result<()> {
     let folded = measure_whole(workload.pid(), 4);
     std::fs::remove_file(format!("/tmp/perf-{}.map", workload.pid())).ok();
     let folded = folded?;
-    let named = folded.total_of("*descend*").min(folded.total_of("*bottom*"));
-    ensure!(named > 0.9, "{named} have the script's functions:\n{}", folded.heaviest(5));
+    let (descend, bottom) = (folded.total_of("*descend*"), folded.total_of("*bottom*"));
+    // The way down takes time of its own, some 5 to 10 % by the processor.
+    ensure!(
+        descend > 0.9 && bottom > 0.8,
+        "{descend} have the script's `descend`, {bottom} `bottom`:\n{}",
+        folded.heaviest(5)
+    );
     Ok(())
 }
 
