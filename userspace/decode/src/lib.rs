@@ -1,7 +1,7 @@
 //! Ring buffer bytes to events.
 //!
-//! Give it one record of the ring; get an [`Event`], or the reason why it is none. [`time_of`] gives the event's time alone. It never panics, reads no clock,
-//! and keeps nothing. The newtypes that the rest of descry speaks in live here too, because every stage is downstream.
+//! Give it one record of the ring; get an [`Event`], or the reason why it is none. [`time_of`] gives the event's time
+//! alone. It never panics, reads no clock, and keeps nothing. The newtypes that the rest of descry speaks in live here too, because every stage is downstream.
 #![forbid(unsafe_code)]
 
 mod event;

@@ -88,6 +88,7 @@ pub struct Session {
     processes: HashMap<MapData, u32, Slots>,
     scope_tgids: HashMap<MapData, u32, u32>,
     scope_filter: Array<MapData, u64>,
+    ring_bytes: usize,
     /// Maps that are written once. They must live until the programs that use them are loaded.
     _scope_cgroups: HashMap<MapData, u64, u32>,
     _scope_executables: HashMap<MapData, Executable, u32>,
@@ -153,6 +154,7 @@ impl Session {
             counts: counts.try_into().map_err(ProbeError::map("COUNTS"))?,
             processes: processes.try_into().map_err(ProbeError::map("PROCESSES"))?,
             scope_tgids: scope_tgids.try_into().map_err(ProbeError::map("SCOPE_TGIDS"))?,
+            ring_bytes: options.ring_bytes as usize,
             scope_filter: scope_filter.try_into().map_err(ProbeError::map("SCOPE_FILTER"))?,
             _scope_cgroups: scope_cgroups(&mut ebpf, options)?,
             _scope_executables: scope_executables(&mut ebpf, options)?,
@@ -234,12 +236,17 @@ impl Session {
         let _ = self.processes.remove(&tgid.0);
     }
 
-    /// Hands over every record that is in the ring now.
+    /// Hands over every record that is in the ring now, but no more bytes than it holds: where the kernel side writes as fast
+    /// as this reads, the rest is for the next time.
     pub fn drain(&mut self, mut handle: impl FnMut(&[u8])) {
         if let Some(logger) = &mut self.logger {
             logger.flush();
         }
-        while let Some(record) = self.events.next() {
+        let mut taken = 0;
+        while taken < self.ring_bytes
+            && let Some(record) = self.events.next()
+        {
+            taken += record.len();
             handle(&record);
         }
     }
