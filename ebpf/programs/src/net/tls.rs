@@ -184,14 +184,27 @@ fn join(ids: Ids, unit: &Unit, session: u64, is_go: bool, plaintext: &Plaintext)
     if plaintext.len == 0 {
         return;
     }
-    match found {
-        Some((socket, connection)) => {
-            let plaintext = Plaintext { socket: Socket(socket), ..*plaintext };
-            // SAFETY: the pointer was checked by the lookup. As for messages of sockets, one direction is in one place.
-            unsafe { message::plaintext(ids, unit, &mut *connection, &plaintext) }
-        }
-        None => count(Counter::TlsUnjoined),
-    }
+    let Some((socket, _)) = found else { return count(Counter::TlsUnjoined) };
+    let both = u64::from(ids.tgid) << 32 | u64::from(ids.tid);
+    let len = plaintext.len & !IS_SENT | if plaintext.is_sent { IS_SENT } else { 0 };
+    send_plaintext(socket, plaintext.buffer, len, plaintext.time, both);
+}
+
+/// Beside the length of plaintext: it was sent.
+const IS_SENT: u64 = 1 << 63;
+
+/// Sends plaintext as a message of a socket's connection. A global function: the verifier checks it once, not once for each
+/// way that leads to it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn send_plaintext(socket: u64, buffer: u64, len: u64, time: u64, ids: u64) -> u64 {
+    let Some(connection) = CONNECTIONS.get_ptr_mut(socket) else { return 0 };
+    let ids = Ids { tgid: (ids >> 32) as u32, tid: ids as u32 };
+    let (len, is_sent) = (len & !IS_SENT, len & IS_SENT != 0);
+    let plaintext = Plaintext { socket: Socket(socket), buffer, len, is_sent, time };
+    // SAFETY: the pointer was checked by the lookup. As for messages of sockets, one direction is in one place.
+    unsafe { message::plaintext(ids, &unit::current(ids.tgid), &mut *connection, &plaintext) };
+    0
 }
 
 /// The connection of a session: that of the socket that was used, which is remembered, or the one that was remembered.

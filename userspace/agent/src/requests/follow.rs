@@ -213,12 +213,14 @@ impl<O: SpanOutput> Consumer for Requests<O> {
             self.tls.met(tgid);
         }
         self.units.tell(session);
-        // Not before it is known what the units are: what goes over a socket until then would be its thread's.
-        session.attach_net()?;
+        // Whatever takes long comes before the first message: nobody empties the ring meanwhile.
+        session.load_net()?;
         if self.reach.grows {
             self.tls.expect(session, tracker, &mut self.units);
         }
         self.tls.follow(session, tracker, &mut self.units);
+        // Not before it is known what the units are: what goes over a socket until then would be its thread's.
+        session.attach_net()?;
         Ok(())
     }
 

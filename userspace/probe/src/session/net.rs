@@ -89,16 +89,24 @@ impl Session {
         Ok(())
     }
 
-    /// Attaches the programs that see connections and messages. All are loaded before the first is attached, and what is
-    /// received is seen before what is sent: a request whose answer was not seen would wait for the next one's.
+    /// Loads the programs that see connections and messages. The kernel takes half a second to check them.
     ///
     /// # Errors
     /// What the kernel refuses.
-    pub fn attach_net(&mut self) -> Result<SocketHooks, ProbeError> {
+    pub fn load_net(&mut self) -> Result<(), ProbeError> {
         self.load_raw(&STATES)?;
         if !Feature::SocketTracepoints.is_hidden() {
             self.load_raw(&BY_SOCKET)?;
         }
+        Ok(())
+    }
+
+    /// Attaches the programs that [`Session::load_net`] has loaded. What is received is seen before what is sent: a request
+    /// whose answer was not seen would wait for the next one's.
+    ///
+    /// # Errors
+    /// What the kernel refuses.
+    pub fn attach_net(&mut self) -> Result<SocketHooks, ProbeError> {
         self.attach_each(&STATES)?;
         if !Feature::SocketTracepoints.is_hidden() {
             let Err(error) = self.attach_each(&BY_SOCKET) else { return Ok(SocketHooks::Sockets) };
