@@ -176,7 +176,7 @@ impl Descry {
             .chain(self.command.get_args())
             .map(OsStr::to_owned)
             .collect();
-        Ok(Running { child, stdout, stderr, command_line, result: self.result })
+        Ok(Running { child: Owned(child), stdout, stderr, command_line, result: self.result })
     }
 }
 
@@ -194,17 +194,29 @@ fn drain(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
 /// A descry that runs.
 #[derive(Debug)]
 pub struct Running {
-    child: Child,
+    child: Owned,
     stdout: JoinHandle<Vec<u8>>,
     stderr: JoinHandle<Vec<u8>>,
     command_line: Vec<OsString>,
     result: Option<Arc<TempDir>>,
 }
 
+/// A process that does not outlive its owner: a test that failed leaves nobody behind who measures the next one.
+#[derive(Debug)]
+struct Owned(Child);
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        // Most have ended, and were waited for.
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
 impl Running {
     /// Its process id.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.child.0.id()
     }
 
     /// Waits until it measures: until it holds perf events.
@@ -233,7 +245,7 @@ impl Running {
     fn until(&mut self, what: &str, directory: &str, is_sign: impl Fn(&Path) -> bool) -> Result<()> {
         let dir = format!("/proc/{}/{directory}", self.pid());
         eventually(what, || {
-            if let Some(status) = self.child.try_wait()? {
+            if let Some(status) = self.child.0.try_wait()? {
                 bail!("{:?} ended before it measured: {status}", self.command_line);
             }
             let mut files = std::fs::read_dir(&dir).into_iter().flatten().flatten();
@@ -256,12 +268,10 @@ impl Running {
     pub fn wait(mut self) -> Result<Outcome> {
         let end = Instant::now() + LIMIT;
         let status = loop {
-            if let Some(status) = self.child.try_wait()? {
+            if let Some(status) = self.child.0.try_wait()? {
                 break status;
             }
             if Instant::now() > end {
-                self.child.kill().ok();
-                self.child.wait().ok();
                 bail!("{:?} did not end within {} s", self.command_line, LIMIT.as_secs());
             }
             std::thread::sleep(Duration::from_millis(10));
