@@ -179,6 +179,9 @@ pub struct StackCopyHeader {
 }
 const _: () = assert!(size_of::<StackCopyHeader>() == 32 + MAX_REGISTERS * 8);
 
+/// Beside the wait status of an exit: the kernel killed the process because it was out of memory.
+pub const EXIT_OUT_OF_MEMORY: u32 = 1 << 16;
+
 /// Exec, fork, exit, comm.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -191,7 +194,8 @@ pub struct Lifecycle {
     pub tgid: u32,
     /// Thread. Fork: the child's.
     pub tid: u32,
-    /// Fork: the parent process. Exec: the thread id before it became the leader. Exit: the wait status.
+    /// Fork: the parent process. Exec: the thread id before it became the leader. Exit: the wait status, and
+    /// [`EXIT_OUT_OF_MEMORY`].
     pub other: u32,
     /// When (ns, `CLOCK_BOOTTIME`).
     pub time: u64,

@@ -83,6 +83,8 @@ globals! {
     NODE_ID: u32 = 0;
     /// `signal_struct.live`.
     SIGNAL_LIVE: u32 = 0;
+    /// `signal_struct.oom_mm`; 0: the kernel has none.
+    SIGNAL_OOM_MM: u32 = 0;
     /// `pid.level`.
     PID_LEVEL: u32 = 0;
     /// `pid.numbers`.

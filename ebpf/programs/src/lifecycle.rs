@@ -4,7 +4,7 @@ use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use descry_abi::counter::Counter;
-use descry_abi::event::{EventKind, Lifecycle};
+use descry_abi::event::{EXIT_OUT_OF_MEMORY, EventKind, Lifecycle};
 
 use crate::config::{FOLLOW, LIFECYCLE, REQUESTS, SCOPE_BY_COMM, SCOPE_BY_EXECUTABLE, SCOPE_COMM};
 use crate::emit::{self, count};
@@ -12,6 +12,10 @@ use crate::maps::{PROCESSES, SCOPE_EXECUTABLES, SCOPE_TGIDS, UNIT_RULES};
 use crate::net::{request, tls};
 use crate::scope;
 use crate::task::{Ids, Task, pointer};
+
+/// Bits of a wait status that hold the signal that ended a process (`wait(2)`).
+const TERMINATING_SIGNAL: u32 = 0x7f;
+const SIGKILL: u32 = 9;
 
 /// A process or thread was made.
 #[inline(always)]
@@ -67,7 +71,11 @@ pub fn exit(task: *const c_void) {
     let _ = PROCESSES.remove(ids.tgid);
     let _ = UNIT_RULES.remove(ids.tgid);
     let _ = SCOPE_TGIDS.remove(ids.tgid);
-    send(EventKind::Exit, ids, task.exit_code(), task.comm());
+    let mut status = task.exit_code();
+    if status & TERMINATING_SIGNAL == SIGKILL && task.is_out_of_memory() {
+        status |= EXIT_OUT_OF_MEMORY;
+    }
+    send(EventKind::Exit, ids, status, task.comm());
 }
 
 /// A thread takes another name.

@@ -10,8 +10,8 @@ use descry_abi::scope::ExecutableKey;
 use crate::config::{
     CGROUP_NODE, CGROUP_PARENT, CSS_SET_CGROUP, FDTABLE_FD, FDTABLE_MAX_FDS, FILE_INODE, FILES_FDT,
     INODE_INO, INODE_MODE, INODE_SB, MM_EXE_FILE, MM_XOL_AREA, NODE_ID, PID_LEVEL, PID_NAMESPACE,
-    PID_NAMESPACE_INUM, PID_NUMBERS, SB_DEV, SIGNAL_LIVE, TASK_CGROUPS, TASK_COMM, TASK_EXIT_CODE,
-    TASK_FILES, TASK_GROUP_LEADER, TASK_INTERFACE, TASK_MM, TASK_PID, TASK_SIGNAL, TASK_TGID,
+    PID_NAMESPACE_INUM, PID_NUMBERS, SB_DEV, SIGNAL_LIVE, SIGNAL_OOM_MM, TASK_CGROUPS, TASK_COMM,
+    TASK_EXIT_CODE, TASK_FILES, TASK_GROUP_LEADER, TASK_INTERFACE, TASK_MM, TASK_PID, TASK_SIGNAL, TASK_TGID,
     TASK_THREAD_PID, UPID_NS, UPID_SIZE, XOL_VADDR,
 };
 use crate::registers;
@@ -110,6 +110,16 @@ impl Task {
     pub fn live_threads(self) -> u32 {
         let signal: u64 = member(self.0, TASK_SIGNAL.load()).unwrap_or_default();
         member(signal, SIGNAL_LIVE.load()).unwrap_or_default()
+    }
+
+    /// Whether the kernel chose its process to be killed because it was out of memory.
+    #[inline(always)]
+    pub fn is_out_of_memory(self) -> bool {
+        if SIGNAL_OOM_MM.load() == 0 {
+            return false;
+        }
+        let signal: u64 = member(self.0, TASK_SIGNAL.load()).unwrap_or_default();
+        member::<u64>(signal, SIGNAL_OOM_MM.load()).is_some_and(|memory| memory != 0)
     }
 
     /// Whether it is a kernel thread: one without memory of its own.

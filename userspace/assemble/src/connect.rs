@@ -7,31 +7,41 @@ use descry_decode::ids::{BootNanos, UnixNanos};
 use descry_decode::syscall::error_name;
 
 use crate::connection::{NEW_TRACE, ids};
-use crate::span::{Span, SpanKind, Status, Value};
+use crate::span::{Attribute, Span, SpanKind, Status, Value};
 
 /// Name of the span.
 const NAME: &str = "connect";
 /// `error.type` of one that the process gave up: it closed the socket before there was an answer.
 const GIVEN_UP: &str = "abandoned";
 
-/// The span of a connect that failed, a trace of its own until it is joined to a request. `unix_offset`: Unix time minus
-/// boot time (ns).
-pub fn span(failed: &ConnectFailed, unix_offset: i64) -> Span {
-    let unix = |time: BootNanos| UnixNanos(time.0.saturating_add_signed(unix_offset));
-    let error = failed.error.map_or(Cow::Borrowed(GIVEN_UP), error_name);
+/// What a connect that failed was, in the names of the conventions.
+pub fn attributes(failed: &ConnectFailed) -> Vec<Attribute> {
     let (address, port) = (failed.remote.ip().to_canonical(), i64::from(failed.remote.port()));
     let host = || Value::Text(address.to_string().into());
-    let attributes: Vec<(&'static str, Value)> = vec![
+    let attributes = [
         ("network.transport", Value::Static("tcp")),
         ("network.type", Value::Static(if address.is_ipv4() { "ipv4" } else { "ipv6" })),
         ("server.address", host()),
         ("server.port", Value::Int(port)),
         ("network.peer.address", host()),
         ("network.peer.port", Value::Int(port)),
-        ("error.type", Value::Text(error.as_ref().into())),
+        ("error.type", Value::Text(error(failed).into())),
     ];
+    attributes.into_iter().map(|(name, value)| (Cow::Borrowed(name), value)).collect()
+}
+
+/// Why, as `error.type` has it.
+pub fn error(failed: &ConnectFailed) -> Cow<'static, str> {
+    failed.error.map_or(Cow::Borrowed(GIVEN_UP), error_name)
+}
+
+/// The span of a connect that failed, a trace of its own until it is joined to a request. `unix_offset`: Unix time minus
+/// boot time (ns).
+pub fn span(failed: &ConnectFailed, unix_offset: i64) -> Span {
+    let unix = |time: BootNanos| UnixNanos(time.0.saturating_add_signed(unix_offset));
     // A thread has one connect begin at a time.
-    let (trace, span) = ids(failed.start.0.rotate_left(32) ^ u64::from(failed.tid.0), port.unsigned_abs());
+    let begin = failed.start.0.rotate_left(32) ^ u64::from(failed.tid.0);
+    let (trace, span) = ids(begin, failed.remote.port().into());
     Span {
         trace,
         span,
@@ -44,7 +54,7 @@ pub fn span(failed: &ConnectFailed, unix_offset: i64) -> Span {
         start: unix(failed.start),
         end: unix(failed.end.max(failed.start)),
         status: Status::Error(Cow::Borrowed("")),
-        attributes: attributes.into_iter().map(|(name, value)| (Cow::Borrowed(name), value)).collect(),
+        attributes: attributes(failed),
         events: Vec::new(),
         links: Vec::new(),
     }

@@ -268,7 +268,7 @@ pub struct Syscalls {
     pub enabled: bool,
 }
 
-/// What becomes of processes, as log records
+/// What becomes of processes, and connects that fail where requests are followed, as log records
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Logs {

@@ -38,6 +38,7 @@ const MEMBERS: &[(&str, &str)] = &[
 const OPTIONAL: &[(&str, &str)] = &[
     ("MM_XOL_AREA", "mm_struct.uprobes_state.xol_area"),
     ("XOL_VADDR", "xol_area.vaddr"),
+    ("SIGNAL_OOM_MM", "signal_struct.oom_mm"),
     ("TASK_IO_URING", "task_struct.io_uring"),
     ("TCP_WSTAMP_NS", "tcp_sock.tcp_wstamp_ns"),
 ];

@@ -1,15 +1,17 @@
-//! What becomes of processes, as log records: programs that start, processes that end and how.
+//! What becomes of processes, as log records: programs that start, processes that end and how, connects that fail.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use descry_abi::event::EXIT_OUT_OF_MEMORY;
+use descry_assemble::connect;
 use descry_assemble::span::{Attribute, Value};
 use descry_config::{Config, Logs};
-use descry_decode::Lifecycle;
-use descry_decode::ids::UnixNanos;
+use descry_decode::ids::{BootNanos, Comm, Tgid, UnixNanos};
+use descry_decode::{ConnectFailed, Lifecycle};
 use descry_export::otlp::{LogRecord, Severity};
 use descry_pipeline::RateLimit;
-use descry_process::Attributes;
+use descry_process::{AttributeValue, Attributes};
 use nix::sys::signal::Signal;
 
 use crate::counted::counters;
@@ -64,53 +66,96 @@ impl Lives {
 
     /// A process runs another program.
     pub fn exec(&mut self, tracker: &mut Tracker, event: &Lifecycle) -> Option<(Attributes, LogRecord)> {
-        let body = format!("{} was started", event.comm).into();
-        self.record(tracker, event, Severity::Info, "process.exec", body, Vec::new())
+        let about = About { severity: Severity::Info, event: "process.exec", attributes: Vec::new() };
+        let (time, resource) = self.of(tracker, event.tgid, event.comm, event.time, &about)?;
+        Some((resource, about.record(time, format!("{} was started", event.comm))))
     }
 
     /// A process has ended.
     pub fn exit(&mut self, tracker: &mut Tracker, event: &Lifecycle) -> Option<(Attributes, LogRecord)> {
         let (severity, body, attributes) = told(event.other, &event.comm.to_string());
-        self.record(tracker, event, severity, "process.exit", body.into(), attributes)
+        let about = About { severity, event: "process.exit", attributes };
+        let (time, resource) = self.of(tracker, event.tgid, event.comm, event.time, &about)?;
+        Some((resource, about.record(time, body)))
     }
 
-    fn record(
+    /// A process could not connect.
+    pub fn connect_failed(
         &mut self,
         tracker: &mut Tracker,
-        event: &Lifecycle,
-        severity: Severity,
-        name: &'static str,
-        body: Cow<'static, str>,
-        attributes: Vec<Attribute>,
+        failed: &ConnectFailed,
     ) -> Option<(Attributes, LogRecord)> {
-        if severity == Severity::Info && !self.settings.lifecycle {
+        let about = About {
+            severity: Severity::Warn,
+            event: "network.connect.failed",
+            attributes: connect::attributes(failed),
+        };
+        let (time, resource) = self.of(tracker, failed.tgid, Comm::default(), failed.end, &about)?;
+        let name = executable_name(&resource).unwrap_or("a process");
+        let body = format!("{name} could not connect to {}: {}", failed.remote, connect::error(failed));
+        let record = about.record(time, body);
+        Some((resource, record))
+    }
+
+    /// When it was, and the Resource of whom it is about; none: it is not wanted, or one too many.
+    fn of(
+        &mut self,
+        tracker: &mut Tracker,
+        tgid: Tgid,
+        comm: Comm,
+        time: BootNanos,
+        about: &About,
+    ) -> Option<(UnixNanos, Attributes)> {
+        let is_trouble = about.severity != Severity::Info;
+        if !is_trouble && !self.settings.lifecycle {
             return None;
         }
-        let time = UnixNanos(event.time.0.saturating_add_signed(self.boot_to_unix));
-        let kind = if severity == Severity::Info { "life" } else { "trouble" };
+        let time = UnixNanos(time.0.saturating_add_signed(self.boot_to_unix));
+        let kind = if is_trouble { "trouble" } else { "life" };
         if !self.limit.takes(kind, time) {
             self.counters.log_records_over_limit += 1;
             return None;
         }
         self.counters.log_records += 1;
-        let is_known = tracker.is_known(event.tgid);
+        let is_known = tracker.is_known(tgid);
         let resource = if is_known || self.lookups.takes("", time) {
-            tracker.resource(event.tgid, event.comm).1
+            tracker.resource(tgid, comm).1
         } else {
             self.counters.log_records_of_unknown += 1;
             Attributes::new()
         };
         let mut resource = match resource.is_empty() {
-            true => least_resource(&(event.tgid, event.comm.to_string().into())),
+            true => least_resource(&(tgid, comm.to_string().into())),
             false => resource,
         };
         add_attributes(&mut resource, &self.attributes);
-        Some((resource, LogRecord { time, severity, event: name, body, attributes }))
+        Some((time, resource))
     }
 }
 
+/// What a record says beside its words.
+struct About {
+    severity: Severity,
+    event: &'static str,
+    attributes: Vec<Attribute>,
+}
+
+impl About {
+    fn record(self, time: UnixNanos, body: String) -> LogRecord {
+        let Self { severity, event, attributes } = self;
+        LogRecord { time, severity, event, body: body.into(), attributes }
+    }
+}
+
+fn executable_name(resource: &Attributes) -> Option<&str> {
+    resource.iter().find_map(|(name, value)| match value {
+        AttributeValue::Text(text) if name == "process.executable.name" => Some(text.as_str()),
+        _ => None,
+    })
+}
+
 /// Severity, words and attributes of a wait status (`wait(2)`: the signal in bits 0 to 6, whether memory was dumped in
-/// bit 7, the exit code in bits 8 to 15).
+/// bit 7, the exit code in bits 8 to 15), beside which may be [`EXIT_OUT_OF_MEMORY`].
 fn told(status: u32, name: &str) -> (Severity, String, Vec<Attribute>) {
     let (signal, dumped, code) = (status & 0x7f, status & 0x80 != 0, (status >> 8) & 0xff);
     if signal == 0 {
@@ -124,7 +169,13 @@ fn told(status: u32, name: &str) -> (Severity, String, Vec<Attribute>) {
     // Those that ask a program to end are no trouble.
     let is_asked = matches!(known, Some(Signal::SIGTERM | Signal::SIGINT | Signal::SIGHUP | Signal::SIGPIPE));
     let severity = if is_asked { Severity::Info } else { Severity::Error };
-    let body = format!("{name} was ended by {signal}{}", if dumped { " and dumped its memory" } else { "" });
+    let is_out_of_memory = status & EXIT_OUT_OF_MEMORY != 0;
+    let more = match (is_out_of_memory, dumped) {
+        (true, _) => ": the kernel was out of memory, or its cgroup was",
+        (false, true) => " and dumped its memory",
+        (false, false) => "",
+    };
+    let body = format!("{name} was ended by {signal}{more}");
     let value = match signal {
         Cow::Borrowed(name) => Value::Static(name),
         Cow::Owned(name) => Value::Text(name.into()),
@@ -132,6 +183,7 @@ fn told(status: u32, name: &str) -> (Severity, String, Vec<Attribute>) {
     let attributes = vec![
         ("descry.process.exit.signal".into(), value),
         ("descry.process.exit.core_dumped".into(), Value::Bool(dumped)),
+        ("descry.process.exit.out_of_memory".into(), Value::Bool(is_out_of_memory)),
     ];
     (severity, body, attributes)
 }
@@ -152,6 +204,8 @@ mod tests {
         check(15, Severity::Info, "a was ended by SIGTERM");
         check(11 | 0x80, Severity::Error, "a was ended by SIGSEGV and dumped its memory");
         check(9, Severity::Error, "a was ended by SIGKILL");
+        let words = "a was ended by SIGKILL: the kernel was out of memory, or its cgroup was";
+        check(9 | EXIT_OUT_OF_MEMORY, Severity::Error, words);
         check(40, Severity::Error, "a was ended by signal 40");
     }
 }
