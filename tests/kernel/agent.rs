@@ -2,6 +2,7 @@
 
 mod chaos;
 mod receiver;
+mod receivers;
 mod signals;
 
 use std::io::{Read, Write};
@@ -53,14 +54,7 @@ impl Agent {
 
     /// Status and body.
     fn get(&self, path: &str) -> Result<(u16, String)> {
-        let mut stream = TcpStream::connect(self.health)?;
-        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
-        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-        Ok((status.context("no status")?, body.to_owned()))
+        get(self.health, path)
     }
 
     /// The sum of a metric's samples that hold `label`.
@@ -83,6 +77,18 @@ impl Agent {
         ensure!(outcome.code == Some(0), "the agent ended with {:?}:\n{}", outcome.code, outcome.stderr);
         Ok((self.directory, outcome.stderr))
     }
+}
+
+/// Status and body of a page, by HTTP/1.0: whole, not in chunks.
+fn get(address: SocketAddr, path: &str) -> Result<(u16, String)> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    Ok((status.context("no status")?, body.to_owned()))
 }
 
 fn write_config(directory: &Path, health: SocketAddr, rest: &str) -> Result<()> {

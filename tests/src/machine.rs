@@ -82,6 +82,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("/usr/bin/openssl", "openssl"),
     ("/usr/bin/pgbench", "postgresql-contrib"),
     ("/usr/lib/postgresql/15/bin/postgres", "postgresql-15"),
+    ("/usr/bin/prometheus", "prometheus"),
     ("/usr/bin/psql", "postgresql-client"),
     ("/usr/bin/python3", "python3"),
     ("/usr/bin/redis-benchmark", "redis-tools"),

@@ -64,6 +64,7 @@ pub const TESTS: &[Package] = &[
     package("openssl", "/usr/bin/openssl"),
     package("postgresql", "/usr/share/doc/postgresql"),
     package("postgresql-contrib", "/usr/bin/pgbench"),
+    package("prometheus", "/usr/bin/prometheus"),
     package("python3", "/usr/bin/python3"),
     package("python3-flask", "/usr/lib/python3/dist-packages/flask/__init__.py"),
     package("python3-venv", "/usr/share/doc/python3-venv"),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use descry_export::send::SignalRequest;
+use flate2::read::GzDecoder;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::profiles::v1development::ExportProfilesServiceRequest;
@@ -106,7 +107,7 @@ fn serve(stream: &TcpStream, (mode, seen): &(Mutex<Mode>, Mutex<Seen>)) -> Resul
             return Ok(());
         }
         let path = line.split(' ').nth(1).context("no path")?.to_owned();
-        let mut length = 0;
+        let (mut length, mut is_compressed) = (0, false);
         loop {
             let mut header = String::new();
             reader.read_line(&mut header)?;
@@ -114,6 +115,7 @@ fn serve(stream: &TcpStream, (mode, seen): &(Mutex<Mode>, Mutex<Seen>)) -> Resul
             if name.eq_ignore_ascii_case("content-length") {
                 length = value.trim().parse()?;
             }
+            is_compressed |= name.eq_ignore_ascii_case("content-encoding") && value.trim() == "gzip";
         }
         let mode = *mode.lock().unwrap_or_else(PoisonError::into_inner);
         if mode == Mode::HangsUp {
@@ -123,6 +125,11 @@ fn serve(stream: &TcpStream, (mode, seen): &(Mutex<Mode>, Mutex<Seen>)) -> Resul
         }
         let mut body = vec![0; length];
         reader.read_exact(&mut body)?;
+        if is_compressed {
+            let mut whole = Vec::new();
+            GzDecoder::new(&*body).read_to_end(&mut whole)?;
+            body = whole;
+        }
         if let Mode::Slow(pause) = mode {
             std::thread::sleep(pause);
         }

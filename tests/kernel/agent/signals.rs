@@ -1,8 +1,11 @@
 //! What the agent tells of programs beside CPU profiles: requests, waits, system calls, what becomes of processes.
 
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Result, ensure};
+use descry_tests::server::free_port;
 use descry_tests::workload::{Workload, eventually};
 use descry_tests::{compile, machine};
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
@@ -56,7 +59,7 @@ fn config(receiver: &Receiver, rest: &str) -> String {
 }
 
 /// The bundled server and its customer, who asks so many times.
-fn shop(requests: u32) -> Result<()> {
+pub(super) fn shop(requests: u32) -> Result<()> {
     let program = compile::rust("shop")?;
     let status = Command::new(program).args(["--requests", &requests.to_string()]).output()?.status;
     ensure!(status.success(), "the shop failed: {status}");
@@ -141,6 +144,80 @@ fn ends_of_processes_are_log_records() -> Result<()> {
     }
     agent.end()?;
     Ok(())
+}
+
+#[test]
+fn connects_that_fail_are_log_records() -> Result<()> {
+    let Some(_machine) = machine::alone()? else { return Ok(()) };
+    let receiver = Receiver::start()?;
+    let agent = Agent::start(&config(&receiver, "others: {requests: false}"))?;
+    // Nobody listens there any more.
+    let port = free_port()?;
+    let script = format!("import socket; socket.socket().connect_ex(('127.0.0.1', {port}))");
+    Command::new(machine::tool("python3")?).args(["-c", &script]).status()?;
+    let words = format!("could not connect to 127.0.0.1:{port}: ECONNREFUSED");
+    eventually(&words, || {
+        let found = records(&receiver.seen());
+        let fits = |it: &(String, String, String)| {
+            it.0 == "WARN"
+                && it.1.starts_with("python3")
+                && it.1.ends_with(&words)
+                && it.2 == "network.connect.failed"
+        };
+        Ok(found.iter().any(fits).then_some(()))
+    })?;
+    agent.end()?;
+    Ok(())
+}
+
+#[test]
+fn a_process_that_wanted_too_much_memory_is_told_of() -> Result<()> {
+    let Some(_machine) = machine::alone()? else { return Ok(()) };
+    let receiver = Receiver::start()?;
+    let agent = Agent::start(&config(&receiver, "requests: {enabled: false}"))?;
+    let group = MemoryGroup::new("descry-test-memory", 32 << 20)?;
+    let script =
+        format!("echo $$ > {} && exec python3 -c 'x = b\"a\" * (512 << 20)'", group.procs().display());
+    let status = Command::new("/bin/sh").args(["-c", &script]).status()?;
+    ensure!(status.signal() == Some(9), "it lives in {}: {status}", group.procs().display());
+    let words = "python3 was ended by SIGKILL: the kernel was out of memory, or its cgroup was";
+    eventually(words, || {
+        let found = records(&receiver.seen());
+        Ok(found.iter().any(|it| it.0 == "ERROR" && it.1 == words).then_some(()))
+    })?;
+    agent.end()?;
+    Ok(())
+}
+
+/// A cgroup whose processes get so much memory and no more; gone when it is dropped.
+struct MemoryGroup(PathBuf);
+
+impl MemoryGroup {
+    /// In the unified hierarchy or the one of memory, whichever has the controller.
+    fn new(name: &str, bytes: u64) -> Result<Self> {
+        let root = Path::new("/sys/fs/cgroup");
+        let is_unified = root.join("cgroup.controllers").exists();
+        let group = Self(if is_unified { root.join(name) } else { root.join("memory").join(name) });
+        if is_unified {
+            std::fs::write(root.join("cgroup.subtree_control"), "+memory")?;
+        }
+        std::fs::create_dir_all(&group.0)?;
+        let limit = if is_unified { "memory.max" } else { "memory.limit_in_bytes" };
+        std::fs::write(group.0.join(limit), bytes.to_string())?;
+        Ok(group)
+    }
+
+    /// The file that a process is put into it by.
+    fn procs(&self) -> PathBuf {
+        self.0.join("cgroup.procs")
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        // One that is not empty stays; the next run uses it.
+        let _left = std::fs::remove_dir(&self.0);
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Counters, queues and processes in the text form that Prometheus scrapes (OpenMetrics 1.0).
+//! Counters, queues, processes and requests in the text form that Prometheus scrapes (OpenMetrics 1.0).
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use super::destinations::Destinations;
+use super::durations::Durations;
 use super::processes::{Processes, Row};
 
 /// Everything that can be scraped.
@@ -21,10 +22,15 @@ pub struct Metrics(Registry);
 
 /// Where it comes from. It is read when it is asked for.
 #[derive(Debug)]
-struct Sources {
-    counters: Counters,
-    destinations: Arc<Destinations>,
-    processes: Arc<Processes>,
+pub struct Sources {
+    /// Of every stage.
+    pub counters: Counters,
+    /// What became of what was sent to each.
+    pub destinations: Arc<Destinations>,
+    /// Those that had samples lately.
+    pub processes: Arc<Processes>,
+    /// How long requests took.
+    pub durations: Arc<Durations>,
 }
 
 type Labels = Vec<(&'static str, String)>;
@@ -34,9 +40,9 @@ impl Metrics {
     pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
     /// From these sources.
-    pub fn new(counters: Counters, destinations: Arc<Destinations>, processes: Arc<Processes>) -> Self {
+    pub fn new(sources: Sources) -> Self {
         let mut registry = Registry::default();
-        registry.register_collector(Box::new(Sources { counters, destinations, processes }));
+        registry.register_collector(Box::new(sources));
         Self(registry)
     }
 
@@ -70,7 +76,8 @@ impl Collector for Sources {
             ConstGauge::new(i64::try_from(usage.peak_rss_bytes).unwrap_or(i64::MAX)).encode(metric)?;
         }
         destinations(&mut encoder, &self.destinations.accounts())?;
-        processes(&mut encoder, &self.processes.rows())
+        processes(&mut encoder, &self.processes.rows())?;
+        self.durations.encode(&mut encoder)
     }
 }
 

@@ -9,6 +9,7 @@
 //! ```
 
 mod destinations;
+mod durations;
 mod health;
 mod lives;
 mod metrics;
@@ -47,8 +48,9 @@ use crate::measure::{self, Consumer, Watch, raise_open_files};
 use crate::profile::ring_bytes;
 use crate::stop::Stop;
 use destinations::Destinations;
+use durations::Durations;
 use health::{Health, Server};
-use metrics::Metrics;
+use metrics::{Metrics, Sources};
 use outlets::Outlets;
 use processes::{Processes, ProcessesCounters};
 use recorder::Recorder;
@@ -152,6 +154,7 @@ struct Agent {
     server: Option<Server>,
     destinations: Arc<Destinations>,
     processes: Arc<Processes>,
+    durations: Arc<Durations>,
 }
 
 impl Agent {
@@ -190,6 +193,7 @@ impl Agent {
             server: None,
             destinations,
             processes,
+            durations: Arc::default(),
         };
         agent.serve()?;
         agent.measure()?;
@@ -224,8 +228,12 @@ impl Agent {
         if self.server.as_ref().map(Server::address) == wanted {
             return Ok(());
         }
-        let (destinations, processes) = (Arc::clone(&self.destinations), Arc::clone(&self.processes));
-        let metrics = Metrics::new(self.counters.clone(), destinations, processes);
+        let metrics = Metrics::new(Sources {
+            counters: self.counters.clone(),
+            destinations: Arc::clone(&self.destinations),
+            processes: Arc::clone(&self.processes),
+            durations: Arc::clone(&self.durations),
+        });
         let start = |address| Server::start(address, Arc::clone(&self.health), metrics);
         self.server = wanted.map(start).transpose()?;
         Ok(())
@@ -242,6 +250,8 @@ impl Agent {
             let options = options(&self.config)?;
             self.ring_bytes = options.ring_bytes;
             let mut watch = Watch::start(&options, &[], resource_options, &mut self.recorder)?;
+            // What takes longest comes before the first sample: nobody empties the ring meanwhile.
+            self.recorder.ready(&mut watch.session, &mut watch.tracker)?;
             if profile.enabled {
                 watch.session.sample_cpus()?;
             }
@@ -251,7 +261,6 @@ impl Agent {
             if syscalls.enabled {
                 watch.session.attach_syscalls()?;
             }
-            self.recorder.ready(&mut watch.session, &mut watch.tracker)?;
             self.watch = Some(watch);
             info!(
                 profile = profile.enabled,
@@ -279,6 +288,7 @@ impl Agent {
             Err(TrySendError::Closed(_)) => return Err(windows_gone()),
         };
         self.publish()?;
+        self.recorder.show(&self.durations);
         if let Some(Watch { session, tracker, .. }) = &mut self.watch {
             let window = self.recorder.cut(session, tracker, self.generation, &self.config)?;
             room.send(Message::Window(Box::new(window)));

@@ -22,6 +22,7 @@ use descry_probe::Session;
 use lru::LruCache;
 use rustc_hash::FxHashMap;
 
+use super::durations::Durations;
 use super::lives::{LifeCounters, Lives};
 use super::outlets::Outlets;
 use super::rules::Rules;
@@ -180,6 +181,13 @@ impl Recorder {
         Ok(())
     }
 
+    /// Shows requests to whoever scrapes them.
+    pub fn show(&mut self, durations: &Durations) {
+        if let Some(requests) = &mut self.requests {
+            durations.set(requests.metrics().rows());
+        }
+    }
+
     /// Where spans and log records go.
     pub fn outlets(&mut self) -> &mut Outlets {
         &mut self.outlets
@@ -320,12 +328,20 @@ impl Recorder {
     }
 
     fn connect_failed(&mut self, tracker: &mut Tracker, failed: &ConnectFailed) {
-        let Some(requests) = &mut self.requests else { return };
-        let switches = self.rules.of(failed.tgid, Comm::default(), || tracker.who(failed.tgid));
         // That a destination is not there, the agent's own counters and log say.
-        let is_wanted = switches.requests && failed.tgid.0 != std::process::id();
-        if let Some(settings) = self.wanted.get(&switches.protocols).filter(|_| is_wanted) {
+        if failed.tgid == self.own.tgid {
+            return;
+        }
+        let switches = self.rules.of(failed.tgid, Comm::default(), || tracker.who(failed.tgid));
+        let (wants_log, wants_span) = (switches.logs, switches.requests);
+        let settings = self.wanted.get(&switches.protocols).filter(|_| wants_span);
+        if let (Some(requests), Some(settings)) = (&mut self.requests, settings) {
             requests.connect_failed(tracker, failed, settings);
+        }
+        if let Some(lives) = self.lives.as_mut().filter(|_| wants_log)
+            && let Some((resource, record)) = lives.connect_failed(tracker, failed)
+        {
+            self.outlets.log(&resource, &record);
         }
     }
 

@@ -1,6 +1,6 @@
 //! What requests add up to, for whoever sends it: metrics of every request, and who asked whom.
 
-use descry_aggregate::request::{Limits, RequestMetrics, ServiceGraph, Temporality};
+use descry_aggregate::request::{Limits, RequestMetrics, Row, ServiceGraph, Temporality};
 use descry_aggregate::tcp::TcpPeers;
 use descry_assemble::span::Span;
 use descry_decode::Opened;
@@ -110,6 +110,12 @@ impl Metrics {
         self.told = now;
         self.oversized += made.oversized_points;
         made
+    }
+
+    /// The rows of each process, if they are counted since the beginning.
+    pub fn rows(&self) -> impl Iterator<Item = (&SpanProcess, Vec<Row<'_>>)> {
+        let cumulative = self.requests.iter().filter(|_| self.temporality == Temporality::Cumulative);
+        cumulative.flat_map(RequestMetrics::rows)
     }
 
     /// Who asked whom since the beginning, most requests first.

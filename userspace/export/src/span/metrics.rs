@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 
 use descry_abi::histogram::Histogram;
-use descry_aggregate::request::{Edge, Instrument, RequestMetrics, Row, ServiceGraph};
+use descry_aggregate::request::{Edge, RequestMetrics, Row, ServiceGraph};
 use descry_assemble::span::{Attribute, Value};
 use indexmap::IndexMap;
 use rustc_hash::FxBuildHasher;
@@ -47,15 +47,17 @@ pub fn request_metrics<'a>(
 fn of_instrument(rows: &[Row<'_>], temporality: Temporality) -> Option<Metric> {
     let instrument = rows.first()?.instrument;
     let points = rows.iter().map(|row| DurationsPoint {
-        attributes: row.attributes.map_or_else(|| vec![OVERFLOW], |values| attributes(instrument, values)),
+        attributes: row_attributes(row),
         histogram: *row.durations,
         exemplars: row.exemplars.clone(),
     });
     Some(durations(instrument.name(), instrument.description(), points.collect(), temporality))
 }
 
-fn attributes(instrument: Instrument, values: &[Option<Value>]) -> Vec<Attribute> {
-    let named = instrument.attributes().iter().zip(values);
+/// What the requests of a row have in common.
+pub fn row_attributes(row: &Row<'_>) -> Vec<Attribute> {
+    let Some(values) = row.attributes else { return vec![OVERFLOW] };
+    let named = row.instrument.attributes().iter().zip(values);
     named.filter_map(|(name, value)| Some((Cow::Borrowed(*name), value.clone()?))).collect()
 }
 
