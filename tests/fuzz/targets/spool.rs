@@ -11,8 +11,7 @@
 //! ```
 #![no_main]
 
-use descry_export::queue::{Lost, Request, Restored, Spool, SpoolError};
-use descry_export::send::Signal;
+use descry_spool::{Lost, Request, Restored, Signal, Spool, SpoolError};
 use libfuzzer_sys::fuzz_target;
 use std::fs;
 use std::path::Path;

@@ -22,6 +22,7 @@ const ORDER: &[&str] = &[
     "descry-assemble",
     "descry-aggregate",
     "descry-pipeline",
+    "descry-spool",
     "descry-export",
     "descry",
     "descry-tests",

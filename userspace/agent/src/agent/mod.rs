@@ -34,7 +34,7 @@ use std::time::Duration;
 use anyhow::Context;
 use descry_config::{Config, Loaded, Problem, Problems, Step};
 use descry_decode::syscall;
-use descry_probe::{OffCpu, Options, Sampling, Syscalls};
+use descry_probe::{OffCpu, Options, Sampling, Syscalls, give_code_back};
 use descry_process::identity::ResourceOptions;
 use descry_telemetry::Counters;
 use tokio::sync::mpsc::{self, error::TrySendError};
@@ -197,6 +197,9 @@ impl Agent {
         };
         agent.serve()?;
         agent.measure()?;
+        if let Err(error) = give_code_back() {
+            tracing::debug!(%error, "what the start needed stays in memory");
+        }
         Ok(agent)
     }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
+use descry_spool::Request;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::profiles::v1development::ExportProfilesServiceRequest;
@@ -15,7 +16,6 @@ use serde::ser::Error;
 
 use super::breaker::Breaker;
 use super::files::Files;
-use super::record::Request;
 use crate::send::{DropReason, PartialSuccess, Sender, Settings, SettingsError, Signal, SignalRequest};
 
 /// What a queue sends to.

@@ -9,8 +9,8 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::delivery::{Verdict, json};
-use super::record::{Request, SIGNALS};
 use crate::send::{DropReason, Signal};
+use descry_spool::{Request, SIGNALS};
 
 /// Bytes that are looked through at a time for the end of the last whole line.
 const BLOCK: usize = 64 << 10;

@@ -15,8 +15,6 @@ mod account;
 mod breaker;
 mod delivery;
 mod files;
-mod record;
-mod spool;
 mod worker;
 
 use std::collections::VecDeque;
@@ -28,9 +26,8 @@ use tokio::sync::watch;
 
 pub use account::Account;
 pub use delivery::{Balancing, Delivery, Make, Otlp};
+pub use descry_spool::{AppendError, Lost, Request, Restored, Spool, SpoolError};
 pub use files::Files;
-pub use record::Request;
-pub use spool::{AppendError, Lost, Restored, Spool, SpoolError};
 
 /// Dropped: the queue was full, and this was the oldest.
 pub const QUEUE_FULL: &str = "queue_full";

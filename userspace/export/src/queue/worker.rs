@@ -5,13 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBuilder};
+use descry_spool::{Lost, Request};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::delivery::{Delivery, Effort, Verdict};
-use super::record::Request;
-use super::spool::Lost;
 use super::{SPOOL_FAILED, SPOOL_FULL, Shared, State};
 
 /// First and longest delay after a request that could not be sent, before jitter. The sender has tried for its timeout.

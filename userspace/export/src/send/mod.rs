@@ -28,12 +28,13 @@ mod tls;
 mod transport;
 
 pub use background::Background;
+pub use descry_spool::Signal;
 pub use error::{DropReason, SendError, SettingsError};
 pub use headers::Headers;
 pub use metrics::MetricSettings;
 pub use outcome::Outcome;
 pub use settings::{Compression, Endpoint, NamedFile, Protocol, Settings, TlsFiles};
-pub use signal::{PartialSuccess, Signal, SignalRequest};
+pub use signal::{PartialSuccess, SignalRequest};
 
 use attempt::{Accepted, Failure, Retry, foreign_text};
 use transport::HttpClient;

@@ -14,7 +14,7 @@ use http::uri::{Authority, Scheme};
 
 use super::error::SettingsError;
 use super::headers::Headers;
-use super::signal::Signal;
+use descry_spool::Signal;
 
 /// The specification's default for `OTEL_EXPORTER_OTLP_TIMEOUT`.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);

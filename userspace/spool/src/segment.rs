@@ -5,14 +5,14 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::super::record::{self, DONE, RECORD_HEADER, Read, Request, STATE_OFFSET};
+use crate::record::{self, DONE, RECORD_HEADER, Read, Request, STATE_OFFSET};
 
 /// What a segment begins with; the last byte is the version of the form.
-pub(super) const MARK: [u8; 8] = *b"descryQ\x01";
+pub(crate) const MARK: [u8; 8] = *b"descryQ\x01";
 
 /// A file with what waits in it.
 #[derive(Debug)]
-pub(super) struct Segment {
+pub(crate) struct Segment {
     pub number: u64,
     path: PathBuf,
     file: File,
@@ -29,18 +29,18 @@ pub(super) struct Segment {
 
 /// A record that was read and not done with.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     pub offset: u64,
     pub length: u64,
     pub items: u64,
 }
 
-pub(super) fn path_of(directory: &Path, number: u64) -> PathBuf {
+pub(crate) fn path_of(directory: &Path, number: u64) -> PathBuf {
     directory.join(format!("{number:016x}.spool"))
 }
 
 /// The number in a segment's file name; other files may have names that are nearly such ones.
-pub(super) fn number_of(path: &Path) -> Option<u64> {
+pub(crate) fn number_of(path: &Path) -> Option<u64> {
     if path.extension()? != "spool" {
         return None;
     }

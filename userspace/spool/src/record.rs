@@ -2,21 +2,21 @@
 
 use bytes::{BufMut, Bytes};
 
-use crate::send::Signal;
+use crate::signal::Signal;
 
 /// The signals that can wait, each with its number in records. A number is never given to another signal.
-pub(super) const SIGNALS: [(u8, Signal); 4] =
+pub const SIGNALS: [(u8, Signal); 4] =
     [(1, Signal::PROFILES), (2, Signal::METRICS), (3, Signal::TRACES), (4, Signal::LOGS)];
 
 /// Bytes of a payload before the request: signal, items.
 const PAYLOAD_HEADER: usize = 1 + 8;
 /// Bytes of a record before its payload: length, checksum, state.
-pub(super) const RECORD_HEADER: usize = 4 + 4 + 1;
+pub(crate) const RECORD_HEADER: usize = 4 + 4 + 1;
 /// Where in a record its state is.
-pub(super) const STATE_OFFSET: u64 = 8;
+pub(crate) const STATE_OFFSET: u64 = 8;
 /// The states: it waits, or it is done with.
 const WAITING: u8 = 0;
-pub(super) const DONE: u8 = 1;
+pub(crate) const DONE: u8 = 1;
 /// Bytes of a payload at most: twice the largest request that receivers take.
 const MAX_PAYLOAD: usize = 8 << 20;
 /// Items of a request at most, so that sums of them stay far from their end: each item takes a byte or more.
@@ -35,7 +35,7 @@ pub struct Request {
 
 /// What is at a place of a segment.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Read {
+pub(crate) enum Read {
     /// A record of this length.
     Record { request: Request, length: usize, done: bool },
     /// The end.
@@ -50,7 +50,7 @@ pub(super) enum Read {
 /// state    u8       0 waits, 1 done with; not part of the checksum
 /// payload           signal u8, items u64 LE, the request
 /// ```
-pub(super) fn encode(request: &Request) -> Option<Vec<u8>> {
+pub(crate) fn encode(request: &Request) -> Option<Vec<u8>> {
     let (number, _) = SIGNALS.iter().find(|(_, signal)| *signal == request.signal)?;
     let length = PAYLOAD_HEADER + request.body.len();
     let is_sound = length <= MAX_PAYLOAD && request.items <= MAX_ITEMS;
@@ -68,14 +68,14 @@ pub(super) fn encode(request: &Request) -> Option<Vec<u8>> {
 }
 
 /// The length of the payload that a record header tells; `None`: none that was ever written.
-pub(super) fn payload_length(header: &[u8; RECORD_HEADER]) -> Option<usize> {
+pub(crate) fn payload_length(header: &[u8; RECORD_HEADER]) -> Option<usize> {
     let [a, b, c, d, ..] = *header;
     let length = u32::from_le_bytes([a, b, c, d]) as usize;
     (PAYLOAD_HEADER..=MAX_PAYLOAD).contains(&length).then_some(length)
 }
 
 /// Reads a record from its header and its payload.
-pub(super) fn decode(header: &[u8; RECORD_HEADER], payload: &[u8]) -> Read {
+pub(crate) fn decode(header: &[u8; RECORD_HEADER], payload: &[u8]) -> Read {
     let [a, b, c, d, e, f, g, h, state] = *header;
     let length = u32::from_le_bytes([a, b, c, d]);
     if length as usize != payload.len()

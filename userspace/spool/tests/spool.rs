@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use descry_export::queue::{AppendError, Lost, Request, Restored, Spool, SpoolError};
-use descry_export::send::Signal;
+use descry_spool::{AppendError, Lost, Request, Restored, Signal, Spool, SpoolError};
 
 const LIMIT: u64 = 16 << 20;
 

@@ -8,7 +8,11 @@
 //! segments are there, and of the open one those that [`Spool::sync`] was called after. A record that was sent but not
 //! yet marked is sent again after a kill; that is at most one.
 
+#![forbid(unsafe_code)]
+
+mod record;
 mod segment;
+mod signal;
 
 use std::collections::VecDeque;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -18,8 +22,9 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
 
-use super::record::{self, Request};
+pub use record::{Request, SIGNALS};
 use segment::{MARK, Place, Segment};
+pub use signal::Signal;
 
 /// Bytes after which a segment is closed: a small part of the whole goes at a time.
 const SEGMENT_BYTES: u64 = 1 << 20;
