@@ -1,28 +1,23 @@
 //! Addresses of files and of the kernel to frames.
 
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use descry_decode::ids::{ElfAddress, RuntimeAddress};
-use lru::LruCache;
-use rustc_hash::FxHashMap;
 
 use crate::counters::Counters;
 use crate::error::{Outcome, SymbolError};
 use crate::frame::{FrameKind, SourceFrame, Symbolized};
+use crate::kernel::KernelNames;
 use crate::options::{ObjectSource, Options};
-use crate::{kernel, resolve};
-
-/// Kernel addresses remembered (about 100 B each); the same few thousand come again and again.
-const KERNEL_CACHE: NonZeroUsize = NonZeroUsize::new(8192).expect("not zero");
+use crate::resolve;
 
 /// Turns addresses into functions, files and lines. Keeps nothing of a file after the call that read it.
 #[derive(Debug)]
 pub struct Symbolizer {
     options: Options,
     kallsyms: PathBuf,
-    kernel: LruCache<u64, Option<Arc<str>>>,
+    kernel: KernelNames,
     counters: Counters,
 }
 
@@ -32,7 +27,7 @@ impl Symbolizer {
         Self {
             options,
             kallsyms: PathBuf::from("/proc/kallsyms"),
-            kernel: LruCache::new(KERNEL_CACHE),
+            kernel: KernelNames::default(),
             counters: Counters::default(),
         }
     }
@@ -40,8 +35,18 @@ impl Symbolizer {
     /// Reads kernel symbols from another file than `/proc/kallsyms`.
     pub fn with_kallsyms(mut self, path: &Path) -> Self {
         self.kallsyms = path.to_path_buf();
-        self.kernel.clear();
+        self.kernel = KernelNames::default();
         self
+    }
+
+    /// With the names that another one remembered.
+    pub fn with_kernel_names(self, kernel: KernelNames) -> Self {
+        Self { kernel, ..self }
+    }
+
+    /// The names that it remembers.
+    pub fn into_kernel_names(self) -> KernelNames {
+        self.kernel
     }
 
     /// What was counted so far.
@@ -77,42 +82,21 @@ impl Symbolizer {
 
     /// Names addresses of the kernel, its modules and its BPF programs.
     pub fn symbolize_kernel(&mut self, addresses: &[RuntimeAddress]) -> Outcome {
-        let mut missing: Vec<u64> = addresses
-            .iter()
-            .map(|address| address.0)
-            .filter(|address| !self.kernel.contains(address))
-            .collect();
-        missing.sort_unstable();
-        missing.dedup();
-        let mut problems = Vec::new();
-        let mut fresh = FxHashMap::default();
-        if !missing.is_empty() {
-            match kernel::lookup(&self.kallsyms, &missing, self.options.limits.max_name_bytes) {
-                Ok(names) => {
-                    for (address, name) in missing.into_iter().zip(names) {
-                        self.kernel.put(address, name.clone());
-                        fresh.insert(address, name);
-                    }
-                }
-                Err(error) => problems.push(error),
-            }
-        }
-        let symbols: Vec<Symbolized> = addresses
-            .iter()
-            .map(|address| {
-                // A call with more addresses than the cache holds has its names in `fresh`.
-                let known = self.kernel.get(&address.0).or_else(|| fresh.get(&address.0)).cloned().flatten();
-                let frames = known.map(plain_frame).into_iter().collect::<Vec<_>>();
+        let asked: Vec<u64> = addresses.iter().map(|address| address.0).collect();
+        let names = self.kernel.lookup(&self.kallsyms, &asked, self.options.limits.max_name_bytes);
+        let (names, problems) = match names {
+            Ok(names) => (names, Vec::new()),
+            Err(error) => (vec![None; asked.len()], vec![error]),
+        };
+        let symbols: Vec<Symbolized> = names
+            .into_iter()
+            .map(|name| {
+                let frames = name.map(plain_frame).into_iter().collect::<Vec<_>>();
                 self.counters.by_kallsyms += frames.len() as u64;
                 Symbolized { frames, kind: FrameKind::Kernel }
             })
             .collect();
         self.finish(symbols, problems)
-    }
-
-    /// Forgets the names of kernel addresses: a module was loaded or removed.
-    pub fn forget_kernel(&mut self) {
-        self.kernel.clear();
     }
 
     fn finish(&mut self, symbols: Vec<Symbolized>, problems: Vec<SymbolError>) -> Outcome {

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 
 use descry_aggregate::{CodeRef, KnownCode};
-use descry_symbol::Counters;
+use descry_symbol::{Counters, KernelNames};
 use lru::LruCache;
 use rustc_hash::FxHashMap;
 
@@ -19,6 +19,7 @@ pub struct Names {
     /// Those of the window at hand.
     now: FxHashMap<CodeRef, KnownCode>,
     generation: u64,
+    kernel: KernelNames,
     counters: Counters,
 }
 
@@ -29,6 +30,7 @@ impl Names {
             known: LruCache::new(MAX_REMEMBERED),
             now: FxHashMap::default(),
             generation: 0,
+            kernel: KernelNames::default(),
             counters: Counters::default(),
         }
     }
@@ -50,9 +52,12 @@ impl Names {
         if unknown.is_empty() {
             return self.counters;
         }
-        let mut symbols = Symbols::new(&window.held, &window.owners, window.inlines);
+        let kernel = std::mem::take(&mut self.kernel);
+        let symbols = Symbols::new(&window.held, &window.owners, window.inlines);
+        let mut symbols = symbols.with_kernel_names(kernel);
         let named = symbols.resolve(&unknown, |_| {});
         self.counters.add(symbols.counters());
+        self.kernel = symbols.into_kernel_names();
         for (place, name) in unknown.into_iter().zip(named) {
             // What a process makes at run time may be something else in the next window.
             if matches!(place, CodeRef::Kernel(_) | CodeRef::Object { .. }) {

@@ -12,7 +12,9 @@ use descry_decode::ids::{ElfAddress, RuntimeAddress, Tgid};
 use descry_probe::give_memory_back;
 use descry_process::object::{DebugFile, Object, ObjectId, debug_file};
 use descry_process::table::ProcessTable;
-use descry_symbol::{Counters, ObjectSource, Options, Outcome, PerfMap, SourceFrame, Symbolized, Symbolizer};
+use descry_symbol::{
+    Counters, KernelNames, ObjectSource, Options, Outcome, PerfMap, SourceFrame, Symbolized, Symbolizer,
+};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use rustc_hash::FxHashMap;
 use tracing::debug;
@@ -67,6 +69,16 @@ impl<'a> Symbols<'a> {
     ) -> Self {
         let symbolizer = Symbolizer::new(Options { inlines, ..Options::default() });
         Self { held, processes, symbolizer }
+    }
+
+    /// With the names of the kernel that others remembered.
+    pub fn with_kernel_names(self, names: KernelNames) -> Self {
+        Self { symbolizer: self.symbolizer.with_kernel_names(names), ..self }
+    }
+
+    /// The names of the kernel that it remembers.
+    pub fn into_kernel_names(self) -> KernelNames {
+        self.symbolizer.into_kernel_names()
     }
 
     /// What was found and what was not.
