@@ -14,7 +14,7 @@ use crate::repo;
 use crate::tidy;
 
 /// Seconds that each fuzz target gets: all of CI has to end within an hour on two processors.
-const FUZZ_SECONDS: u32 = 10;
+const FUZZ_SECONDS: u32 = 6;
 
 /// Packages beside the workspace, each with a workspace of its own.
 const APART: [&str; 3] = ["ebpf/programs", "tests/fuzz", "tests/workloads/rust"];

@@ -38,7 +38,7 @@ use descry_probe::{OffCpu, Options, Sampling, Syscalls, give_code_back};
 use descry_process::identity::ResourceOptions;
 use descry_telemetry::Counters;
 use tokio::sync::mpsc::{self, error::TrySendError};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::cli::{AgentArgs, Own};
 use crate::config;
@@ -197,13 +197,15 @@ impl Agent {
         };
         agent.serve()?;
         agent.measure()?;
-        if let Err(error) = give_code_back() {
-            tracing::debug!(%error, "what the start needed stays in memory");
-        }
         Ok(agent)
     }
 
     fn run(mut self, stop: &Stop) -> Result<(), Failure> {
+        if let Err(error) = give_code_back() {
+            debug!(%error, "what the start needed stays in memory");
+        }
+        // Not before it has given up the rights that only its start needs.
+        self.health.set_ready(true);
         let mut tick = TICK;
         while !stop.is_asked() {
             self.health.is_alive();
@@ -274,7 +276,6 @@ impl Agent {
                 "measuring"
             );
         }
-        self.health.set_ready(true);
         Ok(())
     }
 
