@@ -1,38 +1,14 @@
 //! `descry requests` and TLS: spans of the plaintext, as many as the clients asked for.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use descry_tests::certificate::Certificate;
 use descry_tests::descry::Descry;
 use descry_tests::server::free_port;
 use descry_tests::{compile, machine};
 use serde_json::{Value, json};
-
-/// A key and a certificate in a directory of their own.
-struct Certificate {
-    dir: tempfile::TempDir,
-}
-
-impl Certificate {
-    fn new() -> Result<Self> {
-        let dir = tempfile::tempdir()?;
-        let mut command = Command::new(machine::tool("openssl")?);
-        command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]);
-        command.args(["-days", "2", "-subj", "/CN=localhost", "-keyout"]).arg(dir.path().join("key.pem"));
-        command.arg("-out").arg(dir.path().join("cert.pem")).stderr(std::process::Stdio::null());
-        ensure!(command.status()?.success(), "openssl makes no certificate");
-        // The server gives up its rights.
-        let open = <std::fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(0o755);
-        std::fs::set_permissions(dir.path(), open)?;
-        Ok(Self { dir })
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-}
 
 /// What was seen: how many spans of each kind, first part of the path, status and version of HTTP.
 type Seen = BTreeMap<(String, String, u64, String), usize>;
@@ -80,14 +56,14 @@ fn check(seen: &Seen, rows: &[(&str, &str, u64, &str, usize)]) -> Result<()> {
 /// nginx, and a client of it.
 fn nginx(client: &dyn Fn(&str) -> Vec<String>) -> Result<Seen> {
     let certificate = Certificate::new()?;
-    let (dir, port) = (certificate.dir.path().to_string_lossy().into_owned(), free_port()?);
+    let (dir, port) = (certificate.dir().to_string_lossy().into_owned(), free_port()?);
     let script = compile::script("tls.sh");
     let mut command_line =
         vec!["sh".to_owned(), script.to_string_lossy().into_owned(), dir, port.to_string()];
     machine::tool("nginx")?;
     command_line.extend(client(&format!("https://127.0.0.1:{port}")));
     let words: Vec<&str> = command_line.iter().map(String::as_str).collect();
-    seen(certificate.dir.path(), &words)
+    seen(certificate.dir(), &words)
 }
 
 #[test]
@@ -125,7 +101,7 @@ fn many_streams_over_tls() -> Result<()> {
 fn node_that_moves_the_records_itself() -> Result<()> {
     let Some(_machine) = machine::alone()? else { return Ok(()) };
     let certificate = Certificate::new()?;
-    let (key, cert) = (certificate.path("key.pem"), certificate.path("cert.pem"));
+    let (key, cert) = (certificate.key(), certificate.chain());
     let script = compile::script("tls.js");
     let paths = [machine::tool("node")?.to_owned(), script, key, cert];
     let mut words: Vec<&str> = paths.iter().filter_map(|path| path.to_str()).collect();
@@ -136,14 +112,14 @@ fn node_that_moves_the_records_itself() -> Result<()> {
         ("server", "missing", 404, "1.1", 20),
         ("client", "missing", 404, "1.1", 20),
     ];
-    check(&seen(certificate.dir.path(), &words)?, &rows)
+    check(&seen(certificate.dir(), &words)?, &rows)
 }
 
 #[test]
 fn python_by_descriptor_and_by_memory() -> Result<()> {
     let Some(_machine) = machine::alone()? else { return Ok(()) };
     let certificate = Certificate::new()?;
-    let (key, cert) = (certificate.path("key.pem"), certificate.path("cert.pem"));
+    let (key, cert) = (certificate.key(), certificate.chain());
     let paths = [machine::tool("python3")?.to_owned(), compile::script("tls.py"), key, cert];
     let mut words: Vec<&str> = paths.iter().filter_map(|path| path.to_str()).collect();
     words.push("20");
@@ -152,16 +128,19 @@ fn python_by_descriptor_and_by_memory() -> Result<()> {
         rows.extend(["urllib", "client", "asyncio"].map(|path| (kind, path, 200, "1.1", 18)));
         rows.push((kind, "missing", 404, "1.1", 6));
     }
-    check(&seen(certificate.dir.path(), &words)?, &rows)
+    check(&seen(certificate.dir(), &words)?, &rows)
 }
 
 #[test]
 fn go_with_goroutines_that_read_and_write() -> Result<()> {
     let Some(_machine) = machine::alone()? else { return Ok(()) };
+    let dir = tempfile::tempdir()?;
     let program = compile::go("tls")?;
-    let program = program.to_string_lossy();
-    for (option, version) in [("1", "1.1"), ("2", "2")] {
-        let dir = tempfile::tempdir()?;
+    // As services are often built: only the table is left that Go itself reads.
+    let stripped = compile::stripped(&program, dir.path())?;
+    for (program, option, version) in [(&program, "1", "1.1"), (&stripped, "1", "1.1"), (&program, "2", "2")]
+    {
+        let program = program.to_string_lossy();
         let rows = [
             ("server", "item", 200, version, 180),
             ("client", "item", 200, version, 180),

@@ -206,12 +206,16 @@ fn goroutines_whose_stacks_move() -> Result<()> {
     let program = compile::go("calls")?;
     let functions =
         ["-f", "main.walk", "-f", "main.leaf", "-f", "main.recovers", "-f", "main.panics", HISTOGRAM];
-    Trace::of(&program, &["20", "20"], &functions)?.check(&[
-        ("main.walk", 20 * 20 * 41, 0),
-        ("main.leaf", 20 * 20, 0),
-        ("main.recovers", 20 * 20, 0),
-        ("main.panics", 20 * 20 * 4, 20 * 20 * 4),
-    ])
+    let dir = tempfile::tempdir_in(machine::work_dir()?)?;
+    for program in [&program, &compile::stripped(&program, dir.path())?] {
+        Trace::of(program, &["20", "20"], &functions)?.check(&[
+            ("main.walk", 20 * 20 * 41, 0),
+            ("main.leaf", 20 * 20, 0),
+            ("main.recovers", 20 * 20, 0),
+            ("main.panics", 20 * 20 * 4, 20 * 20 * 4),
+        ])?;
+    }
+    Ok(())
 }
 
 #[test]

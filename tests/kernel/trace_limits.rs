@@ -1,7 +1,5 @@
 //! `descry trace` where what is asked is too much, or cannot be, and where a target ends or has only begun.
 
-use std::process::Command;
-
 use anyhow::{Context, Result, ensure};
 use descry_tests::descry::{Descry, Outcome};
 use descry_tests::workload::Workload;
@@ -50,9 +48,7 @@ fn more_than_ten_thousand_places_must_be_confirmed() -> Result<()> {
 fn a_stripped_file_says_so() -> Result<()> {
     let Some(_machine) = machine::alone()? else { return Ok(()) };
     let dir = tempfile::tempdir_in(machine::work_dir()?)?;
-    let stripped = dir.path().join("stripped");
-    let status = Command::new("strip").arg("-o").arg(&stripped).arg(compile::native("calls")?).status();
-    ensure!(status.context("strip cannot be run")?.success(), "strip failed");
+    let stripped = compile::stripped(&compile::native("calls")?, dir.path())?;
     let outcome = Descry::new("trace")?.args(["-f", "stripped:recurse", "--"]).args([&stripped]).run()?;
     check(&outcome, 1, &["no function fits `stripped:recurse`", "stripped: only names that other files use"])
 }

@@ -73,6 +73,16 @@ fn go_compiler() -> Result<PathBuf> {
     Ok(go)
 }
 
+/// A copy of a program in a directory, without its symbols and debug information.
+///
+/// # Errors
+/// When strip is missing, or refuses.
+pub fn stripped(program: &Path, dir: &Path) -> Result<PathBuf> {
+    let out = dir.join("stripped");
+    succeed(Command::new(machine::tool("strip")?).arg("-o").arg(&out).arg(program), "strip refuses it")?;
+    Ok(out)
+}
+
 /// The path of a script.
 pub fn script(name: &str) -> PathBuf {
     sources().join("scripts").join(name)

@@ -5,6 +5,7 @@
 //! descry: what a test asserts is what a user would see. Programs that were started end with their guards.
 #![forbid(unsafe_code)]
 
+pub mod certificate;
 pub mod collector;
 pub mod compile;
 pub mod customer;

@@ -90,6 +90,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("/usr/bin/redis-server", "redis-server"),
     ("/usr/bin/setpriv", "util-linux"),
     ("/usr/bin/strace", "strace"),
+    ("/usr/bin/strip", "binutils"),
     ("/usr/bin/sysbench", "sysbench"),
     ("/usr/bin/tcpdump", "tcpdump"),
     ("/usr/bin/unshare", "util-linux"),

@@ -27,7 +27,8 @@ impl Load<'_> {
         fs::remove_file(&log).ok();
         let mut command = Command::new(machine::tool("h2load")?);
         command.arg(format!("--requests={}", self.requests)).arg(format!("--log-file={}", log.display()));
-        command.args(self.options).arg(format!("http://127.0.0.1:{}{}", server.port, self.path));
+        let scheme = if server.is_secure { "https" } else { "http" };
+        command.args(self.options).arg(format!("{scheme}://127.0.0.1:{}{}", server.port, self.path));
         let text = said(&mut command)?;
         let log = fs::read_to_string(&log).with_context(|| format!("h2load left no log:\n{text}"))?;
         // Start (us), status, duration (us).
@@ -46,6 +47,9 @@ impl Load<'_> {
     fn asked(&self, method: &str, route: &str, server: &Server, dir: &Path) -> Result<Asked> {
         let took = Took::of(self.run(server, dir)?);
         let asked = Asked::new(format!("{method} {route}"), self.requests).taking(took);
+        if server.is_secure {
+            return Ok(asked.with("url.scheme", "https"));
+        }
         Ok(asked.with("http.response.status_code", self.status))
     }
 }
@@ -55,7 +59,7 @@ impl Load<'_> {
 const KEPT_ALIVE: &[&str] = &["--h1", "--clients=1"];
 
 /// What every server here answers, over HTTP/1.1.
-fn three_kinds(server: &Server, dir: &Path) -> Result<Vec<Asked>> {
+pub(super) fn three_kinds(server: &Server, dir: &Path) -> Result<Vec<Asked>> {
     let load = |path, requests, status| Load { path, options: KEPT_ALIVE, requests, status };
     Ok(vec![
         load("/", 4000, 200).asked("GET", "/", server, dir)?,
@@ -65,7 +69,7 @@ fn three_kinds(server: &Server, dir: &Path) -> Result<Vec<Asked>> {
 }
 
 /// Ten connections, each with up to a hundred requests open.
-fn hundred_streams(server: &Server, dir: &Path) -> Result<Vec<Asked>> {
+pub(super) fn hundred_streams(server: &Server, dir: &Path) -> Result<Vec<Asked>> {
     let options = &["--clients=10", "--max-concurrent-streams=100"];
     Ok(vec![
         Load { path: "/", options, requests: 10_000, status: 200 }.asked("GET", "/", server, dir)?,
@@ -75,7 +79,7 @@ fn hundred_streams(server: &Server, dir: &Path) -> Result<Vec<Asked>> {
 }
 
 /// Files that the file servers serve.
-fn site(dir: &Path) -> Result<()> {
+pub(super) fn site(dir: &Path) -> Result<()> {
     fs::create_dir(dir.join("items"))?;
     fs::write(dir.join("items/1234"), "an item\n")?;
     Ok(fs::write(dir.join("index.html"), "a small page\n")?)
@@ -105,7 +109,7 @@ const NODE: Scenario =
     Scenario { name: "node", start: |_| start_script("node", "http_server.js"), drive: three_kinds };
 
 /// A server of Python programs that is told module and address.
-fn start_python(module: &[&str], address: &str) -> Result<Server> {
+pub(super) fn start_python(module: &[&str], address: &str) -> Result<Server> {
     let port = free_port()?;
     let mut command = Command::new(machine::tool("python3")?);
     command.arg("-m").args(module).arg(address.replace("PORT", &port.to_string()));
@@ -134,28 +138,31 @@ const GUNICORN: Scenario = Scenario {
 /// haproxy before nginx: it is a server to the one side and a client to the other.
 const HAPROXY: Scenario = Scenario {
     name: "haproxy",
-    start: |dir| {
-        let mut behind = start_nginx(dir, "")?;
-        let port = free_port()?;
-        let config = format!(
-            "defaults\n mode http\n timeout client 60s\n timeout server 60s\n timeout connect 5s\n\
-             frontend front\n bind 127.0.0.1:{port}\n default_backend back\n\
-             backend back\n server nginx 127.0.0.1:{}\n",
-            behind.port
-        );
-        fs::write(dir.join("haproxy.cfg"), config)?;
-        let mut command = Command::new(machine::tool("haproxy")?);
-        command.arg("-db").arg("-f").arg(dir.join("haproxy.cfg"));
-        let mut server = Server::listening(command, port)?;
-        server.processes.append(&mut behind.processes);
-        Ok(server)
-    },
+    start: |dir| start_haproxy(dir, ""),
     // It passes the header Host on, so nginx is asked for the same server. How long the client waited is of one of both.
     drive: |server, dir| {
         let asked = three_kinds(server, dir)?;
         Ok(asked.into_iter().map(|asked| Asked { count: 2 * asked.count, took: None, ..asked }).collect())
     },
 };
+
+/// haproxy before nginx; `listen` is more of its directive `bind`.
+pub(super) fn start_haproxy(dir: &Path, listen: &str) -> Result<Server> {
+    let mut behind = start_nginx(dir, "")?;
+    let port = free_port()?;
+    let config = format!(
+        "defaults\n mode http\n timeout client 60s\n timeout server 60s\n timeout connect 5s\n\
+         frontend front\n bind 127.0.0.1:{port} {listen}\n default_backend back\n\
+         backend back\n server nginx 127.0.0.1:{}\n",
+        behind.port
+    );
+    fs::write(dir.join("haproxy.cfg"), config)?;
+    let mut command = Command::new(machine::tool("haproxy")?);
+    command.arg("-db").arg("-f").arg(dir.join("haproxy.cfg"));
+    let mut server = Server::listening(command, port)?;
+    server.processes.append(&mut behind.processes);
+    Ok(server)
+}
 
 const CADDY: Scenario = Scenario {
     name: "caddy",

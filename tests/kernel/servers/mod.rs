@@ -9,6 +9,8 @@ mod databases;
 mod http;
 mod middle;
 mod others;
+mod rust;
+mod secure;
 
 use std::path::Path;
 use std::process::Command;
@@ -39,6 +41,8 @@ pub(super) struct Scenario {
 /// A server that listens on a port of 127.0.0.1; it ends with this.
 pub(super) struct Server {
     port: u16,
+    /// It speaks TLS.
+    is_secure: bool,
     processes: Vec<Workload>,
     /// What asks the first of them to clean up after itself; without it is killed.
     shutdown: Option<Signal>,
@@ -50,7 +54,12 @@ impl Server {
         let name = format!("{command:?} to listen on port {port}");
         let process = Workload::spawn(command)?;
         eventually(&name, || Ok(std::net::TcpStream::connect(("127.0.0.1", port)).ok()))?;
-        Ok(Self { port, processes: vec![process], shutdown: None })
+        Ok(Self { port, is_secure: false, processes: vec![process], shutdown: None })
+    }
+
+    fn secure(mut self) -> Self {
+        self.is_secure = true;
+        self
     }
 }
 

@@ -5,12 +5,15 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use descry_decode::ids::{ElfAddress, FileOffset};
+use descry_symbol::GoFunction;
 use object::read::elf::{ElfFile64, FileHeader, ProgramHeader};
 use object::{Endianness, Object, ObjectSection, ObjectSymbol, SymbolKind, SymbolSection, elf};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 /// Symbols that are read of a file at most.
 const MAX_SYMBOLS: usize = 4 << 20;
+/// Functions that are read of a Go program at most; Kubernetes' have some 100 000.
+const MAX_GO_FUNCTIONS: usize = 1 << 20;
 /// Bytes of a readable name, and of one as it stands in the file.
 const MAX_NAME: usize = 1024;
 const MAX_RAW_NAME: usize = 4096;
@@ -18,8 +21,8 @@ const MAX_RAW_NAME: usize = 4096;
 const MAX_SEGMENTS: usize = 64;
 /// Bytes of a function without a size, where nothing behind it says how far it reaches.
 const MAX_UNSIZED: u64 = 4096;
-/// Sections that only Go's linker makes.
-const GO: [&str; 2] = [".gopclntab", ".go.buildinfo"];
+/// Sections that only Go's linker makes; the first two hold the names of functions, also in a stripped program.
+const GO: [&str; 3] = [".gopclntab", ".data.rel.ro.gopclntab", ".go.buildinfo"];
 /// What rustc leaves in `.comment`.
 const RUSTC: &[u8] = b"rustc";
 /// What compilers append to the name of a function's cold part; a number may follow.
@@ -66,7 +69,7 @@ pub struct Binary<'a> {
     code: Vec<(Range<u64>, u64)>,
     /// Its functions, by address.
     pub functions: Vec<Function>,
-    /// Whether only the names are left that other files use.
+    /// Whether only the names are left that other files use. A Go program has others.
     pub is_stripped: bool,
     /// Whether exceptions or panics may pass through its functions: the kernel's return probes would end them.
     pub unwinds: bool,
@@ -140,6 +143,11 @@ impl<'a> Binary<'a> {
                 binary.unwinds |= PERSONALITIES.contains(&name);
                 symbols.extend(function_symbol(&symbol, name).filter(|_| is_wanted(name)));
             }
+        }
+        if binary.is_stripped && binary.is_go {
+            let mut known = go_symbols(&file).take(MAX_GO_FUNCTIONS).peekable();
+            binary.is_stripped = known.peek().is_none();
+            symbols.extend(known.filter(|symbol| is_wanted(symbol.name)));
         }
         binary.functions = binary.merged(symbols);
         Ok(binary)
@@ -219,6 +227,20 @@ impl<'a> Binary<'a> {
     }
 }
 
+/// What a Go program itself needs to know of its functions.
+fn go_symbols<'a>(file: &ElfFile64<'a, Endianness>) -> impl Iterator<Item = Symbol<'a>> + use<'a> {
+    let text = file.section_by_name(".text").map_or(0, |section| section.address());
+    let table = GO.iter().find_map(|name| file.section_by_name(name)).and_then(|section| section.data().ok());
+    let functions = descry_symbol::go_functions(table.unwrap_or_default(), ElfAddress(text));
+    functions.map(|GoFunction { name, address, size }| Symbol {
+        name,
+        address: address.0,
+        size,
+        rank: 0,
+        is_resolver: false,
+    })
+}
+
 /// A symbol that names code.
 fn function_symbol<'a>(symbol: &impl ObjectSymbol<'a>, name: &'a [u8]) -> Option<Symbol<'a>> {
     let object::SymbolFlags::Elf { st_info, .. } = symbol.flags() else { return None };
@@ -237,6 +259,16 @@ fn function_symbol<'a>(symbol: &impl ObjectSymbol<'a>, name: &'a [u8]) -> Option
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stripped_go_program_has_functions() {
+        let bytes = include_bytes!("../../../tests/fuzz/corpus/function/go_stripped");
+        let binary = Binary::parse(bytes, None).expect("a file");
+        let functions: Vec<_> = binary.functions.iter().map(|it| (it.name(), it.size)).collect();
+        assert_eq!(functions, [("main.work", 4), ("main.(*T).rest", 12)]);
+        assert!(binary.is_go && !binary.is_stripped);
+        assert!(binary.functions.iter().all(|it| it.offset.is_some()));
+    }
 
     #[test]
     fn functions_of_a_file() {

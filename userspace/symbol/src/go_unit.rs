@@ -12,8 +12,10 @@ use crate::elf::ElfFile;
 use crate::file::ObjectFile;
 use crate::options::ObjectSource;
 
-/// (minor version of Go 1, `g.goid`, `g.parentGoid`, `m.curg`), in bytes.
-const LAYOUTS: [(u32, u32, u32, u32); 7] = [
+/// (minor version of Go 1, `g.goid`, `g.parentGoid`, `m.curg`), in bytes; before 1.21 a goroutine does not know who made
+/// it.
+const LAYOUTS: [(u32, u32, u32, u32); 8] = [
+    (19, 152, 0, 192),
     (21, 152, 272, 192),
     (22, 152, 272, 192),
     (23, 160, 280, 192),

@@ -43,6 +43,7 @@ pub use error::{Outcome, SymbolError};
 pub use file::is_of_the_system;
 pub use frame::{FrameKind, SourceFrame, Symbolized};
 pub use go_unit::goroutine_rule;
+pub use gopclntab::{GoFunction, go_functions};
 pub use kernel::KernelNames;
 pub use name::readable;
 pub use options::{Limits, ObjectSource, Options};

@@ -198,7 +198,11 @@ const IS_SENT: u64 = 1 << 63;
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn send_plaintext(socket: u64, buffer: u64, len: u64, time: u64, ids: u64) -> u64 {
-    let Some(connection) = CONNECTIONS.get_ptr_mut(socket) else { return 0 };
+    // It may have been closed since it was found.
+    let Some(connection) = CONNECTIONS.get_ptr_mut(socket) else {
+        count(Counter::TlsUnjoined);
+        return 0;
+    };
     let ids = Ids { tgid: (ids >> 32) as u32, tid: ids as u32 };
     let (len, is_sent) = (len & !IS_SENT, len & IS_SENT != 0);
     let plaintext = Plaintext { socket: Socket(socket), buffer, len, is_sent, time };

@@ -59,8 +59,9 @@ impl Names {
         self.counters.add(symbols.counters());
         self.kernel = symbols.into_kernel_names();
         for (place, name) in unknown.into_iter().zip(named) {
-            // What a process makes at run time may be something else in the next window.
-            if matches!(place, CodeRef::Kernel(_) | CodeRef::Object { .. }) {
+            // What a process makes at run time may be something else in the next window, and so may what the kernel
+            // loads; of that, `kernel` knows how long it may be believed.
+            if matches!(place, CodeRef::Object { .. }) {
                 self.known.put(place.clone(), name.clone());
             }
             self.now.insert(place, name);
