@@ -190,15 +190,15 @@ pub extern "C" fn off_cpu_list(ctx: *mut TaskIterator) -> i32 {
 }
 
 /// `sock_send_length(sk, ret, flags)`. Kernel 6.3 and later.
-#[raw_tracepoint]
-pub fn socket_sent(ctx: RawTracePointContext) -> i32 {
+#[btf_tracepoint]
+pub fn socket_sent(ctx: BtfTracePointContext) -> i32 {
     net::sent(ctx.arg(0), ctx.arg(1));
     0
 }
 
 /// `sock_recv_length(sk, ret, flags)`. Kernel 6.3 and later.
-#[raw_tracepoint]
-pub fn socket_received(ctx: RawTracePointContext) -> i32 {
+#[btf_tracepoint]
+pub fn socket_received(ctx: BtfTracePointContext) -> i32 {
     net::received(ctx.arg(0), ctx.arg(1), ctx.arg(2));
     0
 }

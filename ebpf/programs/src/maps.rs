@@ -113,6 +113,8 @@ pub struct CopyState {
 #[repr(C)]
 pub struct NetState {
     pub registers: Registers,
+    /// The `struct sock` that a tracepoint handed over.
+    pub socket: u64,
     /// What was not copied yet of a call's buffers.
     pub rest: Rest,
     /// The record from here on.

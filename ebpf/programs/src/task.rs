@@ -2,8 +2,8 @@
 
 use aya_ebpf::bindings::task_struct;
 use aya_ebpf::cty::c_void;
-use aya_ebpf::helpers::generated::bpf_get_current_task_btf;
-use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_task, bpf_probe_read_kernel};
+use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs};
+use aya_ebpf::helpers::{bpf_get_current_task, bpf_probe_read_kernel};
 use descry_abi::limits::MAX_PID_NAMESPACES;
 use descry_abi::scope::ExecutableKey;
 
@@ -11,10 +11,10 @@ use crate::config::{
     CGROUP_NODE, CGROUP_PARENT, CSS_SET_CGROUP, FDTABLE_FD, FDTABLE_MAX_FDS, FILE_INODE, FILES_FDT,
     INODE_INO, INODE_MODE, INODE_SB, MM_EXE_FILE, MM_XOL_AREA, NODE_ID, PID_LEVEL, PID_NAMESPACE,
     PID_NAMESPACE_INUM, PID_NUMBERS, SB_DEV, SIGNAL_LIVE, SIGNAL_OOM_MM, TASK_CGROUPS, TASK_COMM,
-    TASK_EXIT_CODE, TASK_FILES, TASK_GROUP_LEADER, TASK_INTERFACE, TASK_MM, TASK_PID, TASK_SIGNAL, TASK_TGID,
-    TASK_THREAD_PID, UPID_NS, UPID_SIZE, XOL_VADDR,
+    TASK_EXIT_CODE, TASK_FILES, TASK_GROUP_LEADER, TASK_INTERFACE, TASK_IO_URING, TASK_MM, TASK_PID,
+    TASK_SIGNAL, TASK_TGID, TASK_THREAD_PID, TASK_THREAD_POINTER, UPID_NS, UPID_SIZE, XOL_VADDR,
 };
-use crate::registers;
+use crate::registers::{self, Registers};
 
 /// A `struct task_struct` of the kernel.
 #[derive(Clone, Copy)]
@@ -37,22 +37,17 @@ pub fn member<T: Copy>(base: u64, offset: u32) -> Option<T> {
     unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const T) }.ok()
 }
 
-/// The member of type `T` of a task that the verifier knows as one: a load without a call of a helper.
+/// The member of type `T` of a struct that the verifier knows as one: a load without a call of a helper.
 #[inline(always)]
-pub fn direct<T: Copy>(task: *mut task_struct, offset: u32) -> T {
+pub fn direct<T: Copy>(base: *const impl Sized, offset: u32) -> T {
     // SAFETY: the verifier checks that the load lies within the struct.
-    unsafe { *task.cast::<u8>().add(offset as usize).cast::<T>() }
+    unsafe { *base.cast::<u8>().add(offset as usize).cast::<T>() }
 }
 
 /// Ids of the running task; none: it has no id in descry's pid namespace.
 #[inline(always)]
 pub fn current_ids() -> Option<Ids> {
-    if PID_NAMESPACE.load() == 0 {
-        let both = bpf_get_current_pid_tgid();
-        return Some(Ids { tgid: (both >> 32) as u32, tid: both as u32 });
-    }
-    // SAFETY: the helper has no preconditions.
-    Task(unsafe { bpf_get_current_task() }).translated_ids()
+    Running::get().ids()
 }
 
 impl Task {
@@ -186,6 +181,47 @@ impl Running {
     pub fn get() -> Self {
         // SAFETY: the helper has no preconditions.
         Self(unsafe { bpf_get_current_task_btf() })
+    }
+
+    /// Its ids; none: it has no id in descry's pid namespace.
+    #[inline(always)]
+    pub fn ids(self) -> Option<Ids> {
+        if PID_NAMESPACE.load() == 0 {
+            return Some(Ids { tgid: self.process(), tid: self.thread() });
+        }
+        Task(self.0 as u64).translated_ids()
+    }
+
+    /// Where its thread-local storage is; 0: it has none.
+    #[inline(always)]
+    pub fn thread_pointer(self) -> u64 {
+        direct(self.0, TASK_THREAD_POINTER.load())
+    }
+
+    /// What io_uring keeps for it; 0: nothing.
+    #[inline(always)]
+    pub fn io_uring(self) -> u64 {
+        let offset = TASK_IO_URING.load();
+        if offset == 0 { 0 } else { direct(self.0, offset) }
+    }
+
+    /// Its user registers where the kernel has saved them: see [`registers::in_place`].
+    #[inline(always)]
+    pub fn registers<'a>(self) -> Option<&'a Registers> {
+        registers::in_place(self.0)
+    }
+
+    /// Their address; it may have none.
+    #[inline(always)]
+    pub fn registers_at(self) -> u64 {
+        // SAFETY: the helper has no preconditions.
+        (unsafe { bpf_task_pt_regs(self.0) }) as u64
+    }
+
+    /// The system call that it is in, whose saved registers are `saved`; -1: none.
+    #[inline(always)]
+    pub fn syscall(self, saved: &Registers) -> i32 {
+        registers::syscall_of(self.0, saved)
     }
 
     /// The kernel's own id of the thread.

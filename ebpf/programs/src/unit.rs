@@ -1,13 +1,11 @@
 //! The execution unit that the running thread works for.
 
 use aya_ebpf::helpers::bpf_probe_read_user;
-use aya_ebpf::helpers::generated::bpf_get_current_pid_tgid;
 use descry_abi::limits::SCOPE_FILTER_SLOTS;
 use descry_abi::unit::{UnitKey, UnitKind, UnitRule};
 
-use crate::config::TASK_THREAD_POINTER;
 use crate::maps::{UNIT_FILTER, UNIT_RULES};
-use crate::task::{Ids, Task, member};
+use crate::task::{Ids, Running};
 
 /// A unit, and the one that made it where that is known.
 #[derive(Clone, Copy)]
@@ -39,40 +37,43 @@ impl Unit {
     }
 }
 
-/// The kernel's own number of the running thread.
-#[inline(always)]
-pub fn kernel_tid() -> u32 {
-    // SAFETY: the helper has no preconditions.
-    (unsafe { bpf_get_current_pid_tgid() }) as u32
-}
-
 /// The running thread as a unit.
 #[inline(always)]
 pub fn thread() -> Unit {
-    let key = UnitKey { kind: UnitKind::Thread as u32, tgid: 0, id: kernel_tid().into() };
+    thread_of(Running::get())
+}
+
+#[inline(always)]
+fn thread_of(task: Running) -> Unit {
+    let key = UnitKey { kind: UnitKind::Thread as u32, tgid: 0, id: task.thread().into() };
     Unit { key, parent: 0, is_known: true }
 }
 
 /// The unit that the running thread works for; the thread itself where it works for none that is known.
 #[inline(always)]
 pub fn current(tgid: u32) -> Unit {
+    of_task(Running::get(), tgid)
+}
+
+/// The same, of the running task.
+#[inline(always)]
+pub fn of_task(task: Running, tgid: u32) -> Unit {
     let slot = UNIT_FILTER.get_ptr(tgid & (SCOPE_FILTER_SLOTS - 1));
     // SAFETY: the pointer was checked by the lookup; the word is written at once.
     if slot.is_none_or(|word| unsafe { *word } == 0) {
-        return thread();
+        return thread_of(task);
     }
-    let Some(rule) = UNIT_RULES.get_ptr(tgid) else { return thread() };
+    let Some(rule) = UNIT_RULES.get_ptr(tgid) else { return thread_of(task) };
     // SAFETY: the pointer was checked by the lookup.
     let rule = unsafe { *rule };
     if rule.kind == UnitKind::Unknown as u32 {
-        return Unit { is_known: false, ..thread() };
+        return Unit { is_known: false, ..thread_of(task) };
     }
-    let found = member(Task::current().0, TASK_THREAD_POINTER.load())
-        .filter(|pointer| *pointer != 0)
-        .and_then(|pointer| of_rule(&rule, pointer));
+    let pointer = task.thread_pointer();
+    let found = if pointer == 0 { None } else { of_rule(&rule, pointer) };
     match found {
         Some((id, parent)) => Unit { key: UnitKey { kind: rule.kind, tgid, id }, parent, is_known: true },
-        None => thread(),
+        None => thread_of(task),
     }
 }
 

@@ -1,19 +1,16 @@
 //! System calls that move bytes on sockets: where each keeps its buffer.
 
-use aya_ebpf::bindings::task_struct;
-use aya_ebpf::helpers::generated::{bpf_get_current_task_btf, bpf_task_pt_regs};
 use descry_abi::counter::Counter;
 use descry_abi::net::MAX_SERIES;
 
 use super::connection;
 use super::message::{self, Moved};
-use super::socket::Socket;
+use super::socket::{Progress, Socket};
 use super::{HOLDS_NO_DATA, series, state};
-use crate::config::TASK_IO_URING;
 use crate::emit::{count, count_many};
 use crate::registers;
-use crate::task::Ids;
-use crate::{scope, task};
+use crate::scope;
+use crate::task::{Ids, Running};
 
 /// How a call names its buffer. The numbers of calls are those of asm/unistd.h.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -101,12 +98,10 @@ fn buffer(number: i32, is_sent: bool) -> Buffer {
 
 /// The call by which the running task has just moved `len` bytes on a socket.
 #[inline(always)]
-pub fn of_current(socket: Socket, len: u64, is_sent: bool) -> Call {
-    // SAFETY: the helper has no preconditions.
-    let task = unsafe { bpf_get_current_task_btf() };
+pub fn of_current(task: Running, socket: Socket, len: u64, is_sent: bool) -> Call {
     // A worker of io_uring has no registers of a call.
-    let Some(saved) = registers::in_place(task) else { return Call::UNKNOWN };
-    let buffer = buffer(registers::syscall_of(task, saved), is_sent);
+    let Some(saved) = task.registers() else { return Call::UNKNOWN };
+    let buffer = buffer(task.syscall(saved), is_sent);
     if buffer == Buffer::Unknown || is_of_io_uring(task, socket) {
         return Call::UNKNOWN;
     }
@@ -119,13 +114,11 @@ pub fn of_current(socket: Socket, len: u64, is_sent: bool) -> Call {
 
 /// Whether the call in flight is about something else: at the end of any, io_uring does work that was waiting.
 #[inline(always)]
-fn is_of_io_uring(task: *mut task_struct, socket: Socket) -> bool {
-    let offset = TASK_IO_URING.load();
-    if offset == 0 || task::direct::<u64>(task, offset) == 0 {
+fn is_of_io_uring(task: Running, socket: Socket) -> bool {
+    if task.io_uring() == 0 {
         return false;
     }
-    // SAFETY: the helper has no preconditions.
-    let first = registers::call_first(unsafe { bpf_task_pt_regs(task) } as u64);
+    let first = registers::call_first(task.registers_at());
     let called = first.and_then(|descriptor| Socket::of_descriptor(descriptor as u32));
     called.is_none_or(|called| called.0 != socket.0)
 }
@@ -136,7 +129,8 @@ pub fn ended(registers: u64, result: i64) {
     if result <= 0 {
         return;
     }
-    let Some(ids) = task::current_ids() else { return count(Counter::PidNotVisible) };
+    let task = Running::get();
+    let Some(ids) = task.ids() else { return count(Counter::PidNotVisible) };
     if !scope::current_is_watched(ids.tgid) {
         return;
     }
@@ -172,8 +166,9 @@ pub fn ended(registers: u64, result: i64) {
         return each(socket, ids, second, result as u64, flags | if is_sent { IS_SENT } else { 0 });
     }
     let call = Call { buffer, second, third };
-    let known = connection::known(socket);
-    message::take(state, ids, known, &Moved { socket, call, len: result as u64, flags, is_sent });
+    let (known, progress) = (connection::known(socket), socket.progress().unwrap_or(Progress::NONE));
+    let moved = Moved { socket, call, len: result as u64, flags, is_sent, progress };
+    message::take(state, task, ids, known, &moved);
 }
 
 /// Beside the flags of a call: it sent.
@@ -207,7 +202,14 @@ pub extern "C" fn take_one(socket: u64, header: u64, ids: u64, flags: u64) -> u6
     let ids = Ids { tgid: (ids >> 32) as u32, tid: ids as u32 };
     let (flags, is_sent) = (flags & !IS_SENT, flags & IS_SENT != 0);
     let socket = Socket(socket);
-    let moved = Moved { socket, call, len: len.into(), flags, is_sent };
-    message::take(state, ids, connection::known(socket), &moved);
+    let moved = Moved {
+        socket,
+        call,
+        len: len.into(),
+        flags,
+        is_sent,
+        progress: socket.progress().unwrap_or(Progress::NONE),
+    };
+    message::take(state, Running::get(), ids, connection::known(socket), &moved);
     0
 }

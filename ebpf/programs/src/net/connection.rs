@@ -167,12 +167,13 @@ fn first_sight(socket: Socket, len: u64, ids: Ids, unit: u64, flags: u64) -> Opt
     let (mut write_begin, mut read_begin) = (0, 0);
     if is_tcp {
         let is_sent = flags & IS_SENT != 0;
+        let progress = socket.progress()?;
         opened.from_start = socket.is_at_start(len, is_sent).into();
         if is_sent {
             // Not later than its first message.
-            opened.time = socket.sent_at(now).unwrap_or(now);
+            opened.time = progress.sent_at(now).unwrap_or(now);
         }
-        (write_begin, read_begin) = (socket.write_sequence()?, socket.read_sequence()?);
+        (write_begin, read_begin) = (progress.written, progress.read);
         let begin = if is_sent { &mut write_begin } else { &mut read_begin };
         *begin = begin.wrapping_sub(len as u32);
     }
@@ -209,15 +210,15 @@ fn first_sight(socket: Socket, len: u64, ids: Ids, unit: u64, flags: u64) -> Opt
 /// there were any. Two threads that read from one connection at once may make some up.
 #[inline(always)]
 pub fn catch_up(connection: &mut Connection, moved: &Moved) -> bool {
-    if connection.is_tcp == 0 || moved.is_sent && BYTES_UNTOLD.load() == 0 {
+    let progress = moved.progress;
+    if !progress.is_tcp || connection.is_tcp == 0 || moved.is_sent && BYTES_UNTOLD.load() == 0 {
         return false;
     }
     let (now, begin, total) = if moved.is_sent {
-        (moved.socket.write_sequence(), connection.write_begin, &mut connection.sent)
+        (progress.written, connection.write_begin, &mut connection.sent)
     } else {
-        (moved.socket.read_sequence(), connection.read_begin, &mut connection.received)
+        (progress.read, connection.read_begin, &mut connection.received)
     };
-    let Some(now) = now else { return false };
     let before = now.wrapping_sub(begin).wrapping_sub(moved.len as u32);
     let missing = before.wrapping_sub(*total as u32);
     // The end of what the other side sends has a number of its own, which reading the last bytes passes.

@@ -11,12 +11,12 @@ use descry_abi::net::{
 
 use super::calls::{Buffer, Call};
 use super::connection::{self, Connection};
-use super::socket::Socket;
+use super::socket::{Progress, Socket};
 use super::tls::{self, Plaintext};
 use super::{MSG_TRUNC, payload, request};
 use crate::emit::{self, count};
 use crate::maps::{NET_STATES, NetState};
-use crate::task::Ids;
+use crate::task::{Ids, Running};
 use crate::unit::{self, Unit};
 
 /// What moved.
@@ -28,6 +28,8 @@ pub struct Moved {
     /// `MSG_*` flags of a call that received.
     pub flags: u64,
     pub is_sent: bool,
+    /// Where TCP is after it.
+    pub progress: Progress,
 }
 
 /// Bytes that a record has room for.
@@ -36,8 +38,8 @@ const ROOM: u64 = MAX_CAPTURE as u64;
 /// Sends a record of it, with the head of its bytes; several, where more than fits into one is wanted. `known`: the
 /// connection, if it was seen before.
 #[inline(always)]
-pub fn take(state: *mut NetState, ids: Ids, known: Option<*mut Connection>, moved: &Moved) {
-    let unit = unit::current(ids.tgid);
+pub fn take(state: *mut NetState, task: Running, ids: Ids, known: Option<*mut Connection>, moved: &Moved) {
+    let unit = unit::of_task(task, ids.tgid);
     let Some(connection) = known.or_else(|| connection::open(moved, ids, &unit)) else { return };
     // SAFETY: the pointer was checked by the lookup. Two CPUs may count messages of one connection at once; the kernel
     // itself serializes what one direction moves.
@@ -86,7 +88,7 @@ pub fn take(state: *mut NetState, ids: Ids, known: Option<*mut Connection>, move
     let goes_on = captured >= ROOM && want > captured;
     // SAFETY: the helper has no preconditions.
     let now = unsafe { bpf_ktime_get_boot_ns() };
-    let sent_at = if moved.is_sent && connection.is_tcp != 0 { moved.socket.sent_at(now) } else { None };
+    let sent_at = if moved.is_sent { moved.progress.sent_at(now) } else { None };
     // SAFETY: `state` is this CPU's own.
     unsafe {
         (*state).message = Message {

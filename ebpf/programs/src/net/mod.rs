@@ -21,9 +21,10 @@ use descry_abi::counter::Counter;
 
 use crate::emit::count;
 use crate::maps::{CONNECTIONS, NET_STATES};
-use crate::{scope, task, unit};
+use crate::task::Running;
+use crate::{scope, unit};
 
-use socket::Socket;
+use socket::{Progress, Socket};
 
 /// Flags of calls that receive nothing of the connection's data (linux/socket.h): `MSG_PEEK` leaves it where it is,
 /// `MSG_OOB` receives a byte from beside it, `MSG_ERRQUEUE` what the kernel says of bytes that were sent.
@@ -34,7 +35,7 @@ const MSG_TRUNC: u64 = 0x20;
 /// `sock_send_length(sk, ret, flags)`.
 #[inline(always)]
 pub fn sent(socket: *const c_void, result: i32) {
-    moved(socket as u64, result, 0, true);
+    moved(socket, result, 0, true);
 }
 
 /// `sock_recv_length(sk, ret, flags)`.
@@ -44,40 +45,55 @@ pub fn received(socket: *const c_void, result: i32, flags: i32) {
     if result <= 0 {
         looked_at(socket as u64);
     } else if flags & HOLDS_NO_DATA == 0 {
-        moved(socket as u64, result, flags, false);
+        moved(socket, result, flags, false);
     }
 }
 
 /// Nothing came, but somebody asked.
 #[inline(always)]
 fn looked_at(socket: u64) {
-    let Some(ids) = task::current_ids() else { return count(Counter::PidNotVisible) };
+    let task = Running::get();
+    let Some(ids) = task.ids() else { return count(Counter::PidNotVisible) };
     if !scope::may_be_watched(ids.tgid) {
         return;
     }
     series::broke_off();
     let Some(connection) = CONNECTIONS.get_ptr(socket) else { return };
     // SAFETY: the pointer was checked by the lookup.
-    request::turn_to(unsafe { &*connection }, &unit::current(ids.tgid));
+    request::turn_to(unsafe { &*connection }, &unit::of_task(task, ids.tgid));
 }
 
 #[inline(always)]
-fn moved(socket: u64, result: i32, flags: u64, is_sent: bool) {
-    let Some(ids) = task::current_ids() else { return count(Counter::PidNotVisible) };
+fn moved(argument: *const c_void, result: i32, flags: u64, is_sent: bool) {
+    let task = Running::get();
+    let Some(ids) = task.ids() else { return count(Counter::PidNotVisible) };
     if !scope::may_be_watched(ids.tgid) {
         return;
     }
     if result <= 0 {
         return series::broke_off();
     }
-    let (socket, len) = (Socket(socket), result as u64);
+    let Some(state) = state() else { return };
+    let (socket, len) = (address(state, argument), result as u64);
     let known = connection::known(socket);
     if !connection::is_watched(known, ids.tgid) {
         return;
     }
-    let Some(state) = state() else { return };
-    let call = calls::of_current(socket, len, is_sent);
-    message::take(state, ids, known, &message::Moved { socket, call, len, flags, is_sent });
+    let call = calls::of_current(task, socket, len, is_sent);
+    let progress = Progress::of_argument(argument);
+    message::take(state, task, ids, known, &message::Moved { socket, call, len, flags, is_sent, progress });
+}
+
+/// The socket by its address, which to the verifier is a number: global functions take nothing else. It becomes one in
+/// memory.
+#[inline(always)]
+fn address(state: *mut NetState, argument: *const c_void) -> Socket {
+    // SAFETY: `state` is this CPU's own: tracepoints run with preemption off.
+    unsafe {
+        let socket = &raw mut (*state).socket;
+        socket.write_volatile(argument as u64);
+        Socket(socket.read_volatile())
+    }
 }
 
 #[inline(always)]

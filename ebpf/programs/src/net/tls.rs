@@ -20,7 +20,7 @@ use descry_abi::tls::{TlsCookie, TlsFunction, TlsSessionKey};
 use super::calls::Call;
 use super::connection::{self, Connection, TlsState};
 use super::message::{self, Moved};
-use super::socket::Socket;
+use super::socket::{Progress, Socket};
 use crate::emit::count;
 use crate::function;
 use crate::maps::{CONNECTIONS, TLS_CONTROL, TLS_SESSIONS, TLS_UNITS};
@@ -257,7 +257,7 @@ fn adopt(key: TlsSessionKey, received: u64) {
     }
 }
 
-/// The connection below a `tls.Conn` (Go 1.21 to 1.27, 64 bits), if it is one of TCP:
+/// The connection below a `tls.Conn` (Go 1.19 to 1.27, 64 bits), if it is one of TCP:
 ///
 /// ```text
 /// tls.Conn.conn   net.Conn (table, pointer) at 0
@@ -279,7 +279,8 @@ fn connection_of_go(session: u64, ids: Ids, unit: &Unit) -> Option<(u64, *mut Co
         return None;
     }
     let socket = Socket::of_descriptor(word(descriptor.wrapping_add(16))? as u32)?;
-    let moved = Moved { socket, call: Call::UNKNOWN, len: 0, flags: 0, is_sent: true };
+    let moved =
+        Moved { socket, call: Call::UNKNOWN, len: 0, flags: 0, is_sent: true, progress: Progress::NONE };
     let found = connection::known(socket).or_else(|| connection::open(&moved, ids, unit))?;
     Some((socket.0, found))
 }

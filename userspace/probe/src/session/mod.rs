@@ -9,7 +9,7 @@ mod tcp;
 mod tls;
 
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
-use aya::programs::{ProgramError, RawTracePoint};
+use aya::programs::{BtfTracePoint, ProgramError, RawTracePoint};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use descry_abi::counter::Counter;
 use descry_abi::limits::SCOPE_FILTER_SLOTS;
@@ -360,6 +360,11 @@ fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, ProbeErro
 }
 
 fn raw_program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut RawTracePoint, ProbeError> {
+    let program = ebpf.program_mut(name).ok_or(ProbeError::Missing { name })?;
+    program.try_into().map_err(|error: ProgramError| ProbeError::program(name, &error))
+}
+
+fn tracing_program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut BtfTracePoint, ProbeError> {
     let program = ebpf.program_mut(name).ok_or(ProbeError::Missing { name })?;
     program.try_into().map_err(|error: ProgramError| ProbeError::program(name, &error))
 }

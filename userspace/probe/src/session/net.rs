@@ -1,16 +1,19 @@
 //! Sockets: connections and messages.
 
 use aya::maps::{Array, HashMap, MapData};
+use aya::programs::ProgramError;
+use aya::{Btf, BtfError};
 use descry_abi::limits::SCOPE_FILTER_SLOTS;
 use descry_abi::net::{MAX_CAPTURE, MAX_WIDE_CAPTURE, VERDICT_IGNORE, VERDICT_IGNORE_PLAINTEXT};
 use descry_abi::unit::UnitRule;
 use descry_decode::ids::{ConnectionId, Tgid};
 
 use super::tcp::TcpMaps;
-use super::{Session, raw_program, take};
+use super::{Session, raw_program, take, tracing_program};
 use crate::ProbeError;
 use crate::doctor::Feature;
 use crate::error::chain;
+use crate::memory::give_memory_back;
 
 /// A program and the tracepoint that it is attached to.
 type Hook = (&'static str, &'static str);
@@ -95,9 +98,19 @@ impl Session {
     /// What the kernel refuses.
     pub fn load_net(&mut self) -> Result<(), ProbeError> {
         self.load_raw(&STATES)?;
-        if !Feature::SocketTracepoints.is_hidden() {
-            self.load_raw(&BY_SOCKET)?;
+        if Feature::SocketTracepoints.is_hidden() {
+            return Ok(());
         }
+        let types = Btf::from_sys_fs().map_err(|error| ProbeError::program(BY_SOCKET[0].0, &error.into()))?;
+        for (name, tracepoint) in BY_SOCKET {
+            match tracing_program(&mut self.ebpf, name)?.load(tracepoint, &types) {
+                // Such a kernel is asked for calls.
+                Err(ProgramError::Btf(BtfError::UnknownBtfTypeName { .. })) => break,
+                loaded => loaded.map_err(|error| ProbeError::program(name, &error))?,
+            }
+        }
+        drop(types);
+        give_memory_back();
         Ok(())
     }
 
@@ -107,16 +120,16 @@ impl Session {
     /// # Errors
     /// What the kernel refuses.
     pub fn attach_net(&mut self) -> Result<SocketHooks, ProbeError> {
-        self.attach_each(&STATES)?;
+        self.attach_raw(&STATES)?;
         if !Feature::SocketTracepoints.is_hidden() {
-            let Err(error) = self.attach_each(&BY_SOCKET) else { return Ok(SocketHooks::Sockets) };
+            let Err(error) = self.attach_by_socket() else { return Ok(SocketHooks::Sockets) };
             tracing::debug!(%error, "no tracepoints of sockets");
         }
         tracing::info!(
             "this kernel does not tell of sockets (Linux 6.3): looking at the end of every system call"
         );
         self.load_raw(&BY_CALL)?;
-        self.attach_each(&BY_CALL)?;
+        self.attach_raw(&BY_CALL)?;
         Ok(SocketHooks::Calls)
     }
 
@@ -128,17 +141,19 @@ impl Session {
         Ok(())
     }
 
-    fn attach_each(&mut self, hooks: &[Hook]) -> Result<(), ProbeError> {
-        hooks.iter().try_for_each(|hook| self.attach_raw(*hook))
+    fn attach_raw(&mut self, hooks: &[Hook]) -> Result<(), ProbeError> {
+        for hook in hooks.iter().copied() {
+            let attached = raw_program(&mut self.ebpf, hook.0)?.attach(hook.1);
+            attached.map_err(|error| refused(hook, &error))?;
+        }
+        Ok(())
     }
 
-    fn attach_raw(&mut self, (name, tracepoint): Hook) -> Result<(), ProbeError> {
-        let program = raw_program(&mut self.ebpf, name)?;
-        program.attach(tracepoint).map_err(|error| ProbeError::Attach {
-            program: name,
-            target: format!("tracepoint {tracepoint}"),
-            reason: chain(&error),
-        })?;
+    fn attach_by_socket(&mut self) -> Result<(), ProbeError> {
+        for hook in BY_SOCKET {
+            let attached = tracing_program(&mut self.ebpf, hook.0)?.attach();
+            attached.map_err(|error| refused(hook, &error))?;
+        }
         Ok(())
     }
 
@@ -168,4 +183,8 @@ impl Session {
             tracing::debug!(%error, %tgid, "the units of a process cannot be followed");
         }
     }
+}
+
+fn refused((program, tracepoint): Hook, error: &ProgramError) -> ProbeError {
+    ProbeError::Attach { program, target: format!("tracepoint {tracepoint}"), reason: chain(error) }
 }

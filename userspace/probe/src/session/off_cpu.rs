@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use aya::maps::{Array, HashMap, MapData, MapError};
-use aya::programs::{BtfTracePoint, Iter, ProgramError};
+use aya::programs::{Iter, ProgramError};
 use aya::{Btf, Ebpf};
 use descry_abi::limits::{MAX_OFF_CPU_TASKS, MAX_STACKS_SENT, MAX_WAIT_SUMS};
 use descry_abi::offcpu::{Control, TaskTimes, WaitKey, WaitSum};
@@ -11,7 +11,7 @@ use descry_decode::ids::BootNanos;
 use nix::time::ClockId;
 use tracing::debug;
 
-use super::{Session, take};
+use super::{Session, take, tracing_program};
 use crate::error::chain;
 use crate::memory::give_memory_back;
 use crate::{ProbeError, clock};
@@ -227,11 +227,6 @@ fn tracepoint_of(name: &str) -> &'static str {
 
 fn refused(program: &'static str, target: &str, error: &dyn std::error::Error) -> ProbeError {
     ProbeError::Attach { program, target: format!("tracepoint {target}"), reason: chain(error) }
-}
-
-fn tracing_program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut BtfTracePoint, ProbeError> {
-    let program = ebpf.program_mut(name).ok_or(ProbeError::Missing { name })?;
-    program.try_into().map_err(|error: ProgramError| ProbeError::program(name, &error))
 }
 
 fn iterator(ebpf: &mut Ebpf) -> Result<&mut Iter, ProbeError> {
