@@ -1,11 +1,10 @@
 //! A real OpenTelemetry Collector takes the profiles, and what it forwards holds the same stacks and counts.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use descry_tests::collector::{Collector, binary, stacks};
+use descry_tests::collector::{Collector, stacks};
 use descry_tests::descry::Descry;
 use descry_tests::folded::{Folded, Stack};
 use descry_tests::{machine, workload::Workload};
@@ -18,12 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Sends a measurement by this protocol, and writes it as well.
 fn check(protocol: &str, url: impl Fn(&Collector) -> String) -> Result<()> {
     let Some(_machine) = machine::alone()? else { return Ok(()) };
-    if std::env::var_os("DESCRY_SKIP_COLLECTOR_TESTS").is_some_and(|value| value == "1") {
-        return Ok(());
-    }
-    // Where the tests without the kernel have it, too: it takes five minutes to build.
-    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("otelcol");
-    let collector = Collector::start(&binary(&cache)?)?;
+    let Some(collector) = Collector::start()? else { return Ok(()) };
     let workload = Workload::native("split", &[])?;
     let outcome = Descry::profile(HZ, 2)?
         .pid(workload.pid())

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use anyhow::{Context, Result, ensure};
 use descry_tests::descry::Descry;
-use descry_tests::machine;
+use descry_tests::{garbage, machine};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -68,18 +68,6 @@ fn flood(address: SocketAddr, first: &[u8], part: &[u8], total: usize) -> Result
     Ok(())
 }
 
-/// Always the same, so that a failure comes again.
-fn garbage() -> Vec<u8> {
-    let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
-    let bytes = std::iter::repeat_with(|| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state as u8
-    });
-    bytes.take(60_000).collect()
-}
-
 #[test]
 fn floods_and_garbage() -> Result<()> {
     let Some(_machine) = machine::alone()? else { return Ok(()) };
@@ -111,7 +99,7 @@ fn floods_and_garbage() -> Result<()> {
         b"\0\x11\0\x01\x01\0\0\x01\0\0\0\0\0\0\0\0\x01\0\x01",
         b"",
     ] {
-        flood(address, opening, &garbage(), FLOOD / 20)?;
+        flood(address, opening, &garbage::bytes(60_000), FLOOD / 20)?;
     }
     ask(address, 10)?;
     drop(half);

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Result, bail, ensure};
 use descry_tests::descry::Descry;
-use descry_tests::{compile, machine, workload::Workload};
+use descry_tests::{compile, garbage, machine, workload::Workload};
 
 use crate::HZ;
 
@@ -16,17 +16,9 @@ fn check(section: &str, named: bool) -> Result<()> {
     let dir = tempfile::tempdir()?;
     let program = dir.path().join("split");
     std::fs::copy(compile::native("split")?, &program)?;
-    // Always the same, so that a failure comes again.
-    let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
-    let bytes = std::iter::repeat_with(|| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state as u8
-    });
     let (offset, size) = place(&program, section)?;
     let file = OpenOptions::new().write(true).open(&program)?;
-    file.write_all_at(&bytes.take(size).collect::<Vec<u8>>(), offset)?;
+    file.write_all_at(&garbage::bytes(size), offset)?;
     drop(file);
     let workload = Workload::start::<&str>(&program, &[])?;
     let outcome = Descry::profile(HZ, 1)?.pid(workload.pid()).succeed()?;

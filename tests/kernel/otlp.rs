@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
 use descry_export::otlp;
-use descry_tests::collector::{self, Collector};
+use descry_tests::collector::Collector;
 use descry_tests::descry::{Descry, Outcome};
 use descry_tests::{compile, machine, server, workload::Workload};
 use opentelemetry_proto::tonic::collector::profiles::v1development::ExportProfilesServiceRequest;
@@ -28,17 +28,6 @@ use seen::{Attributes, SeenProfile, SeenSample};
 const PERIOD: i64 = 1_000_000_000 / HZ as i64;
 /// How long a collector may take to forward.
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A collector, unless such tests are to be skipped.
-fn start_collector() -> Result<Option<Collector>> {
-    if std::env::var_os("DESCRY_SKIP_COLLECTOR_TESTS").is_some_and(|value| value == "1") {
-        eprintln!("skipped, as DESCRY_SKIP_COLLECTOR_TESTS=1 says");
-        return Ok(None);
-    }
-    // Where the tests without the kernel have it, too: it takes five minutes to build.
-    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("otelcol");
-    Collector::start(&collector::binary(&cache)?).map(Some)
-}
 
 /// `descry profile` of this process into this file, for so many seconds.
 fn profile(pid: u32, seconds: u32, file: &Path) -> Result<Descry> {
@@ -198,7 +187,7 @@ fn now() -> Result<u64> {
 #[test]
 fn a_collector_forwards_what_was_written() -> Result<()> {
     let Some(_machine) = machine::alone()? else { return Ok(()) };
-    let Some(collector) = start_collector()? else { return Ok(()) };
+    let Some(collector) = Collector::start()? else { return Ok(()) };
     let dir = tempfile::tempdir()?;
     let file = dir.path().join("burner.otlp");
     let workload = Workload::rust("burner", &["--threads", "2"])?;
@@ -231,7 +220,7 @@ fn a_collector_forwards_what_was_written() -> Result<()> {
 #[test]
 fn own_counters_reach_a_collector() -> Result<()> {
     let Some(_machine) = machine::alone()? else { return Ok(()) };
-    let Some(collector) = start_collector()? else { return Ok(()) };
+    let Some(collector) = Collector::start()? else { return Ok(()) };
     let dir = tempfile::tempdir()?;
     let file = dir.path().join("burner.otlp");
     let workload = Workload::rust("burner", &[])?;

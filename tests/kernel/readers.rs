@@ -24,8 +24,7 @@ const MARGIN: f64 = 0.1;
 
 /// Where the readers are, unless such tests are to be skipped.
 fn readers() -> Result<Option<PathBuf>> {
-    if std::env::var_os("DESCRY_SKIP_READER_TESTS").is_some_and(|value| value == "1") {
-        eprintln!("skipped, as DESCRY_SKIP_READER_TESTS=1 says");
+    if machine::is_skipped("DESCRY_SKIP_READER_TESTS") {
         return Ok(None);
     }
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("readers");

@@ -20,6 +20,8 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 
+use crate::machine;
+
 /// Says where a collector is, so that none is built.
 const VARIABLE: &str = "DESCRY_OTELCOL";
 /// A started collector is up within a second; a loaded machine takes longer.
@@ -27,19 +29,18 @@ const STARTUP: Duration = Duration::from_secs(60);
 /// The content type of OTLP's binary encoding.
 const PROTOBUF: &str = "application/x-protobuf";
 
-/// The collector's binary: `$DESCRY_OTELCOL`, else the one in `cache`, which is built there first where it is missing
-/// (five minutes of CPU, packages from Debian and PyPI; see `tests/otelcol/build.sh`).
-///
-/// # Errors
-/// If there is none and none can be built.
-pub fn binary(cache: &Path) -> Result<PathBuf> {
+/// The collector's binary: `$DESCRY_OTELCOL`, else the one that is built once for all tests (five minutes of CPU, packages
+/// from Debian and PyPI; see `tests/otelcol/build.sh`).
+fn binary() -> Result<PathBuf> {
     if let Some(given) = std::env::var_os(VARIABLE) {
         let given = PathBuf::from(given);
         ensure!(given.is_file(), "{VARIABLE} names {}, which is no file", given.display());
         return Ok(given);
     }
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("otelcol/build.sh");
-    let built = Command::new(&script).arg(cache).status();
+    let cache = machine::work_dir()?.join("otelcol");
+    let _lock = machine::lock("otelcol")?;
+    let built = Command::new(&script).arg(&cache).status();
     let status = built.with_context(|| format!("cannot run {}", script.display()))?;
     ensure!(status.success(), "{} failed ({status}); give a collector in {VARIABLE}", script.display());
     Ok(cache.join("otelcol"))
@@ -64,18 +65,23 @@ struct Takers {
 }
 
 impl Collector {
-    /// Starts it on free ports of the loopback and waits until it takes data.
+    /// Starts it on free ports of the loopback and waits until it takes data. None where `DESCRY_SKIP_COLLECTOR_TESTS=1`
+    /// says that there shall be none.
     ///
     /// # Errors
-    /// If it does not start; the message has what it logged.
-    pub fn start(binary: &Path) -> Result<Self> {
+    /// If there is none and none can be built, or it does not start; the message has what it logged.
+    pub fn start() -> Result<Option<Self>> {
+        if machine::is_skipped("DESCRY_SKIP_COLLECTOR_TESTS") {
+            return Ok(None);
+        }
+        let binary = binary()?;
         let (grpc, http) = (free_address()?, free_address()?);
         let (sink, bodies, messages) = start_sink()?;
         let directory = tempfile::tempdir()?;
         let config = directory.path().join("config.yaml");
         std::fs::write(&config, configuration(grpc, http, sink))?;
         let log = File::create(directory.path().join("log"))?;
-        let process = Command::new(binary)
+        let process = Command::new(&binary)
             .arg("--config")
             .arg(&config)
             .arg("--feature-gates=service.profilesSupport")
@@ -86,7 +92,7 @@ impl Collector {
             .with_context(|| format!("cannot start {}", binary.display()))?;
         let mut collector = Self { process, directory, grpc, http, bodies, messages };
         collector.wait_until_up()?;
-        Ok(collector)
+        Ok(Some(collector))
     }
 
     /// `http://HOST:PORT` of the gRPC receiver.

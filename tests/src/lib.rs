@@ -12,6 +12,7 @@ pub mod customer;
 pub mod debugger;
 pub mod descry;
 pub mod folded;
+pub mod garbage;
 pub mod machine;
 pub mod pcap;
 pub mod server;

@@ -2,6 +2,7 @@
 
 use std::fs::{File, create_dir_all};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::fcntl::{Flock, FlockArg};
@@ -19,8 +20,7 @@ pub struct Machine {
 /// # Errors
 /// When something is missing that every measurement needs; the message says what.
 pub fn alone() -> Result<Option<Machine>> {
-    if std::env::var("DESCRY_SKIP_KERNEL_TESTS").is_ok_and(|value| value == "1") {
-        eprintln!("skipped, as DESCRY_SKIP_KERNEL_TESTS=1 says");
+    if is_skipped("DESCRY_SKIP_KERNEL_TESTS") {
         return Ok(None);
     }
     let mut missing = Vec::new();
@@ -63,6 +63,21 @@ pub fn work_dir() -> Result<PathBuf> {
     let dir = target.join("workloads");
     create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
     Ok(dir)
+}
+
+/// Whether tests are to be left out that need something which a variable of this name, set to 1, says is not there.
+pub fn is_skipped(variable: &str) -> bool {
+    let skipped = std::env::var_os(variable).is_some_and(|value| value == "1");
+    if skipped {
+        eprintln!("skipped, as {variable}=1 says");
+    }
+    skipped
+}
+
+/// How long a trial by time lasts: as short as given, or a minute with `DESCRY_TEST_LONG=1`.
+pub fn lasting(short: Duration) -> Duration {
+    let is_long = std::env::var("DESCRY_TEST_LONG").is_ok_and(|value| value == "1");
+    if is_long { Duration::from_secs(60) } else { short }
 }
 
 /// Programs that the tests drive, with Debian's package of each.

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use descry_tests::collector::{Collector, binary};
+use descry_tests::collector::Collector;
 use descry_tests::machine;
 use descry_tests::server::free_port;
 use descry_tests::workload::{Workload, eventually};
@@ -29,14 +29,6 @@ const QUIET: Duration = Duration::from_secs(3);
 
 /// By signal, how many items there are.
 type Items = BTreeMap<String, u64>;
-
-fn is_skipped(variable: &str) -> bool {
-    let skipped = std::env::var_os(variable).is_some_and(|value| value == "1");
-    if skipped {
-        eprintln!("skipped, as {variable}=1 says");
-    }
-    skipped
-}
 
 /// All four signals of the shop to a receiver, and to one that counts.
 fn config(counting: &Receiver, url: &str, protocol: &str, signals: &str) -> String {
@@ -130,11 +122,7 @@ fn measured_requests(requests: &[Value]) -> u64 {
 
 fn check_collector(protocol: &str, url: impl Fn(&Collector) -> String) -> Result<()> {
     let Some(_machine) = machine::alone()? else { return Ok(()) };
-    if is_skipped("DESCRY_SKIP_COLLECTOR_TESTS") {
-        return Ok(());
-    }
-    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("otelcol");
-    let collector = Collector::start(&binary(&cache)?)?;
+    let Some(collector) = Collector::start()? else { return Ok(()) };
     let counting = Receiver::start()?;
     observe(&config(&counting, &url(&collector), protocol, "[traces, metrics, profiles, logs]"))?;
     let requests: Vec<Value> = std::iter::from_fn(|| collector.next_forwarded(QUIET).ok()).collect();
@@ -166,7 +154,7 @@ fn all_signals_reach_a_collector_by_http_with_json() -> Result<()> {
 
 /// Where the receivers of PyPI are, unless such tests are to be skipped.
 fn receivers() -> Result<Option<PathBuf>> {
-    if is_skipped("DESCRY_SKIP_READER_TESTS") {
+    if machine::is_skipped("DESCRY_SKIP_READER_TESTS") {
         return Ok(None);
     }
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("receivers");
@@ -194,7 +182,8 @@ fn traces_metrics_and_logs_pass_through_rotel() -> Result<()> {
     let Some(dir) = receivers()? else { return Ok(()) };
     let (counting, behind) = (Receiver::start()?, Receiver::start()?);
     let (grpc, http) = (free_port()?, free_port()?);
-    let found = glob(&dir, "rotel/lib/python3.*/site-packages/rotel/rotel-agent")?;
+    let pattern = dir.join("rotel/lib/python3.*/site-packages/rotel/rotel-agent");
+    let found = glob::glob(&pattern.to_string_lossy())?.next().context("no rotel-agent in its package")??;
     let mut rotel = Command::new(found);
     rotel.args(["start", "--disable-batching", "--exporter", "otlp", "--otlp-exporter-protocol", "http"]);
     rotel.args(["--otlp-exporter-endpoint", &behind.url()]);
@@ -211,14 +200,6 @@ fn traces_metrics_and_logs_pass_through_rotel() -> Result<()> {
     let counted = counted(&counting);
     ensure!(counted.len() == 3 && counted.get("traces") == Some(&(2 * SPANS)), "{counted:?}");
     Ok(())
-}
-
-/// The one file of this pattern below a directory.
-fn glob(dir: &Path, pattern: &str) -> Result<PathBuf> {
-    let script = format!("ls -d {}/{pattern}", dir.display());
-    let output = Command::new("/bin/sh").args(["-c", &script]).output()?;
-    let text = String::from_utf8(output.stdout)?;
-    text.lines().next().map(PathBuf::from).with_context(|| format!("no {pattern} in {}", dir.display()))
 }
 
 #[test]

@@ -21,8 +21,8 @@ use crate::command::{Running, need_root, output, quiet, step, which};
 use crate::install::{self, TESTS};
 use crate::products;
 
-/// `BPF_PROG_TYPE_RAW_TRACEPOINT` in `include/uapi/linux/bpf.h`.
-const RAW_TRACEPOINT: u32 = 17;
+/// `BPF_PROG_TYPE_TRACING` in `include/uapi/linux/bpf.h`: the programs on messages.
+const TRACING: u32 = 26;
 /// Until a server listens or descry measures, and for the end of either.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// descry is done with its start (the kernel verifies its programs in its time) when it takes next to none of the
@@ -318,14 +318,14 @@ fn watch(load: Load, args: &Args, descry: &Path, server: u32, port: u16) -> Resu
         cpu = now;
         sleep(SETTLE);
     }
-    let programs = proc::program_time(running.pid(), RAW_TRACEPOINT);
+    let programs = proc::program_time(running.pid(), TRACING);
     let began = Instant::now();
     let rate = load.requests(port, args.seconds)?;
     let took = began.elapsed();
     // What is still in the ring is its work too.
     sleep(Duration::from_millis(200));
     let cpu = proc::cpu_time(running.pid())?.saturating_sub(cpu);
-    let after = proc::program_time(running.pid(), RAW_TRACEPOINT);
+    let after = proc::program_time(running.pid(), TRACING);
     let peak_rss = proc::peak_rss(running.pid()).unwrap_or(0);
     running.interrupt(PATIENCE)?;
     let said = said();

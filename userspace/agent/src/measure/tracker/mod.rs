@@ -1,40 +1,34 @@
 //! Who runs what, kept up with the events: processes and their mappings, the unwind tables in the kernel, and for each
 //! stack the places in code that it passes through. Every measuring command has one.
 
-use std::num::NonZeroUsize;
+mod locate;
+mod pending;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use descry_abi::limits::MAX_USER_FRAMES;
-use descry_aggregate::{CodeRef, Observation};
-use descry_decode::ids::{BootNanos, Comm, FileOffset, RuntimeAddress, Tgid, Tid};
-use descry_decode::{DecodeError, Event, Sample, StackCopy, UnwindEnd};
+use descry_aggregate::CodeRef;
+use descry_decode::ids::{BootNanos, Comm, Tgid, Tid};
+use descry_decode::{DecodeError, Event, StackCopy};
 use descry_probe::{ExecEvent, MmapEvent, ProbeError, Session, SideBand, SideBandEvent};
 use descry_process::identity::host::Host;
-use descry_process::identity::{self, Attributes, Identity, ResourceOptions};
+use descry_process::identity::{Attributes, Identity, ResourceOptions};
 use descry_process::object::{Object, ObjectId};
-use descry_process::table::{MappingTarget, ProcessTable, Resolved, TableLimits};
-use descry_unwind::walk::{Stack, Walker};
-use lru::LruCache;
+use descry_process::table::{MappingTarget, ProcessTable, TableLimits};
+use descry_unwind::walk::Walker;
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::blocked;
-use super::process_code::{ProcessCode, apply};
+use super::process_code::apply;
 use super::program::Program;
 use super::records::Records;
 use super::symbols::{PerfMapOwner, PerfMapOwners};
 use super::tables::{TableCounters, UnwindTables};
 use crate::counted::{self, counters};
 
+use pending::PendingMappings;
+
 /// Stack copies that wait for their sample at most; the sample comes right behind on the same CPU.
 const MAX_COPIES: usize = 256;
-/// Processes whose new mappings wait for a first sample at most, and mappings of one.
-const MAX_PENDING: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
-const MAX_PENDING_MAPPINGS: usize = 512;
-/// Resources kept at most: as many as the aggregator keeps processes.
-const MAX_RESOURCES: usize = 1 << 16;
-/// Binaries held open until their symbols are read at most.
-const MAX_HELD: usize = 4096;
 /// Processes that are remembered as changed at most: as many as are known.
 const MAX_CHANGED: usize = 8192;
 
@@ -74,40 +68,13 @@ counters! {
 /// A process as its stacks begin: equal for events of one process under one name.
 pub type ProcessKey = (Tgid, Arc<str>);
 
-/// The stack of an event, and where each of its frames lies.
-pub struct Located<'a> {
-    /// The name of its process.
-    pub process: Arc<str>,
-    /// Leaf first, kernel frames before user frames; every address lies inside of the call or instruction that counts.
-    pub code: &'a [CodeRef],
-    /// Whether frames are missing at the root's end.
-    pub truncated: bool,
-}
-
-impl Located<'_> {
-    /// What the aggregator adds for the sample that this is the stack of.
-    pub fn observation(&self, sample: &Sample) -> Observation<'_> {
-        Observation {
-            tgid: sample.tgid,
-            process_name: &self.process,
-            tid: sample.tid,
-            comm: sample.comm,
-            cpu: sample.cpu,
-            time: sample.time,
-            weight: sample.weight,
-            stack: self.code,
-            truncated: self.truncated,
-        }
-    }
-}
-
 /// Keeps up with processes, mappings and binaries.
 pub struct Tracker {
     processes: ProcessTable,
     tables: UnwindTables,
     walker: Walker,
     copies: FxHashMap<(Tid, BootNanos), StackCopy>,
-    pending: LruCache<Tgid, Vec<MmapEvent>>,
+    pending: PendingMappings,
     /// Processes that were named: there are few, and no sample of them should have to wait for a table.
     expected: FxHashSet<Tgid>,
     resources: FxHashMap<ProcessKey, Attributes>,
@@ -156,7 +123,7 @@ impl Tracker {
             tables,
             walker: Walker::new(),
             copies: FxHashMap::default(),
-            pending: LruCache::new(MAX_PENDING),
+            pending: PendingMappings::new(),
             expected: FxHashSet::default(),
             resources: FxHashMap::default(),
             held: FxHashMap::default(),
@@ -346,17 +313,7 @@ impl Tracker {
             }
             return;
         }
-        if !self.pending.contains(&event.tgid)
-            && let Some((_, forgotten)) = self.pending.push(event.tgid, Vec::new())
-        {
-            self.counters.mappings_forgotten += forgotten.len() as u64;
-        }
-        let waiting = self.pending.get_or_insert_mut(event.tgid, Vec::new);
-        if waiting.len() < MAX_PENDING_MAPPINGS {
-            waiting.push(event);
-        } else {
-            self.counters.mappings_dropped += 1;
-        }
+        self.pending.add(event, &mut self.counters);
     }
 
     fn change(&mut self, tgid: Tgid) {
@@ -370,9 +327,7 @@ impl Tracker {
         if self.processes.get(exec.tgid).is_some() {
             self.processes.exec(exec.tgid, exec.comm, exec.time);
         }
-        if let Some(waiting) = self.pending.get_mut(&exec.tgid) {
-            waiting.retain(|mapping| mapping.time >= exec.time);
-        }
+        self.pending.executed(exec.tgid, exec.time);
     }
 
     fn follow(&mut self, event: Event, handle: &mut dyn FnMut(&mut Self, Event)) {
@@ -406,7 +361,7 @@ impl Tracker {
                 self.ended.push(exit.tgid);
                 self.names.remove(&exit.tgid);
                 self.tables.forget(exit.tgid);
-                self.pending.pop(&exit.tgid);
+                self.pending.take(exit.tgid);
                 self.processes.exit(exit.tgid, exit.time);
                 handle(self, event);
             }
@@ -424,94 +379,12 @@ impl Tracker {
         if self.processes.get(tgid).is_some_and(|process| process.loaded.is_some()) {
             return;
         }
-        let waiting = self.pending.pop(&tgid).unwrap_or_default();
+        let waiting = self.pending.take(tgid);
         if let Err(error) = self.processes.load(tgid) {
             tracing::debug!(%tgid, %error, "a process is gone before its first sample was read");
         }
         for event in &waiting {
             apply(&mut self.processes, event);
-        }
-    }
-
-    /// Where each frame of an event's stack lies. Counts it.
-    pub fn locate(&mut self, sample: &Sample) -> Located<'_> {
-        self.counters.stacks += 1;
-        let copy = self.copies.remove(&(sample.tid, sample.time));
-        let mut end = sample.end;
-        let mut walked = None;
-        if sample.kernel_thread {
-            self.counters.without_user_stack += 1;
-        } else {
-            self.learn(sample.tgid);
-            self.tables.track(sample.tgid);
-            if let Some(copy) = copy.filter(|_| sample.has_copy).and_then(blocked::with_memory) {
-                let walk = self.walk(&copy);
-                // The kernel's walk may have come further: it is not bound to the length of the copy.
-                if walk.1 == UnwindEnd::Root || walk.0.len() >= sample.user.len() {
-                    (walked, end) = (Some(walk.0), walk.1);
-                }
-            }
-        }
-        let user = walked.as_deref().unwrap_or(&sample.user);
-        self.scratch.clear();
-        // The first address of each kind is the interrupted instruction; the others are return addresses, and the call
-        // is what counts.
-        let call = |index: usize, address: RuntimeAddress| {
-            RuntimeAddress(address.0.wrapping_sub(u64::from(index > 0)))
-        };
-        let kernel = sample.kernel.iter().enumerate();
-        self.scratch.extend(kernel.map(|(index, address)| CodeRef::Kernel(call(index, *address))));
-        for (index, address) in user.iter().enumerate() {
-            let code = self.place(sample.tgid, call(index, *address));
-            self.scratch.push(code);
-        }
-        self.counters.frames += self.scratch.len() as u64;
-        let truncated = !matches!(end, UnwindEnd::Root | UnwindEnd::NoUserStack);
-        if !sample.kernel_thread {
-            *(if truncated { &mut self.counters.truncated } else { &mut self.counters.rooted }) += 1;
-        }
-        Located { process: self.process_name(sample.tgid, sample.comm), code: &self.scratch, truncated }
-    }
-
-    /// Walks a copied stack in userspace.
-    fn walk(&mut self, copy: &StackCopy) -> (Vec<RuntimeAddress>, UnwindEnd) {
-        self.counters.walked += 1;
-        let mut code = ProcessCode {
-            tgid: copy.tgid,
-            processes: &mut self.processes,
-            tables: &mut self.tables,
-            reread: &mut self.reread,
-        };
-        let stack = Stack { start: copy.start, bytes: &copy.stack };
-        let walk = self.walker.walk(&copy.registers, stack, &mut code, MAX_USER_FRAMES);
-        (walk.frames, walk.end)
-    }
-
-    fn place(&mut self, tgid: Tgid, address: RuntimeAddress) -> CodeRef {
-        match self.processes.resolve(tgid, address) {
-            Resolved::Object { id, address } => {
-                self.hold(id, tgid);
-                CodeRef::Object { id, address }
-            }
-            Resolved::Anonymous => CodeRef::Jit { tgid, address },
-            Resolved::Unreadable { name, offset } => CodeRef::Unreadable { name, offset },
-            Resolved::Vsyscall => {
-                CodeRef::Unreadable { name: "[vsyscall]".into(), offset: FileOffset(address.0) }
-            }
-            Resolved::Unknown => CodeRef::Unknown(address),
-        }
-    }
-
-    /// Keeps a binary open for its symbols, whatever becomes of the file and the process.
-    fn hold(&mut self, id: ObjectId, tgid: Tgid) {
-        if self.held.contains_key(&id) {
-            return;
-        }
-        match self.processes.objects().get(id) {
-            Some(object) if self.held.len() < MAX_HELD => {
-                self.held.insert(id, HeldObject { object: Arc::clone(object), tgid });
-            }
-            _ => self.counters.not_held += 1,
         }
     }
 
@@ -530,28 +403,5 @@ impl Tracker {
         let MappingTarget::Object { id, .. } = mapping.target else { return None };
         let object = self.processes.objects().get(id).cloned()?;
         Some(Program { object, runtime, files })
-    }
-
-    /// The name that the stacks of a process begin with; `comm` where nothing is known of it. Also notes its Resource.
-    pub fn process_name(&mut self, tgid: Tgid, comm: Comm) -> Arc<str> {
-        let known = self.processes.get(tgid);
-        let own = known.map(|process| process.identity.comm).filter(|comm| !comm.as_bytes().is_empty());
-        let comm = own.unwrap_or(comm);
-        let name = match self.names.get(&tgid) {
-            Some((known, name)) if *known == comm => Arc::clone(name),
-            _ => {
-                let name: Arc<str> = comm.to_string().into();
-                self.names.insert(tgid, (comm, Arc::clone(&name)));
-                name
-            }
-        };
-        let key = (tgid, Arc::clone(&name));
-        if !self.resources.contains_key(&key) && self.resources.len() < MAX_RESOURCES {
-            let options = self.resource_options;
-            let resource =
-                known.map(|process| identity::resource(tgid, &process.identity, &self.host, options));
-            self.resources.insert(key, resource.unwrap_or_default());
-        }
-        name
     }
 }
