@@ -20,9 +20,20 @@ pub fn target() -> PathBuf {
 }
 
 /// `cargo`, the one that runs this task, in the root of the checkout.
+///
+/// It is not told of the package of this task: some build scripts look at these variables, so that what was built by hand
+/// would be built again.
 pub fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
+    for (name, _) in env::vars_os() {
+        if ["CARGO_PKG_", "CARGO_MANIFEST_"]
+            .iter()
+            .any(|start| name.as_encoded_bytes().starts_with(start.as_bytes()))
+        {
+            command.env_remove(name);
+        }
+    }
     command
 }
 

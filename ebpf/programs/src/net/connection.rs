@@ -233,39 +233,38 @@ pub fn catch_up(connection: &mut Connection, moved: &Moved) -> bool {
 
 /// What is looked at now and then: at a connection's 1st, 2nd, 4th, 8th ... message.
 #[inline(always)]
-pub fn look(connection: &Connection, socket: Socket) {
+pub fn look(connection: &mut Connection, socket: Socket) {
     if connection.messages & connection.messages.wrapping_sub(1) == 0 {
-        look_at(socket.0);
+        connection.capture = look_at(socket.0) as u32;
     }
 }
 
-/// A global function for the verifier's sake, as [`open_connection`].
+/// Takes what TCP says of a connection, and returns how much of its messages is wanted from now on. A global function for the
+/// verifier's sake, as [`open_connection`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn look_at(socket: u64) -> u64 {
-    let Some(connection) = CONNECTIONS.get_ptr_mut(socket) else { return 0 };
-    // SAFETY: the pointer was checked by the lookup. One direction is in one place; the other may count beside it.
-    let connection = unsafe { &mut *connection };
+    let Some(connection) = CONNECTIONS.get_ptr(socket) else { return 0 };
+    // SAFETY: the pointer was checked by the lookup. A copy, since the caller holds a reference.
+    let connection = unsafe { *connection };
     if connection.is_tcp != 0 {
-        tcp::round_trip(Socket(socket), connection);
+        tcp::round_trip(Socket(socket), &connection);
     }
-    obey_verdict(connection);
-    0
+    wanted(&connection).into()
 }
 
-/// Takes over what userspace has found out of a connection.
+/// How much of a connection's messages is wanted, by what userspace has found out of it (bytes).
 #[inline(always)]
-fn obey_verdict(connection: &mut Connection) {
-    if let Some(verdict) = VERDICTS.get_ptr(connection.id) {
-        let has_plaintext = connection.tls == TlsState::Plaintext as u8;
-        let ignore = if has_plaintext { VERDICT_IGNORE_PLAINTEXT } else { VERDICT_IGNORE };
-        // SAFETY: the pointer was checked by the lookup.
-        let verdict = unsafe { *verdict };
-        if verdict == ignore {
-            connection.capture = 0;
-        } else if verdict != VERDICT_IGNORE && verdict <= MAX_WIDE_CAPTURE && connection.capture != 0 {
-            connection.capture = verdict;
-        }
+fn wanted(connection: &Connection) -> u32 {
+    let Some(verdict) = VERDICTS.get_ptr(connection.id) else { return connection.capture };
+    let has_plaintext = connection.tls == TlsState::Plaintext as u8;
+    let ignore = if has_plaintext { VERDICT_IGNORE_PLAINTEXT } else { VERDICT_IGNORE };
+    // SAFETY: the pointer was checked by the lookup.
+    match unsafe { *verdict } {
+        verdict if verdict == ignore => 0,
+        VERDICT_IGNORE => connection.capture,
+        verdict if verdict <= MAX_WIDE_CAPTURE && connection.capture != 0 => verdict,
+        _ => connection.capture,
     }
 }
 
