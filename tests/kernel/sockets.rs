@@ -62,3 +62,22 @@ pub(crate) fn check_every_way(descry: Descry) -> Result<()> {
     ensure!(lost.keys().all(|name| expected.contains(&&**name)), "lost: {}", Value::from(lost.clone()));
     Ok(())
 }
+
+/// Its sockets are streams of IP that have not TCP's members.
+#[test]
+fn requests_over_mptcp() -> Result<()> {
+    let Some(_machine) = machine::alone()? else { return Ok(()) };
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("requests.json");
+    let script = compile::script("mptcp.py");
+    let command_line = [machine::tool("python3")?.as_os_str(), script.as_os_str(), "50".as_ref()];
+    let outcome = Descry::new("requests")?.output(&file).args(["--"]).args(command_line).succeed()?;
+    let report = Report::read(&outcome, &file)?;
+    for kind in ["server", "client"] {
+        let spans = report.of(kind, "GET /items/{id}").count();
+        ensure!(spans == 50, "{spans} spans {kind}; there are\n{}", report.names());
+    }
+    let lost = &report.summary["lost"];
+    ensure!(*lost == serde_json::json!({}), "lost: {lost}\n{}", outcome.stderr);
+    Ok(())
+}

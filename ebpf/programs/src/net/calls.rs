@@ -5,7 +5,7 @@ use descry_abi::net::MAX_SERIES;
 
 use super::connection;
 use super::message::{self, Moved};
-use super::socket::{Progress, Socket};
+use super::socket::Socket;
 use super::{HOLDS_NO_DATA, series, state};
 use crate::emit::{count, count_many};
 use crate::registers;
@@ -166,7 +166,7 @@ pub fn ended(registers: u64, result: i64) {
         return each(socket, ids, second, result as u64, flags | if is_sent { IS_SENT } else { 0 });
     }
     let call = Call { buffer, second, third };
-    let (known, progress) = (connection::known(socket), socket.progress().unwrap_or(Progress::NONE));
+    let (known, progress) = (connection::known(socket), socket.progress());
     let moved = Moved { socket, call, len: result as u64, flags, is_sent, progress };
     message::take(state, task, ids, known, &moved);
 }
@@ -202,14 +202,7 @@ pub extern "C" fn take_one(socket: u64, header: u64, ids: u64, flags: u64) -> u6
     let ids = Ids { tgid: (ids >> 32) as u32, tid: ids as u32 };
     let (flags, is_sent) = (flags & !IS_SENT, flags & IS_SENT != 0);
     let socket = Socket(socket);
-    let moved = Moved {
-        socket,
-        call,
-        len: len.into(),
-        flags,
-        is_sent,
-        progress: socket.progress().unwrap_or(Progress::NONE),
-    };
+    let moved = Moved { socket, call, len: len.into(), flags, is_sent, progress: socket.progress() };
     message::take(state, Running::get(), ids, connection::known(socket), &moved);
     0
 }

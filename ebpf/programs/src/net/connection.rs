@@ -152,7 +152,9 @@ fn first_sight(socket: Socket, len: u64, ids: Ids, unit: u64, flags: u64) -> Opt
         count(Counter::SocketUnreadable);
         return None;
     }
-    let is_tcp = Socket::is_tcp_family(opened.family) && opened.socket_type == SOCK_STREAM;
+    // Streams of others, MPTCP's for one, have not TCP's members.
+    let progress = socket.progress();
+    let is_tcp = progress.is_tcp && Socket::is_tcp_family(opened.family) && opened.socket_type == SOCK_STREAM;
     let mut request = 0;
     if let Some(connecting) = CONNECTS.get_ptr(socket.0) {
         // Whatever its port looks like, it was seen to call connect().
@@ -167,7 +169,6 @@ fn first_sight(socket: Socket, len: u64, ids: Ids, unit: u64, flags: u64) -> Opt
     let (mut write_begin, mut read_begin) = (0, 0);
     if is_tcp {
         let is_sent = flags & IS_SENT != 0;
-        let progress = socket.progress()?;
         opened.from_start = socket.is_at_start(len, is_sent).into();
         if is_sent {
             // Not later than its first message.

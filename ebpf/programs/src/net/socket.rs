@@ -222,17 +222,22 @@ impl Socket {
 
     /// Where TCP is.
     #[inline(always)]
-    pub fn progress(self) -> Option<Progress> {
+    pub fn progress(self) -> Progress {
         if !self.is_tcp() {
-            return None;
+            return Progress::NONE;
         }
-        Some(Progress {
+        let word = |offset| member::<u32>(self.0, offset).unwrap_or_default();
+        let stamp = match TCP_WSTAMP_NS.load() {
+            0 => 0,
+            offset => member(self.0, offset).unwrap_or_default(),
+        };
+        Progress {
             is_tcp: true,
-            written: member(self.0, TCP_WRITE_SEQ.load())?,
-            read: member(self.0, TCP_COPIED_SEQ.load())?,
-            sent: member(self.0, TCP_SND_NXT.load())?,
-            stamp: if TCP_WSTAMP_NS.load() == 0 { 0 } else { member(self.0, TCP_WSTAMP_NS.load())? },
-        })
+            written: word(TCP_WRITE_SEQ.load()),
+            read: word(TCP_COPIED_SEQ.load()),
+            sent: word(TCP_SND_NXT.load()),
+            stamp,
+        }
     }
 
     /// An accepted socket has its listener's address; a client has none unless it bound one.
