@@ -43,6 +43,8 @@ pub use watch::{Clocks, Watch, options, raise_open_files};
 const DEFAULT_DURATION: Duration = Duration::from_secs(10);
 /// Between two drains of the ring.
 const TICK: Duration = Duration::from_millis(100);
+/// The same where messages of sockets are taken: they may come by the hundred megabytes a second from one moment to the next.
+const MESSAGES_TICK: Duration = Duration::from_millis(25);
 /// The same while tables are missing or the ring fills fast.
 const SHORT_TICK: Duration = Duration::from_millis(10);
 /// Between two drains at least, whatever happens.
@@ -166,13 +168,14 @@ impl<'a> Prepared<'a> {
         consumer.ready(&mut watch.session, &mut watch.tracker)?;
         let clocks = Clocks::read()?;
         let ring_bytes = options.ring_bytes.into();
+        let tick = if options.net { MESSAGES_TICK } else { TICK };
         let began = Instant::now();
         // While the program that was started is still held, and others are still blocked where they were found.
         watch.follow(consumer)?;
         if let Some(child) = &mut child {
             child.release()?;
         }
-        Ok(Measurement { args, target, child, stop, watch, ring_bytes, began, clocks })
+        Ok(Measurement { args, target, child, stop, watch, ring_bytes, tick, began, clocks })
     }
 }
 
@@ -184,6 +187,7 @@ pub struct Measurement<'a> {
     stop: Stop,
     watch: Watch,
     ring_bytes: u64,
+    tick: Duration,
     began: Instant,
     clocks: Clocks,
 }
@@ -253,7 +257,7 @@ impl Measurement<'_> {
             if left.is_some_and(|left| left.is_zero()) {
                 break;
             }
-            let tick = if short_ticks > 0 { SHORT_TICK } else { TICK };
+            let tick = if short_ticks > 0 { SHORT_TICK } else { self.tick };
             self.wait(tick.min(left.unwrap_or(tick)))?;
             let bytes = self.watch.drain(consumer)?;
             short_ticks =
