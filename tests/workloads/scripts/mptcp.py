@@ -1,6 +1,6 @@
 """A server and a client of HTTP whose connection is one of MPTCP: mptcp.py REQUESTS
 
-Says nothing, and ends with 3 where the kernel has no MPTCP.
+Ends with an error that says so where the kernel has no MPTCP.
 """
 
 import http.client
@@ -15,8 +15,8 @@ IPPROTO_MPTCP = 262
 def mptcp():
     try:
         return socket.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP)
-    except OSError:
-        sys.exit(3)
+    except OSError as error:
+        sys.exit(f"this kernel has no MPTCP (CONFIG_MPTCP, net.mptcp.enabled): {error}")
 
 
 class Handler(http.server.BaseHTTPRequestHandler):

@@ -124,14 +124,14 @@ impl KernelNames {
         if let Some(builder) = builder {
             self.own = Some(builder.finish().map_err(failed)?);
         }
-        if self.loaded.len() + addresses.len() > MAX_LOADED {
+        // The first time most are the kernel's own, which take no room here. What finds none stays unknown, and is counted so.
+        let found = addresses.iter().zip(around.functions());
+        let found = found.filter(|(address, _)| self.own_function(**address).is_none());
+        let found: Vec<_> = found.take(MAX_LOADED).collect();
+        if self.loaded.len() + found.len() > MAX_LOADED {
             self.loaded.clear();
         }
-        let found = addresses.iter().zip(around.functions());
-        for (address, found) in found.take(MAX_LOADED) {
-            if self.own_function(*address).is_some() {
-                continue;
-            }
+        for (address, found) in found {
             let (start, function) = match found {
                 Some((start, end, name)) => {
                     (start, Function { end, name: readable(name.as_bytes(), max_name_bytes) })
@@ -247,6 +247,16 @@ mod tests {
         check(&mut known, "1 T x\n", &[0x9110], &[Some("another")]);
         known.loaded_since = Instant::now().checked_sub(KEEP_LOADED + Duration::from_secs(1));
         check(&mut known, other, &[0x90ff, 0x1010], &[Some("other"), Some("one")]);
+    }
+
+    #[test]
+    fn addresses_of_the_kernel_itself_take_no_room_of_what_was_loaded() {
+        let mut known = KernelNames::default();
+        let own = (0x1000..0x1100).cycle().take(10).chain(0x1_0000..0x1_0000 + MAX_LOADED as u64);
+        let asked: Vec<u64> = own.chain([0x9_0000]).collect();
+        let symbols = "1000 T one\n10000 T many\n20000 D _end\n90000 t loaded\t[module]\n";
+        let found = known.lookup(file(symbols).path(), &asked, 100).unwrap();
+        assert_eq!(found.last().cloned().flatten().as_deref(), Some("loaded"));
     }
 
     #[test]
