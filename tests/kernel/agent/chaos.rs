@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use descry_tests::certificate::Certificate;
 use descry_tests::descry::Descry;
 use descry_tests::machine;
 use descry_tests::workload::{Workload, eventually};
@@ -228,16 +229,12 @@ fn a_reload_every_moment_loses_nothing() -> Result<()> {
 fn a_certificate_that_is_not_trusted_is_waited_for() -> Result<()> {
     let Some(_machine) = machine::alone()? else { return Ok(()) };
     let _workload = Workload::native("split", &[])?;
-    let directory = tempfile::tempdir()?;
-    let at = |name: &str| directory.path().join(name);
-    let mut request = Command::new(machine::tool("openssl")?);
-    request.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]);
-    let made = request.arg("-keyout").arg(at("key")).arg("-out").arg(at("certificate")).output()?;
-    ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let certificate = Certificate::new()?;
     let port = descry_tests::server::free_port()?;
     let mut server = Command::new(machine::tool("openssl")?);
     server.args(["s_server", "-quiet", "-accept", &port.to_string()]);
-    let mut server = server.arg("-key").arg(at("key")).arg("-cert").arg(at("certificate")).spawn()?;
+    let mut server =
+        server.arg("-key").arg(certificate.key()).arg("-cert").arg(certificate.chain()).spawn()?;
     let agent = Agent::start(&format!(
         "profile: {{frequency: 99, window: 1s}}\nrequests: {{enabled: false}}\nrules: [{{comm: split}}]\n\
          others: {{profile: false}}\ndestinations:\n  \
