@@ -15,6 +15,7 @@ mod lives;
 mod metrics;
 mod names;
 mod outlets;
+mod own;
 mod processes;
 mod recorder;
 mod reload;

@@ -1,8 +1,6 @@
 //! Events to what is made of them: samples and waits to the window that is open, requests to spans, processes to log
 //! records, and system calls to rows.
 
-use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,17 +12,17 @@ use descry_assemble::protocol::Options as ParserOptions;
 use descry_assemble::span::Span;
 use descry_config::{Config, RequestProtocol};
 use descry_decode::ids::{Comm, Tgid};
-use descry_decode::{ConnectFailed, Event, Lifecycle, Opened, Role, WaitOf};
+use descry_decode::{ConnectFailed, Event, Lifecycle, Opened, WaitOf};
 use descry_export::send::MetricSettings;
 use descry_export::span::SpanProcess;
 use descry_pipeline::is_sampled;
 use descry_probe::Session;
-use lru::LruCache;
 use rustc_hash::FxHashMap;
 
 use super::durations::Durations;
 use super::lives::{LifeCounters, Lives};
 use super::outlets::Outlets;
+use super::own::Own;
 use super::rules::Rules;
 use super::samples::{self, Waits};
 use super::window::{Window, WindowProfile};
@@ -34,9 +32,6 @@ use crate::failure::Failure;
 use crate::measure::{Clocks, Consumer, PerfMapOwner, Tracker};
 use crate::requests::{Metrics, Requests, SpanOutput, sampling};
 use crate::syscalls::Recorder as Syscalls;
-
-/// Ends of the agent's own connections that are remembered, those that were opened last.
-const MAX_OWN: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
 
 counters! {
     /// Counters of the agent's windows.
@@ -95,25 +90,6 @@ impl SpanOutput for Done {
     }
 }
 
-/// The agent's own connections: what it sends is no request of the programs that it watches.
-struct Own {
-    tgid: Tgid,
-    ends: LruCache<SocketAddr, ()>,
-}
-
-impl Own {
-    /// Whether one end of a connection is the agent.
-    fn has(&mut self, opened: &Opened) -> bool {
-        if opened.tgid == self.tgid {
-            if let Some(local) = opened.local.filter(|_| opened.role == Role::Connected) {
-                self.ends.push(local, ());
-            }
-            return true;
-        }
-        opened.remote.is_some_and(|remote| self.ends.contains(&remote))
-    }
-}
-
 impl Recorder {
     /// One that takes nothing yet.
     ///
@@ -129,7 +105,7 @@ impl Recorder {
             outlets,
             rules: Rules::new(config),
             wanted: FxHashMap::default(),
-            own: Own { tgid: Tgid(std::process::id()), ends: LruCache::new(MAX_OWN) },
+            own: Own::new(),
             counters: RecorderCounters::default(),
             began: Instant::now(),
             clocks: Clocks::read()?,
@@ -329,7 +305,7 @@ impl Recorder {
 
     fn connect_failed(&mut self, tracker: &mut Tracker, failed: &ConnectFailed) {
         // That a destination is not there, the agent's own counters and log say.
-        if failed.tgid == self.own.tgid {
+        if self.own.is(failed.tgid) {
             return;
         }
         let switches = self.rules.of(failed.tgid, Comm::default(), || tracker.who(failed.tgid));
