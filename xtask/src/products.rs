@@ -31,7 +31,8 @@ pub fn shop() -> Result<PathBuf> {
 }
 
 fn workload(name: &str, frame_pointers: bool) -> Result<PathBuf> {
-    let directory = if frame_pointers { "workloads-frame-pointers" } else { "workloads" };
+    // The tests build theirs in the same place.
+    let directory = if frame_pointers { "workloads/rust-frame-pointers" } else { "workloads/rust" };
     let target_dir = repo::target().join(directory);
     let mut cargo = repo::cargo();
     cargo
