@@ -79,7 +79,7 @@ fn format() -> Result<()> {
     command::run(repo::cargo().args(["fmt", "--all", "--check"]))?;
     for directory in APART {
         let manifest = repo::root().join(directory).join("Cargo.toml");
-        command::run(repo::cargo().args(["fmt", "--check", "--manifest-path"]).arg(manifest))?;
+        command::run(repo::cargo().args(["fmt", "--all", "--check", "--manifest-path"]).arg(manifest))?;
     }
     Ok(())
 }
