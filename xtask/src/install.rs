@@ -134,6 +134,17 @@ pub fn ensure(packages: &[Package], why: &str) -> Result<()> {
     apt_get(&missing)
 }
 
+/// Installs who is measured beside descry. bpftrace finds tracepoints in tracefs, which not every machine mounts.
+pub fn for_comparison() -> Result<()> {
+    const TRACEFS: &str = "/sys/kernel/tracing";
+    ensure(BENCH, "the comparison")?;
+    if Path::new(TRACEFS).join("events").exists() {
+        return Ok(());
+    }
+    step(format!("mounting tracefs at {TRACEFS}"));
+    quiet(Command::new("mount").args(["-t", "tracefs", "nodev", TRACEFS]))
+}
+
 fn apt_get(packages: &[Package]) -> Result<()> {
     let mut args = vec!["install", "-qq", "-y", "--no-install-recommends"];
     args.extend(packages.iter().map(|package| package.name));

@@ -16,7 +16,7 @@ use super::proc::{self, ProgramTime};
 use super::spread::{print_table, show};
 use super::unwind::Statistics;
 use crate::command::{self, Running, need_root, output, step, which};
-use crate::install::{self, BENCH};
+use crate::install;
 use crate::products;
 
 /// `BPF_PROG_TYPE_TRACING` in `include/uapi/linux/bpf.h`.
@@ -118,7 +118,7 @@ struct Pair {
 /// Measures all profilers and prints a table.
 pub fn run(args: &Args) -> Result<()> {
     need_root("to measure the scheduler")?;
-    install::ensure(BENCH, "the comparison")?;
+    install::for_comparison()?;
     let descry = args.descry.clone().map_or_else(products::descry, Ok)?;
     let directory = tempfile::tempdir()?;
     let pingpong = build(directory.path())?;

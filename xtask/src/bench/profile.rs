@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use super::profiler::{Cost, Profiler};
 use super::spread::{Spread, print_table, show};
 use crate::command::{need_root, output, step};
-use crate::install::{self, BENCH};
+use crate::install;
 use crate::products;
 
 /// The options of `bench profile`.
@@ -43,7 +43,7 @@ struct Pair {
 /// Measures all profilers and prints a table.
 pub fn run(args: &Args) -> Result<()> {
     need_root("to profile the whole machine")?;
-    install::ensure(BENCH, "the comparison")?;
+    install::for_comparison()?;
     let descry = match args.only.is_empty() || args.only.contains(&Profiler::Descry) {
         true => products::descry()?,
         false => PathBuf::new(),

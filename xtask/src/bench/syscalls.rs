@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::proc;
 use super::spread::{Spread, print_table, show};
 use crate::command::{Running, line, need_root, step};
-use crate::install::{self, BENCH};
+use crate::install;
 use crate::products;
 
 /// The options of `bench syscalls`.
@@ -140,7 +140,7 @@ impl Tool {
 /// Measures with all tools and prints a table.
 pub fn run(args: &Args) -> Result<()> {
     need_root("to measure system calls")?;
-    install::ensure(BENCH, "the comparison")?;
+    install::for_comparison()?;
     let descry = args.descry.clone().map_or_else(products::descry, Ok)?;
     let wanted = |tool: &Tool| args.only.is_empty() || args.only.contains(tool);
     let mut rows = vec![["tool", "measured / bare", "ns a call, added"].map(str::to_owned).to_vec()];

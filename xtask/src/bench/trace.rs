@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 
 use super::spread::{print_table, show};
 use crate::command::{need_root, output, quiet, step};
-use crate::install::{self, BENCH};
+use crate::install;
 use crate::{products, repo};
 
 /// The options of `bench trace`.
@@ -84,7 +84,7 @@ fn nanos(command: &mut Command) -> Result<f64> {
 /// Measures all tools and prints a table.
 pub fn run(args: &Args) -> Result<()> {
     need_root("to trace functions")?;
-    install::ensure(BENCH, "the comparison")?;
+    install::for_comparison()?;
     let descry = args.descry.clone().map_or_else(products::descry, Ok)?;
     let directory = tempfile::tempdir()?;
     let program = directory.path().join("calls");
