@@ -60,13 +60,13 @@ use window::{Exporter, Message, WindowCounters};
 
 /// Between two drains of the ring, and the same while much comes. A reader that is woken when the ring fills would be
 /// woken in the time of whoever is measured.
-const TICK: Duration = Duration::from_millis(100);
+const TICK: Duration = Duration::from_millis(50);
 const SHORT_TICK: Duration = Duration::from_millis(10);
 /// Much is what would fill the ring within so many ticks.
 const TICKS_TO_FILL: u64 = 16;
 /// Bytes of the ring where requests are followed: a tick at 40 MB a second. The kernel maps it twice, so that it counts
 /// twice as memory of the agent.
-const REQUESTS_RING: u32 = 4 << 20;
+const REQUESTS_RING: u32 = 2 << 20;
 /// The same where waits are measured, for the stacks of all threads that are blocked when that begins.
 const WAITS_RING: u32 = 16 << 20;
 /// How long what waits may still be sent at the end.

@@ -21,9 +21,11 @@ use recorder::Recorder;
 use stats::{Counted, Stats};
 pub use waits::{WaitCounters, WaitRecorder, Wants};
 
-/// The largest ring.
+/// The largest ring, and the smallest.
 const MAX_RING: u64 = 64 << 20;
-const MIN_RING: u64 = 4 << 20;
+const MIN_RING: u64 = 1 << 20;
+/// The smallest of a command, which begins with programs that nobody knows yet.
+const COMMAND_RING: u32 = 4 << 20;
 /// Bytes of a usual sample.
 const SAMPLE_BYTES: u64 = 512;
 /// Bytes of a sample with a stack copy, one third of them having one; and how much of the ring is made larger for them.
@@ -45,7 +47,7 @@ pub fn run(args: &ProfileArgs, counters: &Counters) -> Result<ExitCode, Failure>
         off_cpu: off_cpu.then_some(OffCpu { wakers: args.wakers }),
         // The reason of a wait is known by them.
         kernel_stacks: args.kernel == YesNo::Yes || off_cpu,
-        ring_bytes: ring_bytes(args.frequency)?.max(if off_cpu { WAIT_RING } else { MIN_RING as u32 }),
+        ring_bytes: ring_bytes(args.frequency)?.max(if off_cpu { WAIT_RING } else { COMMAND_RING }),
         ..prepared.options()?
     };
     let threads = args.per_thread || output.wants_threads();
