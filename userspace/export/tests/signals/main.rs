@@ -4,6 +4,7 @@
 mod any;
 mod logs;
 mod metrics;
+mod requests;
 mod rules;
 mod sink;
 mod structs;
