@@ -42,28 +42,23 @@ impl Default for Histogram {
 const QUARTERS: [u64; 3] = [0x1837_f051_8db8_a96f, 0x3504_f333_f9de_6484, 0x5744_fcca_d69d_6af4];
 
 /// The bucket of a duration (ns). Below [`BUCKETS`].
-///
-/// BPF has no instruction that counts leading zeros, and what stands for it takes twice as long as these six branches,
-/// which go the same way for most calls.
 #[inline(always)]
 pub const fn bucket(duration: u64) -> u32 {
     if duration <= 1 {
         return 0;
     }
-    let (mut shifted, mut doubling) = (duration, 63);
-    let mut width = 32;
-    while width > 0 {
-        if shifted >> (64 - width) == 0 {
-            shifted <<= width;
-            doubling -= width;
-        }
-        width /= 2;
-    }
-    // (duration - 2^doubling) / 2^doubling, in units of 2^-63.
-    let fraction = shifted & (u64::MAX >> 1);
+    bucket_of_doubling(duration, 63 - (duration - 1).leading_zeros())
+}
+
+/// The same of a duration above 1, given the binary logarithm of `duration - 1`, for who has a better way to it.
+#[inline(always)]
+pub const fn bucket_of_doubling(duration: u64, doubling: u32) -> u32 {
+    // Upper bounds are inclusive, so powers of two belong below: the doubling is that of duration - 1, but the place in
+    // it that of the duration itself.
+    // (duration - 2^doubling) / 2^doubling, in units of 2^-63; that of a power of two is 2^63.
+    let fraction = (duration - (1 << doubling)) << (63 - doubling);
     let quarter =
         (fraction > QUARTERS[0]) as u32 + (fraction > QUARTERS[1]) as u32 + (fraction > QUARTERS[2]) as u32;
-    // Upper bounds are inclusive, so powers of two belong below.
-    let bucket = (doubling << SCALE) + quarter - (fraction == 0) as u32;
+    let bucket = (doubling << SCALE) + quarter;
     if bucket < BUCKETS as u32 { bucket } else { BUCKETS as u32 - 1 }
 }

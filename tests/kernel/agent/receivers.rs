@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use descry_tests::collector::Collector;
-use descry_tests::machine;
 use descry_tests::server::free_port;
 use descry_tests::workload::{Workload, eventually};
+use descry_tests::{compile, machine};
 use serde_json::Value;
 
 use super::receiver::Receiver;
@@ -30,10 +30,10 @@ const QUIET: Duration = Duration::from_secs(3);
 /// By signal, how many items there are.
 type Items = BTreeMap<String, u64>;
 
-/// All four signals of the shop to a receiver, and to one that counts.
+/// All four signals of the shop and of what burns CPU time to a receiver, and to one that counts.
 fn config(counting: &Receiver, url: &str, protocol: &str, signals: &str) -> String {
     format!(
-        "profile: {{frequency: 99, window: 1s}}\nrules: [{{comm: shop}}]\nothers: {{profile: false, requests: false}}\n\
+        "profile: {{frequency: 99, window: 1s}}\nrules: [{{comm: shop}}, {{comm: burner}}]\nothers: {{profile: false, requests: false}}\n\
          destinations:\n  - {{name: counting, endpoint: '{}', compression: none, signals: {signals}}}\n  \
          - {{name: receiver, endpoint: '{url}', protocol: {protocol}, signals: {signals}}}\n",
         counting.url()
@@ -44,6 +44,8 @@ fn config(counting: &Receiver, url: &str, protocol: &str, signals: &str) -> Stri
 fn observe(config: &str) -> Result<()> {
     let agent = Agent::start(config)?;
     shop(REQUESTS)?;
+    // On a fast machine no sample may hit the shop.
+    Command::new(compile::rust("burner")?).args(["--seconds", "0.5"]).output()?;
     agent.until("descry_agent_spans_total", "", SPANS)?;
     agent.until("descry_agent_windows_total", "", 3)?;
     let dropped = agent.metric("descry_destination_dropped_items_total", "")?;

@@ -155,15 +155,22 @@ fn none_wrong(what: &str, live: &Connections, decoded: &Connections) -> Result<(
         let mut left =
             asked.iter().map(|span| Ok(serde_json::from_str(span)?)).collect::<Result<Vec<Value>>>()?;
         all += left.len();
+        let mut poorer = Vec::new();
         for span in spans {
             let span: Value = serde_json::from_str(span)?;
             if !span["attributes"]["descry.unanswered"].is_null() {
                 continue;
             }
-            let place = left.iter().position(|other| *other == span);
-            let place = place.or_else(|| left.iter().position(|other| knows_less(&span, other)));
-            left.remove(place.with_context(|| format!("{what}: on port {port} nobody asked {span}"))?);
             whole += 1;
+            match left.iter().position(|other| *other == span) {
+                Some(place) => drop(left.remove(place)),
+                None => poorer.push(span),
+            }
+        }
+        // After those that are whole, so that none of these takes the place of one.
+        for span in poorer {
+            let place = left.iter().position(|other| knows_less(&span, other));
+            left.remove(place.with_context(|| format!("{what}: on port {port} nobody asked {span}"))?);
         }
     }
     eprintln!("{what}: {whole} of {all} spans are whole");

@@ -90,7 +90,7 @@ impl Load {
             Self::Nginx | Self::TenThousand | Self::TwentyThousand => {
                 let root = dir.display();
                 let config = format!(
-                    "daemon off; worker_processes 1; pid {root}/pid; error_log {root}/error.log;\n\
+                    "daemon off; master_process off; pid {root}/pid; error_log {root}/error.log;\n\
                      events {{ worker_connections 1024; }}\n\
                      http {{ access_log off; keepalive_requests 100000000;\n\
                      server {{ listen 127.0.0.1:{port}; root {root}; }} }}\n"

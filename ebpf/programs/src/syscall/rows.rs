@@ -6,7 +6,7 @@
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use descry_abi::counter::Counter;
-use descry_abi::histogram::{BUCKETS, Histogram, bucket};
+use descry_abi::histogram::{BUCKETS, Histogram, bucket_of_doubling};
 use descry_abi::syscall::{CallKey, FIRST_ROWS, ROWS_A_PLACE, first_near_row};
 
 use crate::atomic;
@@ -87,7 +87,7 @@ fn add_to_others(number: u32, duration: u64) {
 /// Adds a duration to a histogram that only this CPU writes.
 #[inline(always)]
 unsafe fn record(row: *mut Histogram, duration: u64) {
-    let index = bucket(duration) as usize;
+    let index = if duration > 1 { bucket_of_doubling(duration, log2(duration - 1)) as usize } else { 0 };
     // SAFETY: the caller's pointer is valid; the index is bounded.
     unsafe {
         (*row).count += 1;
@@ -99,4 +99,20 @@ unsafe fn record(row: *mut Histogram, duration: u64) {
             *(&raw mut (*row).buckets).cast::<u64>().add(index) += 1;
         }
     }
+}
+
+/// The binary logarithm of a number above 0. BPF has no instruction that counts leading zeros, and what the compiler puts in
+/// its place takes longer than these branches, which go the same way for most calls. Only where little follows: the
+/// verifier goes through the rest of the program for each way through them.
+#[inline(always)]
+fn log2(number: u64) -> u32 {
+    let (mut rest, mut log, mut width) = (number, 0, 32);
+    while width > 0 {
+        if rest >> width != 0 {
+            rest >>= width;
+            log += width;
+        }
+        width /= 2;
+    }
+    log
 }
