@@ -25,6 +25,9 @@ pub const MAX_SCOPE: u32 = 65_536;
 pub const SCOPE_FILTER_SLOTS: u32 = 4096;
 /// Bytes of user stack shipped for a walk in userspace (per CPU, and per such sample in the ring).
 pub const STACK_COPY_BYTES: usize = 24 * 1024;
+/// The ring's reader is woken while the bytes in the ring are in one band of this size: longer than any record, so that
+/// none leaps over it, and short, since each record in it costs the watched program a wake-up.
+pub const RING_BAND: u64 = 32 * 1024;
 /// Nested pid namespaces, as in the kernel's `MAX_PID_NS_LEVEL`.
 pub const MAX_PID_NAMESPACES: u32 = 32;
 /// Levels of the cgroup tree searched for a scope's cgroup.

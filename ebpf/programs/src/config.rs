@@ -27,6 +27,8 @@ globals! {
     PID_NAMESPACE: u32 = 0;
     /// Nanoseconds that one sample stands for.
     SAMPLE_WEIGHT: u64 = 0;
+    /// While the ring holds so many times `RING_BAND`, its reader is woken.
+    RING_WAKE_BAND: u64 = 8;
     /// 1: kernel frames are wanted.
     KERNEL_STACKS: u32 = 1;
     /// System calls that take at least this long (ns) are sent; 0: none is.

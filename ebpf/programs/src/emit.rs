@@ -2,17 +2,18 @@
 
 use core::arch::asm;
 
-use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
+use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP};
 use aya_ebpf::cty::c_void;
-use aya_ebpf::helpers::generated::bpf_probe_read_user;
+use aya_ebpf::helpers::generated::{bpf_probe_read_user, bpf_ringbuf_query};
 use descry_abi::counter::Counter;
 use descry_abi::event::{Lifecycle, SampleHeader, StackCopyHeader, Wait};
 use descry_abi::function::FunctionCall;
-use descry_abi::limits::{MAX_KERNEL_FRAMES, MAX_USER_FRAMES, STACK_COPY_BYTES};
+use descry_abi::limits::{MAX_KERNEL_FRAMES, MAX_USER_FRAMES, RING_BAND, STACK_COPY_BYTES};
 use descry_abi::net::{Closed, MAX_CAPTURE, MESSAGE_UNSEEN, Message, Opened};
 use descry_abi::syscall::{PATH_BYTES, SlowCall};
 use descry_abi::tcp::ConnectFailed;
 
+use crate::config::RING_WAKE_BAND;
 use crate::maps::{COUNTS, CopyState, EVENTS, NetState, State};
 
 /// Adds one to a counter.
@@ -44,8 +45,19 @@ pub fn wait_stack(state: *const State) -> bool {
     sent
 }
 
-/// Sends the state's header with its frames. Userspace drains the ring by the clock: waking it costs the watched program
-/// 50 times as much as the record.
+/// The flags of a record. Userspace drains the ring by the clock: waking it costs the watched program 50 times as much as
+/// the record. It is woken while the ring's bytes pass one band, so that a burst does not wait for the clock.
+#[inline(always)]
+pub fn waking() -> u64 {
+    // SAFETY: the helper wants a ring, and reads its positions only.
+    let in_ring =
+        unsafe { bpf_ringbuf_query((&raw const EVENTS).cast_mut().cast(), BPF_RB_AVAIL_DATA.into()) };
+    let band = in_ring / RING_BAND;
+    let flags = if band == RING_WAKE_BAND.load() { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
+    flags.into()
+}
+
+/// Sends the state's header with its frames.
 #[inline(always)]
 fn header_and_frames(state: *const State) -> bool {
     // SAFETY: `state` is a per-CPU entry that was checked by its lookup.
@@ -56,7 +68,7 @@ fn header_and_frames(state: *const State) -> bool {
     let len = size_of::<SampleHeader>() + frames as usize * 8;
     // SAFETY: header and frames are neighbours in a repr(C) struct, and `frames` was bounded above.
     let record = unsafe { core::slice::from_raw_parts((&raw const (*state).header).cast::<u64>(), len / 8) };
-    EVENTS.output_untyped::<[u64]>(record, BPF_RB_NO_WAKEUP.into()).is_ok()
+    EVENTS.output_untyped::<[u64]>(record, waking()).is_ok()
 }
 
 /// Sends the state's header with its frames and `more` bytes that follow them: a slow system call.
@@ -72,7 +84,7 @@ pub fn slow_call(state: *const State, more: u64) {
     let words = (size_of::<SampleHeader>() + more as usize) / 8 + frames as usize;
     // SAFETY: as in `stack`; the frames have FRAME_SLOTS words, enough for both.
     let record = unsafe { core::slice::from_raw_parts((&raw const (*state).header).cast::<u64>(), words) };
-    match EVENTS.output_untyped::<[u64]>(record, BPF_RB_NO_WAKEUP.into()) {
+    match EVENTS.output_untyped::<[u64]>(record, waking()) {
         Ok(()) => count(Counter::SyscallSlow),
         Err(_) => count(Counter::RingFullSyscall),
     }
@@ -87,7 +99,7 @@ pub fn stack_copy(copy: *const CopyState, len: u64) -> bool {
     let words = (size_of::<StackCopyHeader>() + len as usize) / 8;
     // SAFETY: header and bytes are neighbours in a repr(C) struct, and `len` was bounded above.
     let record = unsafe { core::slice::from_raw_parts((&raw const (*copy).header).cast::<u64>(), words) };
-    let sent = EVENTS.output_untyped::<[u64]>(record, BPF_RB_NO_WAKEUP.into()).is_ok();
+    let sent = EVENTS.output_untyped::<[u64]>(record, waking()).is_ok();
     if !sent {
         count(Counter::RingFullCopy);
     }
@@ -99,7 +111,7 @@ pub fn stack_copy(copy: *const CopyState, len: u64) -> bool {
 pub fn lifecycle(event: &Lifecycle) {
     // SAFETY: a Lifecycle is five words without padding.
     let words = unsafe { &*core::ptr::from_ref(event).cast::<[u64; size_of::<Lifecycle>() / 8]>() };
-    if EVENTS.output_untyped::<[u64; 5]>(words, BPF_RB_NO_WAKEUP.into()).is_err() {
+    if EVENTS.output_untyped::<[u64; 5]>(words, waking()).is_err() {
         count(Counter::RingFullLifecycle);
     }
 }
@@ -109,7 +121,7 @@ pub fn lifecycle(event: &Lifecycle) {
 pub fn wait(wait: &Wait) {
     // SAFETY: a Wait is seven words without padding.
     let words = unsafe { &*core::ptr::from_ref(wait).cast::<[u64; size_of::<Wait>() / 8]>() };
-    let sent = EVENTS.output_untyped::<[u64; 7]>(words, BPF_RB_NO_WAKEUP.into()).is_ok();
+    let sent = EVENTS.output_untyped::<[u64; 7]>(words, waking()).is_ok();
     count(if sent { Counter::WaitsSent } else { Counter::RingFullWait });
 }
 
@@ -120,7 +132,7 @@ pub fn message(state: *const NetState, len: u64) {
     let words = (size_of::<Message>() + len as usize + 7) / 8;
     // SAFETY: record and bytes are neighbours in a repr(C) struct, and `len` was bounded above.
     let record = unsafe { core::slice::from_raw_parts((&raw const (*state).message).cast::<u64>(), words) };
-    match EVENTS.output_untyped::<[u64]>(record, BPF_RB_NO_WAKEUP.into()) {
+    match EVENTS.output_untyped::<[u64]>(record, waking()) {
         Ok(()) => count(Counter::Messages),
         Err(_) => count(Counter::RingFullMessage),
     }
@@ -179,7 +191,7 @@ fn read_into<const N: usize>(message: &Message, from: u64) {
             (*record).message.flags |= MESSAGE_UNSEEN;
         }
     }
-    entry.submit(BPF_RB_NO_WAKEUP.into());
+    entry.submit(waking());
     count(Counter::Messages);
 }
 
@@ -188,7 +200,7 @@ fn read_into<const N: usize>(message: &Message, from: u64) {
 pub fn opened(event: &Opened) -> bool {
     // SAFETY: an Opened is nine words without padding.
     let words = unsafe { &*core::ptr::from_ref(event).cast::<[u64; size_of::<Opened>() / 8]>() };
-    let sent = EVENTS.output_untyped::<[u64; 9]>(words, BPF_RB_NO_WAKEUP.into()).is_ok();
+    let sent = EVENTS.output_untyped::<[u64; 9]>(words, waking()).is_ok();
     if !sent {
         count(Counter::RingFullConnection);
     }
@@ -200,7 +212,7 @@ pub fn opened(event: &Opened) -> bool {
 pub fn closed(event: &Closed) {
     // SAFETY: a Closed is three words without padding.
     let words = unsafe { &*core::ptr::from_ref(event).cast::<[u64; size_of::<Closed>() / 8]>() };
-    if EVENTS.output_untyped::<[u64; 3]>(words, BPF_RB_NO_WAKEUP.into()).is_err() {
+    if EVENTS.output_untyped::<[u64; 3]>(words, waking()).is_err() {
         count(Counter::RingFullConnection);
     }
 }
@@ -210,7 +222,7 @@ pub fn closed(event: &Closed) {
 pub fn connect_failed(event: &ConnectFailed) {
     // SAFETY: a ConnectFailed is eight words without padding.
     let words = unsafe { &*core::ptr::from_ref(event).cast::<[u64; size_of::<ConnectFailed>() / 8]>() };
-    if EVENTS.output_untyped::<[u64; 8]>(words, BPF_RB_NO_WAKEUP.into()).is_err() {
+    if EVENTS.output_untyped::<[u64; 8]>(words, waking()).is_err() {
         count(Counter::RingFullConnection);
     }
 }
@@ -220,5 +232,5 @@ pub fn connect_failed(event: &ConnectFailed) {
 pub fn function_call(call: &FunctionCall) -> bool {
     // SAFETY: a FunctionCall is ten words without padding.
     let words = unsafe { &*core::ptr::from_ref(call).cast::<[u64; size_of::<FunctionCall>() / 8]>() };
-    EVENTS.output_untyped::<[u64; 10]>(words, BPF_RB_NO_WAKEUP.into()).is_ok()
+    EVENTS.output_untyped::<[u64; 10]>(words, waking()).is_ok()
 }

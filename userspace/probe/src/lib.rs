@@ -18,6 +18,7 @@ mod sideband;
 mod spawn;
 mod tables;
 mod uprobe;
+mod wake;
 
 pub use cpu::{online_cpus, possible_cpus};
 pub use error::ProbeError;
@@ -30,3 +31,4 @@ pub use sideband::{ExecEvent, MmapEvent, SideBand, SideBandEvent};
 pub use spawn::HeldChild;
 pub use tables::Tables;
 pub use uprobe::{Hook, Refused, Site};
+pub use wake::Wake;

@@ -9,10 +9,9 @@ mod ring;
 
 pub use parse::{ExecEvent, MmapEvent};
 
-use std::time::Duration;
+use std::os::fd::BorrowedFd;
 
 use descry_decode::ids::BootNanos;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::{ProbeError, online_cpus};
 use ring::Ring;
@@ -63,15 +62,9 @@ impl SideBand {
         }
     }
 
-    /// Waits for news, or until the time is up.
-    pub fn wait(&self, timeout: Duration) -> Result<(), ProbeError> {
-        let mut descriptors: Vec<PollFd<'_>> =
-            self.rings.iter().map(|ring| PollFd::new(ring.descriptor(), PollFlags::POLLIN)).collect();
-        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
-        match poll(&mut descriptors, timeout) {
-            Ok(_) | Err(nix::Error::EINTR) => Ok(()),
-            Err(errno) => Err(ProbeError::System { action: "wait for new mappings", source: errno.into() }),
-        }
+    /// Readable, by edge, when there is news.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.rings.iter().map(Ring::descriptor)
     }
 
     /// Records that the kernel could not write because a ring was full.

@@ -1,7 +1,7 @@
 //! What it costs to profile a busy machine: the workload's wall time, and the profiler's own CPU time and memory.
 //!
-//! A fixed amount of work is timed bare and profiled, in turn (A B A B), so that a machine that changes its pace
-//! changes it for both. The worker has frame pointers here: without them perf and bpftrace would walk two frames
+//! A fixed amount of work is timed bare and profiled, in turn (A B, then B A), each profiler once a round, so that a machine
+//! that changes its pace changes it for all. The worker has frame pointers here: without them perf and bpftrace would walk two frames
 //! where descry walks twenty.
 
 use std::path::{Path, PathBuf};
@@ -57,19 +57,27 @@ pub fn run(args: &Args) -> Result<()> {
     let requests = (TRIAL as f64 * f64::from(args.seconds) / trial).max(1.0) as u64;
     step(format!("the workload: two threads, {requests} requests each, at {} Hz", args.frequency));
 
-    let mut results = Vec::new();
-    let wanted = |profiler: &Profiler| args.only.is_empty() || args.only.contains(profiler);
-    for profiler in Profiler::ALL.into_iter().filter(wanted) {
-        step(format!("{}: {} pairs", profiler.name(), args.pairs));
-        let mut pairs = Vec::new();
-        for _ in 0..args.pairs {
-            let bare = work(&burner, requests)?;
+    let mut results: Vec<(Profiler, Vec<Pair>)> = Profiler::ALL
+        .into_iter()
+        .filter(|profiler| args.only.is_empty() || args.only.contains(profiler))
+        .map(|profiler| (profiler, Vec::new()))
+        .collect();
+    for round in 0..args.pairs {
+        step(format!("round {} of {}", round + 1, args.pairs));
+        let is_turned = round % 2 == 1;
+        for (profiler, pairs) in &mut results {
+            let mut bare = if is_turned { 0.0 } else { work(&burner, requests)? };
             let (profiled, cost) =
                 profiler.over(&descry, args.frequency, directory.path(), || work(&burner, requests))?;
+            if is_turned {
+                bare = work(&burner, requests)?;
+            }
             pairs.push(Pair { bare, profiled, cost });
         }
-        results.push((profiler, pairs));
+        // Nobody is always the first, or always measured after the same one.
+        results.reverse();
     }
+    results.sort_by_key(|(profiler, _)| Profiler::ALL.iter().position(|one| one == profiler));
     print(&results);
     Ok(())
 }
@@ -120,21 +128,20 @@ fn print(results: &[(Profiler, Vec<Pair>)]) {
 }
 
 fn notes(results: &[(Profiler, Vec<Pair>)]) {
-    let ratios = |who: Profiler| {
-        let pairs = results.iter().find(|(profiler, _)| *profiler == who).map(|(_, pairs)| pairs)?;
-        Spread::of(pairs.iter().map(|pair| pair.profiled / pair.bare))
+    let pairs_of = |who: Profiler| {
+        results.iter().find(|(profiler, _)| *profiler == who).map(|(_, pairs)| pairs.as_slice())
     };
-    if let Some(noise) = ratios(Profiler::Nobody) {
+    let noise = pairs_of(Profiler::Nobody)
+        .and_then(|pairs| Spread::of(pairs.iter().map(|pair| pair.profiled / pair.bare)));
+    if let Some(noise) = noise {
         println!(
             "Two bare runs differ by {:.4}..{:.4} here: a ratio within that tells nothing.",
             noise.least, noise.greatest
         );
     }
-    if let (Some(own), Some(perf)) = (ratios(Profiler::Descry), ratios(Profiler::PerfFramePointers)) {
-        println!(
-            "descry against perf with frame pointers, ratio of the medians: {:.4}",
-            own.median / perf.median
-        );
+    if let (Some(own), Some(perf)) = (pairs_of(Profiler::Descry), pairs_of(Profiler::PerfFramePointers)) {
+        let rounds = own.iter().zip(perf).map(|(own, perf)| own.profiled / perf.profiled);
+        println!("wall time under descry / under perf with frame pointers, by rounds: {}", show(rounds, 4));
     }
     println!(
         "To start: until a second after its events are open. To end: symbols and output after the workload.\n\

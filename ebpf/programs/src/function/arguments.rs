@@ -1,6 +1,5 @@
 //! The arguments of a call, from the registers at its entry.
 
-use aya_ebpf::bindings::BPF_RB_NO_WAKEUP;
 use aya_ebpf::helpers::generated::{
     bpf_get_current_task_btf, bpf_probe_read_kernel, bpf_probe_read_user, bpf_probe_read_user_str,
     bpf_task_pt_regs,
@@ -12,7 +11,7 @@ use descry_abi::function::{
     MAX_ARGUMENTS, REGISTER_WORDS,
 };
 
-use crate::emit::count;
+use crate::emit::{count, waking};
 use crate::maps::{EVENTS, FUNCTION_ARGUMENTS};
 use crate::registers::Registers;
 use crate::task::Ids;
@@ -72,5 +71,5 @@ pub fn send(function: u32, start: u64, ids: Ids, unit: u64) {
         }
         (*record).failed = failed;
     }
-    entry.submit(BPF_RB_NO_WAKEUP.into());
+    entry.submit(waking());
 }

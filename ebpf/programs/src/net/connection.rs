@@ -269,11 +269,12 @@ fn wanted(connection: &Connection) -> u32 {
     }
 }
 
-/// Takes more of the messages of a connection that carries many requests at once, if its first bytes say so: the preface
-/// of HTTP/2 (RFC 9113, 3.4). Of others userspace finds it out.
+/// Takes more of the messages of a connection that carries many requests at once, if the first bytes of a direction say so:
+/// the preface of HTTP/2 (RFC 9113, 3.4), before which the server may have sent its settings. Of others userspace finds it
+/// out.
 #[inline(always)]
-pub fn widen(connection: &mut Connection, first: u32) {
-    if connection.messages == 1 && first == u32::from_le_bytes(*b"PRI ") {
+pub fn widen(connection: &mut Connection, offset: u64, first: u32) {
+    if offset == 0 && first == u32::from_le_bytes(*b"PRI ") {
         connection.capture = MAX_WIDE_CAPTURE;
     }
 }

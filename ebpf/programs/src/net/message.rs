@@ -82,7 +82,9 @@ pub fn take(state: *mut NetState, task: Running, ids: Ids, known: Option<*mut Co
     tls::note_records(connection, &unit, moved, head);
     if captured >= 4 {
         // SAFETY: as above; four bytes are there.
-        connection::widen(connection, unsafe { (&raw const (*state).bytes).cast::<u32>().read_unaligned() });
+        connection::widen(connection, offset, unsafe {
+            (&raw const (*state).bytes).cast::<u32>().read_unaligned()
+        });
     }
     let want = moved.len.min(connection.capture.into());
     let goes_on = captured >= ROOM && want > captured;
@@ -153,11 +155,11 @@ pub fn plaintext(ids: Ids, unit: &Unit, connection: &mut Connection, plaintext: 
     if connection.capture == 0 {
         return count(Counter::MessagesIgnored);
     }
-    if connection.messages == 1
+    if offset == 0
         // SAFETY: the helper checks the address.
         && let Ok(first) = unsafe { bpf_probe_read_user(plaintext.buffer as *const u32) }
     {
-        connection::widen(connection, first);
+        connection::widen(connection, offset, first);
     }
     let sent = if plaintext.is_sent { MESSAGE_SENT } else { 0 };
     let from_start = if connection.from_start != 0 { MESSAGE_FROM_START } else { 0 };

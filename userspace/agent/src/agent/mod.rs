@@ -16,6 +16,7 @@ mod metrics;
 mod names;
 mod outlets;
 mod own;
+mod pace;
 mod processes;
 mod recorder;
 mod reload;
@@ -53,17 +54,12 @@ use durations::Durations;
 use health::{Health, Server};
 use metrics::{Metrics, Sources};
 use outlets::Outlets;
+use pace::Pace;
 use processes::{Processes, ProcessesCounters};
 use recorder::Recorder;
 use reload::Changes;
 use window::{Exporter, Message, WindowCounters};
 
-/// Between two drains of the ring, and the same while much comes. A reader that is woken when the ring fills would be
-/// woken in the time of whoever is measured.
-const TICK: Duration = Duration::from_millis(50);
-const SHORT_TICK: Duration = Duration::from_millis(10);
-/// Much is what would fill the ring within so many ticks.
-const TICKS_TO_FILL: u64 = 16;
 /// Bytes of the ring where requests are followed: a tick at 40 MB a second. The kernel maps it twice, so that it counts
 /// twice as memory of the agent.
 const REQUESTS_RING: u32 = 2 << 20;
@@ -207,14 +203,16 @@ impl Agent {
         }
         // Not before it has given up the rights that only its start needs.
         self.health.set_ready(true);
-        let mut tick = TICK;
+        let mut pace = Pace::new();
         while !stop.is_asked() {
             self.health.is_alive();
-            std::thread::sleep(tick);
-            if let Some(watch) = &mut self.watch {
-                let bytes = watch.drain(&mut self.recorder)?;
-                let is_much = bytes > u64::from(self.ring_bytes) / TICKS_TO_FILL;
-                tick = if is_much { SHORT_TICK } else { TICK };
+            match &mut self.watch {
+                Some(watch) => {
+                    pace.wait(&watch.wake)?;
+                    let bytes = watch.drain(&mut self.recorder)?;
+                    pace.drained(bytes, self.ring_bytes.into());
+                }
+                None => std::thread::sleep(Pace::LONGEST),
             }
             if self.recorder.age() >= self.config.profile.window.0 {
                 self.hand_on()?;

@@ -223,7 +223,7 @@ impl Measurement<'_> {
         self.watch.session.stop_sampling()?;
         consumer.time_is_up(&mut self.watch.session)?;
         self.watch.drain(consumer)?;
-        let Watch { mut session, side_band, mut tracker } = self.watch;
+        let Watch { mut session, side_band, mut tracker, .. } = self.watch;
         consumer.ending(&mut session, &mut tracker)?;
         let kernel = session.counters()?;
         counted::publish(counters, counted::of_kernel(&kernel));
@@ -308,11 +308,10 @@ impl Measurement<'_> {
     /// whole machine there are too many.
     fn wait(&self, tick: Duration) -> Result<(), Failure> {
         if !self.target.is_fixed || tick <= LEAST_TICK {
-            std::thread::sleep(tick);
-            return Ok(());
+            return Ok(self.watch.wake.when_filling(tick)?);
         }
-        std::thread::sleep(LEAST_TICK);
-        Ok(self.watch.side_band.wait(tick - LEAST_TICK)?)
+        self.watch.wake.when_filling(LEAST_TICK)?;
+        Ok(self.watch.wake.when_news(tick - LEAST_TICK)?)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use descry_decode::ids::{BootNanos, Tgid, UnixNanos};
-use descry_probe::{Options, Scope, Session, SideBand};
+use descry_probe::{Options, Scope, Session, SideBand, Wake};
 use descry_process::identity::ResourceOptions;
 use descry_process::namespace::PidNamespace;
 use nix::time::{ClockId, clock_gettime};
@@ -45,6 +45,8 @@ pub struct Watch {
     pub side_band: SideBand,
     /// Processes and binaries.
     pub tracker: Tracker,
+    /// What ends a wait for the next drain early.
+    pub wake: Wake,
 }
 
 impl Watch {
@@ -63,12 +65,13 @@ impl Watch {
         let mut tracker = Tracker::new(tables, resource_options);
         // First the mappings' news, then the state of things, so that nothing falls in between.
         let mut side_band = SideBand::open()?;
+        let wake = Wake::new(&session, &side_band)?;
         session.attach_lifecycle()?;
         for tgid in processes {
             tracker.expect(*tgid);
         }
         tracker.settle(&mut session, &mut side_band, &mut |tracker, event| consumer.event(tracker, event))?;
-        Ok(Self { session, side_band, tracker })
+        Ok(Self { session, side_band, tracker, wake })
     }
 
     /// Hands the consumer what there is now. Returns the bytes that the ring held.

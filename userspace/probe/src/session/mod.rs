@@ -8,11 +8,13 @@ mod syscalls;
 mod tcp;
 mod tls;
 
+use std::os::fd::{AsFd, BorrowedFd};
+
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::{BtfTracePoint, ProgramError, RawTracePoint};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use descry_abi::counter::Counter;
-use descry_abi::limits::SCOPE_FILTER_SLOTS;
+use descry_abi::limits::{RING_BAND, SCOPE_FILTER_SLOTS};
 use descry_abi::scope::{ExecutableKey, ScopeKind};
 use descry_abi::unwind::Process;
 use descry_decode::ids::{CgroupId, Tgid};
@@ -251,6 +253,11 @@ impl Session {
         }
     }
 
+    /// Readable, by edge, when the ring is a quarter full.
+    pub(crate) fn ring(&self) -> BorrowedFd<'_> {
+        self.events.as_fd()
+    }
+
     /// One of the kernel side's counters, summed over CPUs.
     pub fn counter(&self, counter: Counter) -> Result<u64, ProbeError> {
         let values = self.counts.get(&(counter as u32), 0).map_err(ProbeError::map("COUNTS"))?;
@@ -289,6 +296,9 @@ fn load_object(options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebp
     let boot_before_monotonic =
         clock::read(ClockId::CLOCK_BOOTTIME)?.saturating_sub(clock::read(ClockId::CLOCK_MONOTONIC)?);
 
+    // Early enough that what comes while the reader wakes finds room.
+    let ring_wake_band = u64::from(options.ring_bytes) / 4 / RING_BAND;
+
     let mut loader = EbpfLoader::new();
     // The offsets are looked up by descry itself.
     loader.btf(None);
@@ -303,6 +313,7 @@ fn load_object(options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebp
         .override_global("REQUESTS", &requests, true)
         .override_global("FUNCTIONS", &functions, true)
         .override_global("FUNCTION_EVENT_INTERVAL", &event_interval, true)
+        .override_global("RING_WAKE_BAND", &ring_wake_band, true)
         .override_global("KERNEL_STACKS", &kernel_stacks, true)
         .override_global("SLOW_CALL", &slow_call, true)
         .override_global("FILE_KINDS", &file_kinds, true)
