@@ -7,6 +7,7 @@ mod agent;
 mod bad_input;
 mod cleanup;
 mod collector;
+mod connections;
 mod floods;
 mod formats;
 mod hostile;

@@ -53,7 +53,7 @@ impl Nginx {
     }
 }
 
-/// nginx with one worker that serves the files of a directory on a port of 127.0.0.1. `listen` is more of that directive,
+/// nginx with one worker that serves the files of a directory on a port of 127.0.0.1, on up to 12,000 connections. `listen` is more of that directive,
 /// `logs` says what it logs. The directory has to be [`open_to_all`].
 ///
 /// # Errors
@@ -62,7 +62,7 @@ pub fn nginx_command(dir: &Path, port: u16, listen: &str, logs: &str) -> Result<
     let root = dir.display();
     let config = format!(
         "daemon off; worker_processes 1; pid {root}/pid; error_log {root}/error.log;\n\
-         events {{ worker_connections 256; }}\n\
+         worker_rlimit_nofile 16000; events {{ worker_connections 12000; }}\n\
          http {{ {logs} client_body_temp_path {root}/body; proxy_temp_path {root}/proxy;\n\
          fastcgi_temp_path {root}/fastcgi; uwsgi_temp_path {root}/uwsgi; scgi_temp_path {root}/scgi;\n\
          server {{ listen 127.0.0.1:{port} {listen}; root {root}; }} }}\n"

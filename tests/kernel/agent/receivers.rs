@@ -277,6 +277,11 @@ fn prometheus_scrapes_requests_processes_and_queues() -> Result<()> {
         let slow = format!("sum(max_over_time({reports}[5m]))-sum(max_over_time({quick}[5m]))");
         until(&slow, &|value| value >= 10.0 - 0.5)?;
     }
+    let calls = "traces_service_graph_request_total{client=\"shop\",server=\"shop\"}";
+    until(&format!("sum(max_over_time({calls}[5m]))"), &|value| value >= SPANS as f64 / 2.0 - 0.5)?;
+    until("sum(max_over_time(descry_tcp_rtt_seconds_count{service_name=\"shop\"}[5m]))", &|value| {
+        value > 0.5
+    })?;
     until("max(process_memory_usage_bytes)", &|value| value > 0.0)?;
     until("sum(descry_destination_sent_items_total{destination=\"sink\"})", &|value| value >= SPANS as f64)?;
     agent.end()?;

@@ -1,10 +1,12 @@
 //! What the agent tells of programs beside CPU profiles: requests, waits, system calls, what becomes of processes.
 
+use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use descry_tests::customer::Customer;
 use descry_tests::server::free_port;
 use descry_tests::workload::{Workload, eventually};
 use descry_tests::{compile, machine};
@@ -117,6 +119,58 @@ fn a_sampler_a_filter_and_a_rule_leave_spans_out() -> Result<()> {
         !parent.is_empty() && !all.iter().any(|other| other.span_id == *parent)
     });
     ensure!(orphans.count() == 0, "spans whose parent was left out");
+    Ok(())
+}
+
+#[test]
+fn a_rule_finds_servers_by_the_port_they_listen_on() -> Result<()> {
+    const REQUESTS: usize = 20;
+    let Some(_machine) = machine::alone()? else { return Ok(()) };
+    let receiver = Receiver::start()?;
+    let dir = tempfile::tempdir()?;
+    let serve = |port: u16| -> Result<Workload> {
+        let mut command = Command::new(machine::tool("python3")?);
+        command.args([
+            "-m",
+            "http.server",
+            "--protocol",
+            "HTTP/1.1",
+            "--bind",
+            "127.0.0.1",
+            &port.to_string(),
+        ]);
+        command.current_dir(dir.path()).stdout(Stdio::null()).stderr(Stdio::null());
+        let server = Workload::spawn(command)?;
+        eventually("a server to listen", || Ok(TcpStream::connect(("127.0.0.1", port)).ok()))?;
+        Ok(server)
+    };
+    let (old, other, new) = (free_port()?, free_port()?, free_port()?);
+    let _servers = (serve(old)?, serve(other)?);
+    let rules = format!("rules: [{{ports: [{old}, {new}]}}]\nothers: {{requests: false}}");
+    let agent = Agent::start(&config(&receiver, &rules))?;
+    // Its first connection comes before the next window.
+    let _server = serve(new)?;
+    for port in [other, old, new] {
+        let mut customer = Customer::connect(port)?;
+        for _ in 0..REQUESTS {
+            customer.ask("/", "")?;
+            customer.answer()?;
+        }
+    }
+    agent.until("descry_agent_spans_total", "", 2 * REQUESTS as u64)?;
+    agent.end()?;
+    let seen = receiver.seen();
+    let program = std::fs::canonicalize(machine::tool("python3")?)?;
+    let name = program.file_name().context("python3 has no name")?.to_string_lossy();
+    let of = |port: u16| {
+        let is_at = |it: &KeyValue| {
+            let value = it.value.as_ref().and_then(|value| value.value.as_ref());
+            it.key == "server.port" && value == Some(&Value::IntValue(port.into()))
+        };
+        spans(&seen, &name).iter().filter(|span| span.attributes.iter().any(is_at)).count()
+    };
+    let counts = [of(old), of(new), of(other)];
+    ensure!(counts == [REQUESTS, REQUESTS, 0], "spans of the ports of the rule, and of another: {counts:?}");
     Ok(())
 }
 

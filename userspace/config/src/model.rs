@@ -40,7 +40,7 @@ pub struct Config {
     pub telemetry: Telemetry,
 }
 
-/// Fits a process if all of its patterns do; it has at least one
+/// Fits a process if all of its patterns do, and its ports if it has any; it has at least one
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
@@ -64,6 +64,10 @@ pub struct Rule {
     #[serde(default)]
     #[schemars(with = "Pattern")]
     pub unit: Option<Pattern>,
+    /// Ports of TCP or UDP; it listens on one of them.
+    #[serde(default)]
+    #[schemars(inner(range(min = 1, max = 65_535)))]
+    pub ports: Vec<u16>,
     /// Whether these processes are in the CPU profiles.
     #[serde(default = "yes")]
     pub profile: bool,

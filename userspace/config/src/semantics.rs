@@ -32,8 +32,9 @@ pub(crate) fn problems(config: &Config) -> Vec<Found> {
     let path = |keys: &[&str]| keys.iter().map(|key| Step::Key((*key).to_owned())).collect::<Vec<_>>();
     for (index, rule) in config.rules.iter().enumerate() {
         let patterns = [&rule.exe, &rule.comm, &rule.cgroup, &rule.container, &rule.unit];
-        if patterns.iter().all(|pattern| pattern.is_none()) {
-            let reason = "the rule fits nothing; give it exe, comm, cgroup, container or unit".to_owned();
+        if patterns.iter().all(|pattern| pattern.is_none()) && rule.ports.is_empty() {
+            let reason =
+                "the rule fits nothing; give it exe, comm, cgroup, container, unit or ports".to_owned();
             found.push((vec![Step::Key("rules".to_owned()), Step::Item(index)], reason));
         }
     }

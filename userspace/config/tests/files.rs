@@ -80,7 +80,7 @@ fn mistakes_have_their_place_and_reason() {
     check("rules: {}\n", &["f:1:8: rules: a list (lines that begin with -) is wanted"]);
     check(
         "rules:\n  - profile: false\n",
-        &["f:2:5: rules[0]: the rule fits nothing; give it exe, comm, cgroup, container or unit"],
+        &["f:2:5: rules[0]: the rule fits nothing; give it exe, comm, cgroup, container, unit or ports"],
     );
     check("rules:\n  -\n", &["f:2:4: rules[0]: it is empty"]);
     check(

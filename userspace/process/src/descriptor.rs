@@ -64,13 +64,8 @@ impl Descriptors {
 
 /// All sockets of the tables in a directory `/proc/PID/net`. A table that is missing or cannot be read has none.
 fn sockets(directory: &Path) -> Sockets {
-    let table = |name: &str| {
-        let mut bytes = proc_file::read_limited(&directory.join(name), MAX_TABLE_BYTES).unwrap_or_default();
-        // Of a table that was cut the last line may be half.
-        let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        bytes.truncate(end);
-        bytes
-    };
+    let table =
+        |name: &str| proc_file::read_lines(&directory.join(name), MAX_TABLE_BYTES).unwrap_or_default();
     let mut sockets = Sockets::new();
     for (name, protocol) in [("tcp", "TCP"), ("tcp6", "TCPv6")] {
         let entries = TcpNetEntries::from_buf_read(&*table(name), current_system_info());

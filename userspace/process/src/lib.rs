@@ -11,6 +11,7 @@ pub mod descriptor;
 mod error;
 pub mod identity;
 pub mod libraries;
+pub mod listening;
 pub mod maps;
 pub mod namespace;
 pub mod object;

@@ -29,3 +29,11 @@ pub(crate) fn read_limited(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
 pub(crate) fn read_link(tgid: Tgid, file: &str) -> Result<PathBuf, ProcessError> {
     std::fs::read_link(path(tgid, file)).map_err(|source| ProcessError::from_io(tgid, file, source))
 }
+
+/// The whole lines in the first `limit` bytes of any file.
+pub(crate) fn read_lines(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = read_limited(path, limit)?;
+    let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    bytes.truncate(end);
+    Ok(bytes)
+}

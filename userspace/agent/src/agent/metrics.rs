@@ -13,8 +13,8 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use super::destinations::Destinations;
-use super::durations::Durations;
 use super::processes::{Processes, Row};
+use super::scraped::Scraped;
 
 /// Everything that can be scraped.
 #[derive(Debug)]
@@ -29,8 +29,8 @@ pub struct Sources {
     pub destinations: Arc<Destinations>,
     /// Those that had samples lately.
     pub processes: Arc<Processes>,
-    /// How long requests took.
-    pub durations: Arc<Durations>,
+    /// Requests, the service graph and TCP.
+    pub scraped: Arc<Scraped>,
 }
 
 type Labels = Vec<(&'static str, String)>;
@@ -77,7 +77,7 @@ impl Collector for Sources {
         }
         destinations(&mut encoder, &self.destinations.accounts())?;
         processes(&mut encoder, &self.processes.rows())?;
-        self.durations.encode(&mut encoder)
+        self.scraped.encode(&mut encoder)
     }
 }
 

@@ -9,7 +9,6 @@
 //! ```
 
 mod destinations;
-mod durations;
 mod health;
 mod lives;
 mod metrics;
@@ -23,6 +22,7 @@ mod reload;
 mod rights;
 mod rules;
 mod samples;
+mod scraped;
 mod seccomp;
 mod window;
 
@@ -50,7 +50,6 @@ use crate::measure::{self, Consumer, Watch, raise_open_files};
 use crate::profile::ring_bytes;
 use crate::stop::Stop;
 use destinations::Destinations;
-use durations::Durations;
 use health::{Health, Server};
 use metrics::{Metrics, Sources};
 use outlets::Outlets;
@@ -58,6 +57,7 @@ use pace::Pace;
 use processes::{Processes, ProcessesCounters};
 use recorder::Recorder;
 use reload::Changes;
+use scraped::Scraped;
 use window::{Exporter, Message, WindowCounters};
 
 /// Bytes of the ring where requests are followed: a tick at 40 MB a second. The kernel maps it twice, so that it counts
@@ -151,7 +151,7 @@ struct Agent {
     server: Option<Server>,
     destinations: Arc<Destinations>,
     processes: Arc<Processes>,
-    durations: Arc<Durations>,
+    scraped: Arc<Scraped>,
 }
 
 impl Agent {
@@ -190,7 +190,7 @@ impl Agent {
             server: None,
             destinations,
             processes,
-            durations: Arc::default(),
+            scraped: Arc::default(),
         };
         agent.serve()?;
         agent.measure()?;
@@ -236,7 +236,7 @@ impl Agent {
             counters: self.counters.clone(),
             destinations: Arc::clone(&self.destinations),
             processes: Arc::clone(&self.processes),
-            durations: Arc::clone(&self.durations),
+            scraped: Arc::clone(&self.scraped),
         });
         let start = |address| Server::start(address, Arc::clone(&self.health), metrics);
         self.server = wanted.map(start).transpose()?;
@@ -291,7 +291,7 @@ impl Agent {
             Err(TrySendError::Closed(_)) => return Err(windows_gone()),
         };
         self.publish()?;
-        self.recorder.show(&self.durations);
+        self.recorder.show(&self.scraped);
         if let Some(Watch { session, tracker, .. }) = &mut self.watch {
             let window = self.recorder.cut(session, tracker, self.generation, &self.config)?;
             room.send(Message::Window(Box::new(window)));

@@ -12,19 +12,19 @@ use descry_assemble::protocol::Options as ParserOptions;
 use descry_assemble::span::Span;
 use descry_config::{Config, RequestProtocol};
 use descry_decode::ids::{Comm, Tgid};
-use descry_decode::{ConnectFailed, Event, Lifecycle, Opened, WaitOf};
+use descry_decode::{ConnectFailed, Event, Lifecycle, Opened, Role, WaitOf};
 use descry_export::send::MetricSettings;
 use descry_export::span::SpanProcess;
 use descry_pipeline::is_sampled;
 use descry_probe::Session;
 use rustc_hash::FxHashMap;
 
-use super::durations::Durations;
 use super::lives::{LifeCounters, Lives};
 use super::outlets::Outlets;
 use super::own::Own;
 use super::rules::Rules;
 use super::samples::{self, Waits};
+use super::scraped::Scraped;
 use super::window::{Window, WindowProfile};
 use crate::counted::{Reading, counters};
 use crate::decode::protocols;
@@ -158,9 +158,10 @@ impl Recorder {
     }
 
     /// Shows requests to whoever scrapes them.
-    pub fn show(&mut self, durations: &Durations) {
+    pub fn show(&mut self, scraped: &Scraped) {
         if let Some(requests) = &mut self.requests {
-            durations.set(requests.metrics().rows());
+            let (processes, node) = requests.metrics().since_the_beginning();
+            scraped.set(&processes, &node);
         }
     }
 
@@ -297,6 +298,11 @@ impl Recorder {
         let settings = if self.own.has(opened) {
             None
         } else {
+            if opened.role != Role::Connected
+                && let Some(local) = opened.local
+            {
+                self.rules.accepted(opened.tgid, local.port());
+            }
             let switches = self.rules.of(opened.tgid, Comm::default(), || tracker.who(opened.tgid));
             switches.requests.then(|| self.wanted.get(&switches.protocols).cloned()).flatten()
         };

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use descry_config::{Config, Pattern, Rule, Switches};
 use descry_decode::ids::{Comm, Tgid};
 use descry_process::identity::Identity;
-use rustc_hash::FxHashMap;
+use descry_process::listening::Listening;
+use rustc_hash::{FxHashMap, FxHashSet};
 
-/// Decisions that are remembered at most.
+/// Decisions, and ports on which connections were accepted, that are remembered at most.
 const MAX_REMEMBERED: usize = 1 << 14;
 
 /// The rules, and what they said of whom.
@@ -15,6 +16,9 @@ pub struct Rules {
     rules: Vec<(Rule, Arc<Switches>)>,
     others: Arc<Switches>,
     decided: FxHashMap<Tgid, (Comm, Arc<Switches>)>,
+    listening: Listening,
+    /// Who was seen to accept a connection on a port of a rule.
+    accepted: FxHashSet<(Tgid, u16)>,
 }
 
 impl Rules {
@@ -25,6 +29,8 @@ impl Rules {
             rules: config.rules.iter().map(with_switches).collect(),
             others: Arc::new(config.others.clone()),
             decided: FxHashMap::default(),
+            listening: Listening::default(),
+            accepted: FxHashSet::default(),
         }
     }
 
@@ -42,7 +48,7 @@ impl Rules {
         // A thread's name may differ from its process's; then the process is looked at again.
         let is_known = self.decided.get(&tgid).is_some_and(|(known, _)| *known == comm);
         if !is_known {
-            let decision = self.decide(who(), comm);
+            let decision = self.decide(tgid, who(), comm);
             if self.decided.len() >= MAX_REMEMBERED {
                 self.decided.clear();
             }
@@ -51,19 +57,43 @@ impl Rules {
         self.decided.get(&tgid).map_or(&self.others, |(_, decision)| decision)
     }
 
-    /// Looks at every process anew: a program may have been replaced by one of the same name.
-    pub fn forget(&mut self) {
-        self.decided.clear();
+    /// A process has accepted a connection on a port: it listens there, also if it did not when it was looked at.
+    pub fn accepted(&mut self, tgid: Tgid, port: u16) {
+        if !self.rules.iter().any(|(rule, _)| rule.ports.contains(&port)) {
+            return;
+        }
+        if self.accepted.len() >= MAX_REMEMBERED {
+            self.accepted.clear();
+        }
+        if self.accepted.insert((tgid, port)) {
+            self.decided.remove(&tgid);
+        }
     }
 
-    fn decide(&self, identity: Option<&Identity>, comm: Comm) -> Arc<Switches> {
+    /// Looks at every process anew: a program may have been replaced by one of the same name, or listen elsewhere.
+    pub fn forget(&mut self) {
+        self.decided.clear();
+        self.listening.forget();
+        self.accepted.clear();
+    }
+
+    fn decide(&mut self, tgid: Tgid, identity: Option<&Identity>, comm: Comm) -> Arc<Switches> {
         let own = identity.map(|identity| identity.comm).filter(|comm| !comm.as_bytes().is_empty());
         let comm = own.unwrap_or(comm).to_string();
-        let fitting = self.rules.iter().find(|(rule, _)| fits(rule, identity, &comm));
+        let (listening, accepted) = (&mut self.listening, &self.accepted);
+        let mut listens = |ports: &[u16]| {
+            ports.is_empty()
+                || ports.iter().any(|port| accepted.contains(&(tgid, *port)))
+                || listening.ports(tgid).iter().any(|port| ports.contains(port))
+        };
+        // The patterns first: ports are looked up in /proc.
+        let mut rules = self.rules.iter();
+        let fitting = rules.find(|(rule, _)| fits(rule, identity, &comm) && listens(&rule.ports));
         Arc::clone(fitting.map_or(&self.others, |(_, switches)| switches))
     }
 }
 
+/// Whether a process is of the form that a rule's patterns describe.
 fn fits(rule: &Rule, identity: Option<&Identity>, comm: &str) -> bool {
     let container = identity.and_then(|identity| identity.container.as_ref());
     let matches = |pattern: &Option<Pattern>, text: Option<&str>| {
@@ -115,5 +145,26 @@ mod tests {
     fn who_is_gone_is_known_by_its_name_only() {
         let loaded = descry_config::load("rules: [{exe: /*, profile: false}]", |_| None).unwrap();
         assert!(Rules::new(&loaded.config).of(Tgid(1), Comm::default(), || None).profile);
+    }
+
+    #[test]
+    fn who_listens_on_a_port() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let file = format!("rules: [{{ports: [1, {port}]}}]\nothers: {{profile: false}}\n");
+        let loaded = descry_config::load(&file, |_| None).unwrap();
+        let (own, other) = (Tgid(std::process::id()), Tgid(u32::MAX));
+        let mut rules = Rules::new(&loaded.config);
+        let is_wanted = |rules: &mut Rules, tgid| rules.of(tgid, Comm::default(), || None).profile;
+        assert!(is_wanted(&mut rules, own));
+        assert!(!is_wanted(&mut rules, other));
+        rules.accepted(other, 2);
+        assert!(!is_wanted(&mut rules, other), "no rule has that port");
+        rules.accepted(other, 1);
+        assert!(is_wanted(&mut rules, other), "it listens where it accepts");
+        drop(listener);
+        assert!(is_wanted(&mut rules, own), "remembered");
+        rules.forget();
+        assert!(!is_wanted(&mut rules, own));
     }
 }

@@ -1,11 +1,11 @@
 //! What requests add up to, for whoever sends it: metrics of every request, and who asked whom.
 
-use descry_aggregate::request::{Limits, RequestMetrics, Row, ServiceGraph, Temporality};
+use descry_aggregate::request::{Limits, RequestMetrics, ServiceGraph, Temporality};
 use descry_aggregate::tcp::TcpPeers;
 use descry_assemble::span::Span;
 use descry_decode::Opened;
 use descry_decode::ids::{Tgid, UnixNanos};
-use descry_export::otlp::metrics::{Interval, MetricsRequests, ProcessMetrics, metrics_requests};
+use descry_export::otlp::metrics::{Interval, Metric, MetricsRequests, ProcessMetrics, metrics_requests};
 use descry_export::otlp::{MAX_REQUEST_BYTES, OtlpOptions};
 use descry_export::span::{
     EdgeRow, MetricsByProcess, SpanProcess, TcpRow, edge_metrics, edge_rows, process_metrics,
@@ -88,23 +88,23 @@ impl Metrics {
 
     /// Everything that is to be told now. Call it now and then, and at the end.
     pub fn tell(&mut self, now: UnixNanos) -> MetricsRequests {
-        let Some(requests) = &mut self.requests else { return MetricsRequests::default() };
+        if self.requests.is_none() {
+            return MetricsRequests::default();
+        }
         let start = match self.temporality {
             Temporality::Cumulative => self.began,
             Temporality::Delta => self.told,
         };
-        let mut metrics = MetricsByProcess::default();
-        request_metrics(requests, self.temporality, &mut metrics);
-        let mut own = tcp_metrics(&self.tcp, self.temporality, &mut metrics);
-        own.extend(edge_metrics(&self.graph, self.temporality));
-        let mut metrics = process_metrics(metrics);
+        let (mut metrics, own) = self.since_told();
         if !own.is_empty() {
             metrics.push(ProcessMetrics { resource: &self.own, metrics: own });
         }
         let interval = Interval { start, end: now };
         let made = metrics_requests(&metrics, interval, &OtlpOptions::default(), MAX_REQUEST_BYTES);
         drop(metrics);
-        requests.told(self.temporality);
+        if let Some(requests) = &mut self.requests {
+            requests.told(self.temporality);
+        }
         self.graph.told();
         self.tcp.told();
         self.told = now;
@@ -112,10 +112,21 @@ impl Metrics {
         made
     }
 
-    /// The rows of each process, if they are counted since the beginning.
-    pub fn rows(&self) -> impl Iterator<Item = (&SpanProcess, Vec<Row<'_>>)> {
-        let cumulative = self.requests.iter().filter(|_| self.temporality == Temporality::Cumulative);
-        cumulative.flat_map(RequestMetrics::rows)
+    /// What is counted since the beginning of each process, and of the node; nothing where that is not kept.
+    pub fn since_the_beginning(&self) -> (Vec<ProcessMetrics<'_>>, Vec<Metric>) {
+        match self.temporality {
+            Temporality::Cumulative => self.since_told(),
+            Temporality::Delta => Default::default(),
+        }
+    }
+
+    fn since_told(&self) -> (Vec<ProcessMetrics<'_>>, Vec<Metric>) {
+        let Some(requests) = &self.requests else { return Default::default() };
+        let mut metrics = MetricsByProcess::default();
+        request_metrics(requests, self.temporality, &mut metrics);
+        let mut node = tcp_metrics(&self.tcp, self.temporality, &mut metrics);
+        node.extend(edge_metrics(&self.graph, self.temporality));
+        (process_metrics(metrics), node)
     }
 
     /// Who asked whom since the beginning, most requests first.

@@ -55,7 +55,7 @@ fn of_instrument(rows: &[Row<'_>], temporality: Temporality) -> Option<Metric> {
 }
 
 /// What the requests of a row have in common.
-pub fn row_attributes(row: &Row<'_>) -> Vec<Attribute> {
+fn row_attributes(row: &Row<'_>) -> Vec<Attribute> {
     let Some(values) = row.attributes else { return vec![OVERFLOW] };
     let named = row.instrument.attributes().iter().zip(values);
     named.filter_map(|(name, value)| Some((Cow::Borrowed(*name), value.clone()?))).collect()

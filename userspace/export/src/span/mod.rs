@@ -25,7 +25,7 @@ pub use format::{SpanFormat, UnknownSpanFormat};
 pub use function::{FunctionRow, call_line, function_summary_line, function_table};
 pub use graph::{EdgeRow, edge_rows, edge_table};
 pub use json::{json_line, summary_line};
-pub use metrics::{MetricsByProcess, edge_metrics, process_metrics, request_metrics, row_attributes};
+pub use metrics::{MetricsByProcess, edge_metrics, process_metrics, request_metrics};
 pub use operations::{Operation, Operations};
 pub use process::SpanProcess;
 pub use sink::{Delivered, TraceSink};
