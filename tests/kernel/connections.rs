@@ -62,6 +62,7 @@ fn ten_thousand_open_connections() -> Result<()> {
     let last = outcome.stderr.lines().last().context("descry said nothing")?;
     let stats: serde_json::Value = serde_json::from_str(last)?;
     let rss = stats["peak_rss_bytes"].as_u64().context("no memory is told")?;
+    eprintln!("{CONNECTIONS} connections: {:.1} MB at most", rss as f64 / 1e6);
     let report = Report::read(&outcome, &file)?;
     let served = report.of("server", "GET /page");
     let served = served.filter(|span| span["attributes"]["http.response.status_code"] == 200).count();

@@ -217,6 +217,10 @@ impl Http1 {
             return;
         }
         let start = self.client.start();
+        // Nearly all clients wait for an answer before they ask again, and a queue makes room for four at first.
+        if self.pending.capacity() == 0 {
+            self.pending.reserve_exact(1);
+        }
         self.pending.push_back(Pending { request, switch, start, response: None, last: time });
         if self.unsure && self.pending.len() > 1 {
             return self.give_up(time, out);
