@@ -3,6 +3,7 @@
 //! - [`Session`]: the loaded programs and maps; attach them, drain their events, read their counters.
 //! - [`Tables`]: the pool of unwind tables, written through shared memory.
 //! - [`SideBand`]: new executable mappings of every process, from the perf subsystem.
+//! - [`Wake`]: what ends a wait for either ring early.
 //! - [`HeldChild`]: a program that was started and waits before its first instruction.
 //! - [`doctor`]: what this kernel gives.
 
