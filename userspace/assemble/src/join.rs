@@ -5,20 +5,22 @@
 //! too long, or of too many, goes on as it is: a root of its own, not a guess. So does one that began when its request
 //! was over, and one whose request was served beside others on the same connection: whose it is cannot be told.
 
+mod places;
+
 use std::collections::VecDeque;
 
-use descry_decode::ids::{BootNanos, RequestId, UnixNanos};
+use descry_decode::ids::{BootNanos, RequestId};
 use rustc_hash::FxHashMap;
 
-use crate::span::{Span, SpanId, TraceId};
+use crate::span::Span;
+use places::{Place, Places};
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Spans that wait at most; about 500 B each.
     pub waiting: usize,
-    /// Requests whose span is remembered for children that come after it; about 120 B each. More than the processor's cache
-    /// holds would cost each request two reads of memory.
+    /// Requests whose span is remembered for children that come after it, about 80 B each, and requests whose children wait.
     pub remembered: usize,
     /// How long a span waits, and a request is remembered (ns).
     pub patience: u64,
@@ -45,20 +47,6 @@ pub struct Counters {
     pub ambiguous: u64,
 }
 
-/// Where a request's span is.
-#[derive(Clone, Copy, Debug)]
-struct Place {
-    trace: TraceId,
-    span: SpanId,
-    flags: u8,
-    /// The parent that the request itself named.
-    caller: Option<SpanId>,
-    start: UnixNanos,
-    end: UnixNanos,
-    /// Whether other requests of the same connection were served meanwhile.
-    is_shared: bool,
-}
-
 /// A span that waits, with whatever belongs to it.
 #[derive(Debug)]
 struct Waiting<T> {
@@ -72,9 +60,9 @@ pub struct Joiner<T> {
     limits: Limits,
     children: FxHashMap<RequestId, Vec<Waiting<T>>>,
     waiting: usize,
-    places: FxHashMap<RequestId, Place>,
-    /// Requests in the order in which they were met first, for both tables.
+    /// Requests whose children wait or did so, in the order in which they were met first.
     order: VecDeque<(BootNanos, RequestId)>,
+    places: Places,
     counters: Counters,
 }
 
@@ -85,8 +73,8 @@ impl<T> Joiner<T> {
             limits,
             children: FxHashMap::default(),
             waiting: 0,
-            places: FxHashMap::default(),
             order: VecDeque::new(),
+            places: Places::new(limits.remembered),
             counters: Counters::default(),
         }
     }
@@ -112,15 +100,12 @@ impl<T> Joiner<T> {
                 end: span.end,
                 is_shared,
             };
-            let is_new = self.places.insert(request, place).is_none();
+            self.places.insert(request, now, place);
             if self.waiting > 0 {
                 for child in self.take(request) {
                     let span = self.under(child.span, place);
                     out.push((child.owner, span));
                 }
-            }
-            if is_new {
-                self.order.push_back((now, request));
             }
         }
         out.push((owner, span));
@@ -139,7 +124,7 @@ impl<T> Joiner<T> {
     ) {
         if request.0 == 0 {
             out.push((owner, span));
-        } else if let Some(place) = self.places.get(&request).copied() {
+        } else if let Some(place) = self.places.get(request, self.since(now)) {
             let span = self.under(span, place);
             out.push((owner, span));
         } else if self.waiting >= self.limits.waiting {
@@ -156,15 +141,14 @@ impl<T> Joiner<T> {
         self.expire(now, out);
     }
 
-    /// Gives what has waited too long, and forgets old requests.
+    /// Gives what has waited too long.
     pub fn expire(&mut self, now: BootNanos, out: &mut Vec<(T, Span)>) {
+        let since = self.since(now);
         while let Some((met, request)) = self.order.front().copied() {
-            let is_old = now.0.saturating_sub(met.0) > self.limits.patience;
-            if !is_old && self.order.len() <= self.limits.remembered {
+            if met >= since && self.order.len() <= self.limits.remembered {
                 return;
             }
             self.order.pop_front();
-            self.places.remove(&request);
             if self.waiting > 0 {
                 self.give_up(request, out);
             }
@@ -174,7 +158,6 @@ impl<T> Joiner<T> {
     /// Gives everything that waits.
     pub fn finish(&mut self, out: &mut Vec<(T, Span)>) {
         for (_, request) in std::mem::take(&mut self.order) {
-            self.places.remove(&request);
             self.give_up(request, out);
         }
     }
@@ -182,6 +165,11 @@ impl<T> Joiner<T> {
     /// What was joined, and what was not.
     pub fn counters(&self) -> Counters {
         self.counters
+    }
+
+    /// What was met before this is too old.
+    fn since(&self, now: BootNanos) -> BootNanos {
+        BootNanos(now.0.saturating_sub(self.limits.patience))
     }
 
     /// A span as a child of a request's, if it may be one.

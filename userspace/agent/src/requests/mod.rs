@@ -42,10 +42,10 @@ pub use metrics::{MetricCounters, Metrics};
 pub use sampling::sampling;
 use tls::Reach;
 
-/// Bytes of the ring: half a second of 32,000 messages of 512 B a second. A larger one takes its lines from the processor's
+/// Bytes of the ring: a second of 8,000 messages of 512 B a second, and its reader is woken before. A larger one takes its lines from the processor's
 /// cache each time around, which the watched program pays for too (32 MiB: a sixth more of each hook under wrk), and counts
 /// twice as resident memory, as it is mapped twice.
-const RING_BYTES: u32 = 8 << 20;
+const RING_BYTES: u32 = 4 << 20;
 
 /// Runs the command.
 pub fn run(args: &RequestsArgs, own: &Counters) -> Result<ExitCode, Failure> {
