@@ -59,7 +59,7 @@ impl Places {
 
     fn position(&self, request: RequestId) -> (usize, usize) {
         let place = request.0.wrapping_add((request.0 >> COUNT_BITS).wrapping_mul(SPREAD)) as usize;
-        (place / CHUNK & (self.chunks.len() - 1), place % CHUNK)
+        ((place / CHUNK) & (self.chunks.len() - 1), place % CHUNK)
     }
 }
 
