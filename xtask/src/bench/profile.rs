@@ -74,7 +74,7 @@ pub fn run(args: &Args) -> Result<()> {
             }
             pairs.push(Pair { bare, profiled, cost });
         }
-        // Nobody is always the first, or always measured after the same one.
+        // Else each would always be measured after the same one.
         results.reverse();
     }
     results.sort_by_key(|(profiler, _)| Profiler::ALL.iter().position(|one| one == profiler));
