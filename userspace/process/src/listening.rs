@@ -7,7 +7,6 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::os::linux::fs::MetadataExt;
 use std::path::Path;
-use std::rc::Rc;
 
 use descry_decode::ids::Tgid;
 use lru::LruCache;
@@ -19,7 +18,8 @@ use crate::proc_file;
 /// Network namespaces and processes that are remembered.
 const MAX_NAMESPACES: NonZeroUsize = NonZeroUsize::new(16).expect("not zero");
 const MAX_PROCESSES: NonZeroUsize = NonZeroUsize::new(1 << 12).expect("not zero");
-/// Descriptors of a process that are looked at. Servers open what they listen on before they accept.
+/// Descriptors of a process that are looked at. Servers open what they listen on before they accept; one that does not is
+/// found by whoever sees it accept.
 const MAX_DESCRIPTORS: usize = 1 << 12;
 /// Of each of the kernel's tables of sockets (some 150 B a socket).
 const MAX_TABLE_BYTES: u64 = 1 << 20;
@@ -31,7 +31,7 @@ type Ports = HashMap<u64, u16>;
 
 /// Looks up who listens where, and remembers it until told to forget it.
 pub struct Listening {
-    namespaces: LruCache<u64, Rc<Ports>>,
+    namespaces: LruCache<u64, Ports>,
     processes: LruCache<Tgid, Vec<u16>>,
 }
 
@@ -71,7 +71,7 @@ impl Listening {
         }
         let namespace = fs::metadata(proc_file::path(tgid, "ns/net")).ok()?.st_ino();
         let of_namespace =
-            self.namespaces.get_or_insert(namespace, || Rc::new(listening(&proc_file::path(tgid, "net"))));
+            self.namespaces.get_or_insert(namespace, || listening(&proc_file::path(tgid, "net")));
         Some(sockets.iter().filter_map(|socket| of_namespace.get(socket).copied()).collect())
     }
 }

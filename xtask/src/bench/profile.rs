@@ -1,8 +1,8 @@
 //! What it costs to profile a busy machine: the workload's wall time, and the profiler's own CPU time and memory.
 //!
-//! A fixed amount of work is timed bare and profiled, in turn (A B, then B A), each profiler once a round, so that a machine
-//! that changes its pace changes it for all. The worker has frame pointers here: without them perf and bpftrace would walk two frames
-//! where descry walks twenty.
+//! A fixed amount of work is timed bare and profiled, in turn (A B, then B A), each profiler once a round, so that a
+//! machine that changes its pace changes it for all. The worker has frame pointers here: without them perf and bpftrace
+//! would walk two frames where descry walks twenty.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
