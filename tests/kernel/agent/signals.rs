@@ -17,7 +17,7 @@ use super::Agent;
 use super::receiver::{Receiver, Seen};
 
 /// The text of an attribute.
-fn text<'a>(attributes: &'a [KeyValue], key: &str) -> &'a str {
+pub(super) fn text<'a>(attributes: &'a [KeyValue], key: &str) -> &'a str {
     let found = attributes.iter().find(|it| it.key == key).and_then(|it| it.value.as_ref());
     match found.and_then(|value| value.value.as_ref()) {
         Some(Value::StringValue(text)) => text,
@@ -26,7 +26,7 @@ fn text<'a>(attributes: &'a [KeyValue], key: &str) -> &'a str {
 }
 
 /// The spans of a program.
-fn spans<'a>(seen: &'a Seen, program: &str) -> Vec<&'a Span> {
+pub(super) fn spans<'a>(seen: &'a Seen, program: &str) -> Vec<&'a Span> {
     let of_program = seen.traces.iter().flat_map(|request| &request.resource_spans).filter(|spans| {
         let attributes = spans.resource.iter().flat_map(|resource| &resource.attributes);
         let attributes: Vec<KeyValue> = attributes.cloned().collect();
@@ -52,7 +52,7 @@ fn records(seen: &Seen) -> Vec<(String, String, String)> {
 }
 
 /// A destination, and no CPU profiles.
-fn config(receiver: &Receiver, rest: &str) -> String {
+pub(super) fn config(receiver: &Receiver, rest: &str) -> String {
     format!(
         "profile: {{enabled: false, window: 1s}}\n{rest}\n\
          destinations:\n  - {{name: sink, endpoint: '{}', compression: none}}\n",

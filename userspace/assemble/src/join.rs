@@ -4,12 +4,14 @@
 //! A client's span ends before the server's span that caused it, as a rule, so it waits for that one. One that waits
 //! too long, or of too many, goes on as it is: a root of its own, not a guess. So does one that began when its request
 //! was over, and one whose request was served beside others on the same connection: whose it is cannot be told.
+//!
+//! Calls of functions wait in the same way. One inside another that belongs to the request, too, stays its child.
 
 mod places;
 
 use std::collections::VecDeque;
 
-use descry_decode::ids::{BootNanos, RequestId};
+use descry_decode::ids::{BootNanos, RequestId, UnixNanos};
 use rustc_hash::FxHashMap;
 
 use crate::span::Span;
@@ -18,12 +20,23 @@ use places::{Place, Places};
 /// How much is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Spans that wait at most; about 500 B each.
+    /// Spans that wait at most, half of them calls of functions; about 500 B each.
     pub waiting: usize,
     /// Requests whose span is remembered for children that come after it, about 80 B each, and requests whose children wait.
     pub remembered: usize,
     /// How long a span waits, and a request is remembered (ns).
     pub patience: u64,
+}
+
+impl Limits {
+    /// How many may wait already when one more does. Calls come by the thousand, and their requests may be of no protocol
+    /// that is known: they leave room for others.
+    fn of(self, kind: Kind) -> usize {
+        match kind {
+            Kind::Client => self.waiting,
+            Kind::Call(_) => self.waiting / 2,
+        }
+    }
 }
 
 impl Default for Limits {
@@ -50,8 +63,18 @@ pub struct Counters {
 /// A span that waits, with whatever belongs to it.
 #[derive(Debug)]
 struct Waiting<T> {
+    kind: Kind,
     span: Span,
     owner: T,
+}
+
+/// What a span that has a parent already has to do with its request's.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    /// A request to another server: the caller's trace context names the parent.
+    Client,
+    /// A call of a function: the call around it, which began then, is the parent.
+    Call(Option<UnixNanos>),
 }
 
 /// Joins spans by request. `T` is handed through: whose span it is.
@@ -103,7 +126,7 @@ impl<T> Joiner<T> {
             self.places.insert(request, now, place);
             if self.waiting > 0 {
                 for child in self.take(request) {
-                    let span = self.under(child.span, place);
+                    let span = self.under(child.kind, child.span, place);
                     out.push((child.owner, span));
                 }
             }
@@ -122,12 +145,31 @@ impl<T> Joiner<T> {
         owner: T,
         out: &mut Vec<(T, Span)>,
     ) {
+        self.child(request, now, Waiting { kind: Kind::Client, span, owner }, out);
+    }
+
+    /// Takes the span of a function's call, made while `request` was served (0: none known). `around`: when the call around
+    /// it began, which is its parent.
+    pub fn call(
+        &mut self,
+        request: RequestId,
+        now: BootNanos,
+        around: Option<UnixNanos>,
+        span: Span,
+        owner: T,
+        out: &mut Vec<(T, Span)>,
+    ) {
+        self.child(request, now, Waiting { kind: Kind::Call(around), span, owner }, out);
+    }
+
+    fn child(&mut self, request: RequestId, now: BootNanos, child: Waiting<T>, out: &mut Vec<(T, Span)>) {
+        let Waiting { kind, span, owner } = child;
         if request.0 == 0 {
             out.push((owner, span));
         } else if let Some(place) = self.places.get(request, self.since(now)) {
-            let span = self.under(span, place);
+            let span = self.under(kind, span, place);
             out.push((owner, span));
-        } else if self.waiting >= self.limits.waiting {
+        } else if self.waiting >= self.limits.of(kind) {
             self.counters.too_many += 1;
             out.push((owner, span));
         } else {
@@ -136,7 +178,7 @@ impl<T> Joiner<T> {
             if waiting.is_empty() {
                 self.order.push_back((now, request));
             }
-            waiting.push(Waiting { span, owner });
+            waiting.push(Waiting { kind, span, owner });
         }
         self.expire(now, out);
     }
@@ -173,21 +215,26 @@ impl<T> Joiner<T> {
     }
 
     /// A span as a child of a request's, if it may be one.
-    fn under(&mut self, mut span: Span, place: Place) -> Span {
-        if span.parent.is_some() && (span.trace, span.parent) != (place.trace, place.caller) {
+    fn under(&mut self, kind: Kind, mut span: Span, place: Place) -> Span {
+        let is_of_another = span.parent.is_some() && (span.trace, span.parent) != (place.trace, place.caller);
+        if matches!(kind, Kind::Client) && is_of_another {
             return span;
         }
         if place.is_shared {
             self.counters.ambiguous += 1;
             return span;
         }
-        if !(place.start..=place.end).contains(&span.start) {
+        let serves = place.start..=place.end;
+        if !serves.contains(&span.start) {
             self.counters.outside += 1;
             return span;
         }
         self.counters.joined += 1;
         span.trace = place.trace;
-        span.parent = Some(place.span);
+        let is_inside_another = matches!(kind, Kind::Call(Some(around)) if serves.contains(&around));
+        if !is_inside_another {
+            span.parent = Some(place.span);
+        }
         span.flags = place.flags;
         span.parent_is_remote = Some(false);
         span
@@ -306,6 +353,52 @@ mod tests {
         assert_eq!(found, expected);
         let Counters { joined, outside, ambiguous, .. } = joiner.counters();
         assert_eq!((joined, outside, ambiguous), (2, 2, 1));
+    }
+
+    #[test]
+    fn calls_keep_their_order_in_a_request() {
+        // (number of the span, its start, the call around it and when that began); the request is open from 5 to 8.
+        let calls = [(1, 4, None), (3, 5, Some((1, 4))), (5, 6, Some((3, 5))), (7, 6, None), (9, 9, None)];
+        for server_is_first in [true, false] {
+            let mut joiner = Joiner::new(Limits::default());
+            let mut out = Vec::new();
+            let server = Span { start: UnixNanos(5), end: UnixNanos(8), ..span(2, SpanKind::Server) };
+            if server_is_first {
+                joiner.server(RequestId(7), false, BootNanos(9), server.clone(), (), &mut out);
+            }
+            for (number, start, around) in calls {
+                let parent = around.map(|(number, _)| SpanId([number; 8]));
+                let call = Span { start: UnixNanos(start), parent, ..span(number, SpanKind::Internal) };
+                let around = around.map(|(_, start)| UnixNanos(start));
+                joiner.call(RequestId(7), BootNanos(9), around, call, (), &mut out);
+            }
+            if !server_is_first {
+                joiner.server(RequestId(7), false, BootNanos(9), server, (), &mut out);
+            }
+            let calls = out.iter().filter(|(_, span)| span.kind == SpanKind::Internal);
+            let found: Vec<_> = calls
+                .map(|(_, span)| (span.span.0[0], span.parent.map(|id| id.0[0]), span.trace.0[0]))
+                .collect();
+            let expected = [(1, None, 1), (3, Some(2), 2), (5, Some(3), 2), (7, Some(2), 2), (9, None, 9)];
+            assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    fn calls_leave_room_for_clients() {
+        let limits = Limits { waiting: 2, ..Limits::default() };
+        let mut joiner = Joiner::new(limits);
+        let mut out = Vec::new();
+        for number in [1, 3] {
+            let call = span(number, SpanKind::Internal);
+            joiner.call(RequestId(7), BootNanos(1), None, call, (), &mut out);
+        }
+        joiner.client(RequestId(7), BootNanos(1), span(5, SpanKind::Client), (), &mut out);
+        joiner.server(RequestId(7), false, BootNanos(2), span(2, SpanKind::Server), (), &mut out);
+        let found: Vec<_> =
+            out.iter().map(|(_, span)| (span.span.0[0], span.parent.map(|id| id.0[0]))).collect();
+        assert_eq!(found, [(3, None), (1, Some(2)), (5, Some(2)), (2, None)]);
+        assert_eq!(joiner.counters().too_many, 1);
     }
 
     #[test]

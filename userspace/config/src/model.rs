@@ -26,6 +26,8 @@ pub struct Config {
     pub requests: Requests,
     /// System calls as metrics.
     pub syscalls: Syscalls,
+    /// Calls of functions as spans and metrics.
+    pub functions: Functions,
     /// What becomes of processes, as log records.
     pub logs: Logs,
     /// What is told of each process.
@@ -83,6 +85,9 @@ pub struct Rule {
     /// Whether their system calls are counted.
     #[serde(default = "yes")]
     pub syscalls: bool,
+    /// Whether calls of their functions are told.
+    #[serde(default = "yes")]
+    pub functions: bool,
     /// Whether log records tell of them.
     #[serde(default = "yes")]
     pub logs: bool,
@@ -102,6 +107,7 @@ impl Rule {
             requests: self.requests,
             protocols: self.protocols.clone(),
             syscalls: self.syscalls,
+            functions: self.functions,
             logs: self.logs,
         }
     }
@@ -154,6 +160,8 @@ pub struct Switches {
     pub protocols: Vec<RequestProtocol>,
     /// Whether its system calls are counted.
     pub syscalls: bool,
+    /// Whether calls of its functions are told.
+    pub functions: bool,
     /// Whether log records tell of it.
     pub logs: bool,
 }
@@ -166,6 +174,7 @@ impl Default for Switches {
             requests: true,
             protocols: Vec::new(),
             syscalls: true,
+            functions: true,
             logs: true,
         }
     }
@@ -270,6 +279,24 @@ impl Sampler {
 pub struct Syscalls {
     /// Whether system calls are measured: it costs each of them some hundred nanoseconds.
     pub enabled: bool,
+}
+
+/// Calls of functions as spans and metrics
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Functions {
+    /// Functions of the files that watched processes use, as [FILE:]GLOB; none: no functions are traced. A call costs whoever
+    /// uses the file a microsecond or two.
+    pub names: Vec<String>,
+    /// Calls a second that become spans, of all functions together; 0: none. Metrics count all calls.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub spans_per_second: u32,
+}
+
+impl Default for Functions {
+    fn default() -> Self {
+        Self { names: Vec::new(), spans_per_second: 1000 }
+    }
 }
 
 /// What becomes of processes, and connects that fail where requests are followed, as log records

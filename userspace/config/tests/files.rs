@@ -90,7 +90,7 @@ fn mistakes_have_their_place_and_reason() {
     check(
         "zzz: 1\n",
         &[
-            "f:1:1: zzz: there is no such setting; known are destinations, file, health, logs, off_cpu, others, profile, \
+            "f:1:1: zzz: there is no such setting; known are destinations, file, functions, health, logs, off_cpu, others, profile, \
          requests, resource, rules, syscalls, telemetry",
         ],
     );

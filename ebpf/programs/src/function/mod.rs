@@ -24,13 +24,15 @@ use descry_abi::function::{
 };
 
 use crate::atomic::add;
-use crate::config::FUNCTION_EVENT_INTERVAL;
+use crate::config::{FUNCTION_EVENT_INTERVAL, REQUESTS};
 use crate::emit::{self, count};
 use crate::maps::{FUNCTION_RATE, FUNCTION_TOTALS, FUNCTION_ZEROS, OPEN_CALLS};
+use crate::net::request;
 use crate::registers::{self, Registers};
 use crate::scope;
 use crate::task::{self, Ids, Task};
 use crate::total::record;
+use crate::unit::current as current_unit;
 
 /// How far events may run ahead of their rate (ns): a tenth of a second's worth comes at once.
 const BURST: u64 = 100_000_000;
@@ -233,6 +235,7 @@ fn emit(totals: *mut FunctionTotals, call: &OpenCall, end: u64, around: &Around,
         }
         return;
     }
+    let request = if REQUESTS.load() != 0 { request::of_unit(&current_unit(ids.tgid)) } else { 0 };
     let record = FunctionCall {
         kind: EventKind::FunctionCall as u16,
         depth: around.depth as u16,
@@ -244,7 +247,7 @@ fn emit(totals: *mut FunctionTotals, call: &OpenCall, end: u64, around: &Around,
         tgid: ids.tgid,
         tid: ids.tid,
         unit,
-        request: 0,
+        request,
         comm: bpf_get_current_comm().unwrap_or_default(),
     };
     if !emit::function_call(&record) {

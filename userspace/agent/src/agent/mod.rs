@@ -9,6 +9,7 @@
 //! ```
 
 mod destinations;
+mod functions;
 mod health;
 mod lives;
 mod metrics;
@@ -19,6 +20,7 @@ mod pace;
 mod processes;
 mod recorder;
 mod reload;
+mod requests;
 mod rights;
 mod rules;
 mod samples;
@@ -122,8 +124,12 @@ pub fn check(loaded: Loaded) -> Result<Loaded, Problems> {
             problems.push(Problem { origin: loaded.origin(&path), path, reason: format!("{error:#}") });
         }
     }
-    if let Err(error) = recorder::check_routes(&loaded.config.requests.routes) {
+    if let Err(error) = requests::check_routes(&loaded.config.requests.routes) {
         let path = vec![Step::Key("requests".to_owned()), Step::Key("routes".to_owned())];
+        problems.push(Problem { origin: loaded.origin(&path), path, reason: format!("{error:#}") });
+    }
+    if let Err(error) = functions::patterns(&loaded.config.functions.names) {
+        let path = vec![Step::Key("functions".to_owned()), Step::Key("names".to_owned())];
         problems.push(Problem { origin: loaded.origin(&path), path, reason: format!("{error:#}") });
     }
     if problems.is_empty() { Ok(loaded) } else { Err(Problems::new(problems)) }
@@ -245,8 +251,10 @@ impl Agent {
 
     /// Loads and attaches what the configuration asks for.
     fn measure(&mut self) -> Result<(), Failure> {
-        let Config { profile, off_cpu, requests, syscalls, logs, .. } = &self.config;
-        let asked = [profile.enabled, off_cpu.enabled, requests.enabled, syscalls.enabled, logs.enabled];
+        let Config { profile, off_cpu, requests, syscalls, functions, logs, .. } = &self.config;
+        let functions = !functions.names.is_empty();
+        let asked =
+            [profile.enabled, off_cpu.enabled, requests.enabled, syscalls.enabled, functions, logs.enabled];
         if asked.contains(&true) {
             let resource_options = ResourceOptions { command_arguments: self.config.resource.command_args };
             self.generation += 1;
@@ -271,6 +279,7 @@ impl Agent {
                 off_cpu = off_cpu.enabled,
                 requests = requests.enabled,
                 syscalls = syscalls.enabled,
+                functions,
                 logs = logs.enabled,
                 "measuring"
             );
@@ -394,7 +403,7 @@ impl Agent {
 
 /// What to load.
 fn options(config: &Config) -> Result<Options, Failure> {
-    let Config { profile, off_cpu, requests, syscalls, .. } = config;
+    let Config { profile, off_cpu, requests, syscalls, functions, .. } = config;
     let base = measure::options(profile.unwind_memory)?;
     let mut ring = if profile.enabled { ring_bytes(profile.frequency)? } else { base.ring_bytes };
     if requests.enabled {
@@ -408,6 +417,8 @@ fn options(config: &Config) -> Result<Options, Failure> {
         off_cpu: off_cpu.enabled.then_some(OffCpu { wakers: false }),
         syscalls: syscalls.enabled.then(|| Syscalls { slower_than: None, traits: syscall::traits() }),
         net: requests.enabled,
+        functions: (!functions.names.is_empty())
+            .then_some(descry_probe::Functions { event_rate: functions.spans_per_second }),
         // The reason of a wait is known by them.
         kernel_stacks: profile.kernel || off_cpu.enabled,
         ring_bytes: ring,
@@ -422,7 +433,7 @@ fn needs_loading(old: &Config, new: &Config) -> bool {
         let kernel = (profile.enabled, profile.frequency, profile.kernel, profile.unwind_memory);
         let others =
             (config.off_cpu.clone(), config.requests.clone(), config.syscalls.clone(), config.logs.clone());
-        (kernel, others, config.resource.command_args)
+        (kernel, others, config.functions.clone(), config.resource.command_args)
     };
     loaded(old) != loaded(new)
 }

@@ -1,36 +1,30 @@
-//! Events to what is made of them: samples and waits to the window that is open, requests to spans, processes to log
-//! records, and system calls to rows.
+//! Events to what is made of them: samples and waits to the window that is open, requests and calls of functions to spans,
+//! processes to log records, and system calls to rows.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use descry_aggregate::profile::ProfileKind;
 use descry_aggregate::syscalls::SyscallRow;
 use descry_aggregate::{Aggregator, CodeRef};
-use descry_assemble::connection::Settings;
-use descry_assemble::protocol::Options as ParserOptions;
-use descry_assemble::span::Span;
-use descry_config::{Config, RequestProtocol};
+use descry_config::Config;
 use descry_decode::ids::{Comm, Tgid};
-use descry_decode::{ConnectFailed, Event, Lifecycle, Opened, Role, WaitOf};
-use descry_export::send::MetricSettings;
-use descry_export::span::SpanProcess;
-use descry_pipeline::is_sampled;
+use descry_decode::{Call, ConnectFailed, Event, Lifecycle, Opened, Role, WaitOf};
 use descry_probe::Session;
 use rustc_hash::FxHashMap;
 
+use super::functions::{FunctionCounters, Functions};
 use super::lives::{LifeCounters, Lives};
 use super::outlets::Outlets;
 use super::own::Own;
+use super::requests::{self, Done, Wanted};
 use super::rules::Rules;
 use super::samples::{self, Waits};
 use super::scraped::Scraped;
 use super::window::{Window, WindowProfile};
 use crate::counted::{Reading, counters};
-use crate::decode::protocols;
 use crate::failure::Failure;
 use crate::measure::{Clocks, Consumer, PerfMapOwner, Tracker};
-use crate::requests::{Metrics, Requests, SpanOutput, sampling};
+use crate::requests::Requests;
 use crate::syscalls::Recorder as Syscalls;
 
 counters! {
@@ -57,37 +51,15 @@ pub struct Recorder {
     waits: Option<Waits>,
     requests: Option<Requests<Done>>,
     syscalls: Option<Syscalls>,
+    functions: Option<Functions>,
     lives: Option<Lives>,
     outlets: Outlets,
     rules: Rules,
-    /// What is wanted of connections, by protocols.
-    wanted: FxHashMap<Vec<RequestProtocol>, Arc<Settings>>,
+    wanted: Wanted,
     own: Own,
     counters: RecorderCounters,
     began: Instant,
     clocks: Clocks,
-}
-
-/// Spans of the last event.
-#[derive(Default)]
-struct Done(Vec<(SpanProcess, Span)>);
-
-impl SpanOutput for Done {
-    fn span(&mut self, process: &SpanProcess, span: Span) {
-        self.0.push((process.clone(), span));
-    }
-
-    fn keeps(&self, span: &Span) -> bool {
-        is_sampled(span)
-    }
-
-    fn drained(&mut self, _: &mut Metrics) -> Result<(), Failure> {
-        Ok(())
-    }
-
-    fn progress(&self) -> String {
-        String::new()
-    }
 }
 
 impl Recorder {
@@ -101,10 +73,11 @@ impl Recorder {
             waits: None,
             requests: None,
             syscalls: None,
+            functions: None,
             lives: None,
             outlets,
             rules: Rules::new(config),
-            wanted: FxHashMap::default(),
+            wanted: Wanted::default(),
             own: Own::new(),
             counters: RecorderCounters::default(),
             began: Instant::now(),
@@ -122,23 +95,9 @@ impl Recorder {
         self.samples = config.profile.enabled.then(samples::empty);
         self.waits = config.off_cpu.enabled.then(Waits::new);
         self.syscalls = config.syscalls.enabled.then(|| Syscalls::new(&[]));
+        self.functions = Functions::new(config, self.clocks)?;
         self.lives = config.logs.enabled.then(|| Lives::new(config, self.clocks.boot_to_unix));
-        let of_requests = &config.requests;
-        self.requests = match of_requests.enabled {
-            true => {
-                let sampler = of_requests.sampler.map(descry_config::Sampler::as_str);
-                let ratio = of_requests.sampler_ratio.map(|ratio| ratio.0);
-                let sampling = sampling(sampler, ratio, of_requests.traces_per_second)?;
-                let settings = settings(&of_requests.routes, &[], self.clocks.boot_to_unix)?;
-                let metrics = MetricSettings::from_env(|name| std::env::var(name).ok())?;
-                let temporality = metrics.are_wanted.then_some(metrics.temporality);
-                let metrics = Metrics::new(temporality, self.clocks.unix);
-                let attributes = config.resource.attributes.clone();
-                let requests = Requests::new(settings, Some(sampling), metrics, Done::default());
-                Some(requests.with_attributes(attributes))
-            }
-            false => None,
-        };
+        self.requests = requests::begin(config, self.clocks)?;
         self.set_rules(config)
     }
 
@@ -148,12 +107,7 @@ impl Recorder {
     /// Routes that are none.
     pub fn set_rules(&mut self, config: &Config) -> anyhow::Result<()> {
         self.rules = Rules::new(config);
-        self.wanted.clear();
-        let of_rules = config.rules.iter().map(|rule| &rule.protocols);
-        for protocols in of_rules.chain([&config.others.protocols]) {
-            let settings = settings(&config.requests.routes, protocols, self.clocks.boot_to_unix)?;
-            self.wanted.insert(protocols.clone(), Arc::new(settings));
-        }
+        self.wanted = Wanted::new(config, self.clocks.boot_to_unix)?;
         Ok(())
     }
 
@@ -183,6 +137,9 @@ impl Recorder {
         if let Some(requests) = &self.requests {
             all.extend(requests.counters().entries().chain(requests.metrics_counters().entries()));
         }
+        if let Some(functions) = &self.functions {
+            all.extend(functions.counters().entries().chain(functions.catalog_counters().entries()));
+        }
         all.extend(self.waits.iter().flat_map(|waits| waits.counters().entries()));
         all
     }
@@ -190,6 +147,7 @@ impl Recorder {
     /// Counters that have not counted anything, of what is not counted by commands too.
     pub fn no_counters() -> impl Iterator<Item = Reading> {
         let own = RecorderCounters::default().entries().chain(LifeCounters::default().entries());
+        let own = own.chain(FunctionCounters::default().entries());
         own.chain(super::outlets::OutletCounters::default().entries())
     }
 
@@ -217,7 +175,11 @@ impl Recorder {
         self.began = Instant::now();
         self.counters.windows += 1;
         let syscalls = self.cut_syscalls(session, tracker)?;
-        let requests = self.requests.as_mut().map(|requests| requests.metrics().tell(self.clocks.unix));
+        let mut metrics = Vec::new();
+        metrics.extend(self.requests.as_mut().map(|requests| requests.metrics().tell(self.clocks.unix)));
+        if let Some(functions) = &mut self.functions {
+            metrics.push(functions.tell(session, tracker, &mut self.rules, self.clocks.unix)?);
+        }
         let (resources, mut held) = tracker.take_window();
         let mut profiles = Vec::new();
         if let Some(samples) = &mut self.samples {
@@ -249,7 +211,7 @@ impl Recorder {
             generation,
             profiles,
             syscalls,
-            requests,
+            metrics,
             resources,
             held,
             owners,
@@ -288,7 +250,7 @@ impl Recorder {
 
     fn hand_over(&mut self) {
         let Some(requests) = &mut self.requests else { return };
-        for (process, span) in requests.output().0.drain(..) {
+        for (process, span) in requests.output().take() {
             self.outlets.span(&process, span);
         }
     }
@@ -304,9 +266,21 @@ impl Recorder {
                 self.rules.accepted(opened.tgid, local.port());
             }
             let switches = self.rules.of(opened.tgid, Comm::default(), || tracker.who(opened.tgid));
-            switches.requests.then(|| self.wanted.get(&switches.protocols).cloned()).flatten()
+            switches.requests.then(|| self.wanted.of(&switches.protocols).cloned()).flatten()
         };
         requests.opened(tracker, opened, settings);
+    }
+
+    /// A function was called.
+    fn call(&mut self, tracker: &mut Tracker, call: &Call) {
+        let Some(functions) = &mut self.functions else { return };
+        let is_wanted = self.rules.of(call.tgid, Comm::default(), || tracker.who(call.tgid)).functions;
+        if !is_wanted || self.own.is(call.tgid) {
+            functions.exclude();
+        } else if let Some((process, span)) = functions.call(tracker, call, self.requests.as_mut()) {
+            self.outlets.span(&process, span);
+        }
+        self.hand_over();
     }
 
     fn connect_failed(&mut self, tracker: &mut Tracker, failed: &ConnectFailed) {
@@ -316,7 +290,7 @@ impl Recorder {
         }
         let switches = self.rules.of(failed.tgid, Comm::default(), || tracker.who(failed.tgid));
         let (wants_log, wants_span) = (switches.logs, switches.requests);
-        let settings = self.wanted.get(&switches.protocols).filter(|_| wants_span);
+        let settings = self.wanted.of(&switches.protocols).filter(|_| wants_span);
         if let (Some(requests), Some(settings)) = (&mut self.requests, settings) {
             requests.connect_failed(tracker, failed, settings);
         }
@@ -343,23 +317,6 @@ impl Recorder {
             self.outlets.log(&resource, &record);
         }
     }
-}
-
-/// What is wanted of connections in these protocols; none: in all.
-fn settings(routes: &[String], of: &[RequestProtocol], boot_to_unix: i64) -> anyhow::Result<Settings> {
-    let names: Vec<String> = of.iter().map(|protocol| protocol.as_str().to_owned()).collect();
-    let protocols = protocols(&names).map_err(|failure| anyhow::anyhow!("{failure}"))?;
-    let routes = routes.iter().map(|route| route.parse().map_err(anyhow::Error::from));
-    let routes = Arc::new(routes.collect::<anyhow::Result<_>>()?);
-    Ok(Settings { options: ParserOptions { routes }, protocols, unix_offset: boot_to_unix })
-}
-
-/// Whether routes of a configuration are some.
-///
-/// # Errors
-/// The first one that is none.
-pub fn check_routes(routes: &[String]) -> anyhow::Result<()> {
-    settings(routes, &[], 0).map(drop)
 }
 
 impl Consumer for Recorder {
@@ -391,6 +348,7 @@ impl Consumer for Recorder {
                     waits.name(named.tid, named.comm);
                 }
             }
+            Event::Call(call) => self.call(tracker, &call),
             Event::Opened(opened) => self.opened(tracker, &opened),
             Event::ConnectFailed(failed) => self.connect_failed(tracker, &failed),
             Event::Message(_) | Event::Closed(_) => {
@@ -402,6 +360,9 @@ impl Consumer for Recorder {
             Event::Exec(lifecycle) | Event::Exit(lifecycle) => {
                 let is_exit = matches!(event, Event::Exit(_));
                 self.lifecycle(tracker, &lifecycle, is_exit);
+                if let Some(functions) = &mut self.functions {
+                    functions.ended(lifecycle.tgid);
+                }
                 if let Some(requests) = &mut self.requests {
                     requests.event(tracker, event.clone());
                 }
@@ -414,6 +375,9 @@ impl Consumer for Recorder {
     }
 
     fn ready(&mut self, session: &mut Session, tracker: &mut Tracker) -> Result<(), Failure> {
+        if let Some(functions) = &mut self.functions {
+            functions.ready(session, tracker, &mut self.rules, &self.own)?;
+        }
         self.requests.as_mut().map_or(Ok(()), |requests| requests.ready(session, tracker))
     }
 
@@ -424,15 +388,25 @@ impl Consumer for Recorder {
         if let Some(syscalls) = &mut self.syscalls {
             syscalls.drained(session, tracker)?;
         }
-        if let Some(requests) = &mut self.requests {
-            requests.drained(session, tracker)?;
+        if let Some(functions) = &mut self.functions {
+            functions.changed(tracker.changed());
+            functions.follow(session, tracker, &mut self.rules, &self.own);
         }
+        match &mut self.requests {
+            Some(requests) => requests.drained(session, tracker)?,
+            None => drop(tracker.take_changed()),
+        }
+        // Nobody here waits for the end of those that were named: these would add up.
+        drop((tracker.take_started(), tracker.take_ended()));
         self.hand_over();
         self.outlets.drained();
         Ok(())
     }
 
     fn time_is_up(&mut self, session: &mut Session) -> Result<(), Failure> {
+        if self.functions.is_some() {
+            session.detach_functions();
+        }
         self.waits.as_mut().map_or(Ok(()), |waits| waits.time_is_up(session))
     }
 

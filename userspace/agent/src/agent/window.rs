@@ -48,8 +48,8 @@ pub struct Window {
     pub profiles: Vec<WindowProfile>,
     /// System calls; none: they were not measured.
     pub syscalls: Option<Vec<SyscallRow>>,
-    /// Metrics of requests; none: they were not measured.
-    pub requests: Option<MetricsRequests>,
+    /// Metrics of requests and functions, where they were measured.
+    pub metrics: Vec<MetricsRequests>,
     /// The Resources of their processes.
     pub resources: FxHashMap<ProcessKey, Attributes>,
     /// The binaries that they are in.
@@ -137,7 +137,7 @@ impl Exporter {
         if let Some(rows) = window.syscalls.take() {
             self.syscalls(&window, rows);
         }
-        if let Some(made) = window.requests.take() {
+        for made in std::mem::take(&mut window.metrics) {
             self.offer_metrics(made);
         }
         match self.processes.metrics() {

@@ -11,8 +11,8 @@ use descry_assemble::infer::{PROTOCOLS, Transport};
 use descry_assemble::join::{Joiner, Limits};
 use descry_assemble::protocol::{Chunk, Direction, Lost, Options};
 use descry_assemble::span::{Span, SpanKind};
-use descry_decode::ids::{BootNanos, ConnectionId, Tgid};
-use descry_decode::{Closed, Closer, ConnectFailed, Message, Opened, Plaintext, Transport as Socket};
+use descry_decode::ids::{BootNanos, ConnectionId, Tgid, UnixNanos};
+use descry_decode::{Call, Closed, Closer, ConnectFailed, Message, Opened, Plaintext, Transport as Socket};
 use descry_export::span::SpanProcess;
 use descry_pipeline::Sampling;
 use descry_probe::Wanted;
@@ -235,6 +235,22 @@ impl Connections {
         }
     }
 
+    /// A function was called. `around`: when the call around it began.
+    pub fn call(
+        &mut self,
+        call: &Call,
+        around: Option<UnixNanos>,
+        process: SpanProcess,
+        span: Span,
+        out: &mut Vec<(Owned, Span)>,
+    ) {
+        self.now = self.now.max(call.end);
+        let owner = Owned { process, ends: Ends::default() };
+        let first = out.len();
+        self.spans.joiner.call(call.request, self.now, around, span, owner, out);
+        self.spans.begin_roots(first, out);
+    }
+
     /// The first plaintext of a connection: it is another one from now on.
     fn begin_plaintext(&mut self, message: &Message, plaintext: Plaintext, out: &mut Vec<(Owned, Span)>) {
         let is_new = |live: &&mut Live| live.is_wanted && live.tls != Tls::Plaintext;
@@ -362,10 +378,11 @@ impl Spans {
         self.begin_roots(first, out);
     }
 
-    /// Client spans that have no parent in the end begin a trace too.
+    /// Client spans that have no parent in the end begin a trace too. So do calls of functions, but of those others are in
+    /// the same trace, which went before: they have a rate of their own.
     fn begin_roots(&mut self, first: usize, out: &mut [(Owned, Span)]) {
         for (owner, span) in out.iter_mut().skip(first) {
-            let is_client = !matches!(span.kind, SpanKind::Server | SpanKind::Consumer);
+            let is_client = matches!(span.kind, SpanKind::Client | SpanKind::Producer);
             if is_client && span.parent.is_none() {
                 begin(&mut self.sampling, owner, span);
             }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use descry_assemble::connection::Settings;
 use descry_assemble::span::Span;
-use descry_decode::ids::{Comm, Tgid};
-use descry_decode::{ConnectFailed, Event, Opened};
+use descry_decode::ids::{Comm, Tgid, UnixNanos};
+use descry_decode::{Call, ConnectFailed, Event, Opened};
 use descry_export::span::SpanProcess;
 use descry_pipeline::Sampling;
 use descry_probe::Session;
@@ -113,6 +113,12 @@ impl<O: SpanOutput> Requests<O> {
     pub fn connect_failed(&mut self, tracker: &mut Tracker, failed: &ConnectFailed, settings: &Settings) {
         let process = self.process(tracker, failed.tgid);
         self.connections.connect_failed(failed, process, settings, &mut self.spans);
+    }
+
+    /// A function was called: a span that waits for the one of its request. `around`: when the call around it began.
+    pub fn call(&mut self, call: &Call, around: Option<UnixNanos>, process: SpanProcess, span: Span) {
+        self.connections.call(call, around, process, span, &mut self.spans);
+        self.hand_over();
     }
 
     /// Nothing comes any more.

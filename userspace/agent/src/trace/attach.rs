@@ -13,9 +13,34 @@ use crate::failure::Failure;
 
 /// Refusals that are told one by one; the rest is counted.
 const TOLD: u64 = 10;
+/// Functions of a file that cannot be probed and are told one by one at most.
+const TOLD_OF_FILE: usize = 3;
+
+/// Attaches to everything that was found, for one process or for all.
+pub fn attach_all(
+    session: &mut Session,
+    catalog: &mut Catalog,
+    found: &[Work],
+    tgid: Option<Tgid>,
+) -> Result<(), Failure> {
+    for work in found {
+        match work.unprobeable.as_slice() {
+            few if few.len() <= TOLD_OF_FILE => few.iter().for_each(|(name, why)| {
+                tracing::warn!("cannot trace {name} of {}: {why}", work.object.path);
+            }),
+            many => tracing::warn!(
+                "cannot trace {} functions of {} (`descry trace --list` says why)",
+                many.len(),
+                work.object.path
+            ),
+        }
+        attach(session, catalog, work, tgid)?;
+    }
+    Ok(())
+}
 
 /// Attaches to everything in a file, for one process or for all. A function whose end cannot be seen is not attached to.
-pub fn attach(
+fn attach(
     session: &mut Session,
     catalog: &mut Catalog,
     work: &Work,

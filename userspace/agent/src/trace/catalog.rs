@@ -116,6 +116,29 @@ impl<P> Search<P> {
     }
 }
 
+/// What is to be traced.
+pub struct Traceable {
+    /// Functions by name or address.
+    pub functions: Vec<Pattern>,
+    /// USDT probes.
+    pub usdt: Vec<UsdtPattern>,
+    /// How functions are probed.
+    pub wishes: Wishes,
+    /// Whether source lines are looked up.
+    pub lines: bool,
+}
+
+impl From<&TraceArgs> for Traceable {
+    fn from(args: &TraceArgs) -> Self {
+        Self {
+            functions: args.functions.clone(),
+            usdt: args.usdt.clone(),
+            wishes: Wishes { arguments: args.arguments, exits_by_instruction: args.exits_by_instruction },
+            lines: !args.histogram_only && !args.list,
+        }
+    }
+}
+
 /// Everything that is traced.
 pub struct Catalog {
     functions: Vec<Search<Pattern>>,
@@ -129,12 +152,12 @@ pub struct Catalog {
 
 impl Catalog {
     /// Nothing yet.
-    pub fn new(args: &TraceArgs) -> Self {
+    pub fn new(what: Traceable) -> Self {
         Self {
-            functions: args.functions.iter().cloned().map(Search::new).collect(),
-            usdt: args.usdt.iter().cloned().map(Search::new).collect(),
-            wishes: Wishes { arguments: args.arguments, exits_by_instruction: args.exits_by_instruction },
-            wants_lines: !args.histogram_only && !args.list,
+            functions: what.functions.into_iter().map(Search::new).collect(),
+            usdt: what.usdt.into_iter().map(Search::new).collect(),
+            wishes: what.wishes,
+            wants_lines: what.lines,
             seen: FxHashSet::default(),
             traced: Vec::new(),
             counters: CatalogCounters::default(),
@@ -152,6 +175,11 @@ impl Catalog {
     }
 
     /// Counters so far.
+    pub fn counted(&self) -> CatalogCounters {
+        self.counters
+    }
+
+    /// The same, to count more.
     pub fn counters(&mut self) -> &mut CatalogCounters {
         &mut self.counters
     }

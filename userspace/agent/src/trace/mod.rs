@@ -5,6 +5,7 @@ mod catalog;
 mod list;
 mod output;
 mod recorder;
+mod span;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -26,10 +27,12 @@ use crate::counted;
 use crate::failure::Failure;
 use crate::last_line;
 use crate::measure::{Clocks, Prepared};
-pub use catalog::CatalogCounters;
-use catalog::{Catalog, Work};
+pub use attach::attach_all;
+pub use catalog::{Catalog, CatalogCounters, Traceable, Work};
 use output::Output;
+pub use recorder::MAX_PLACES;
 use recorder::{Recorder, Subject};
+pub use span::span;
 
 /// Counters of the kernel side that mean a call that is not counted, or arguments that are missing.
 const LOST: [Counter; 5] = [
@@ -49,7 +52,8 @@ pub fn run(args: &TraceArgs, counters: &Counters) -> Result<ExitCode, Failure> {
     let event_rate = if args.histogram_only { 0 } else { args.max_rate };
     let options = Options { functions: Some(Functions { event_rate }), ..prepared.options()? };
     let boot_to_unix = Clocks::read()?.boot_to_unix;
-    let mut recorder = Recorder::new(subject(args, &prepared, boot_to_unix)?, Catalog::new(args), output);
+    let mut recorder =
+        Recorder::new(subject(args, &prepared, boot_to_unix)?, Catalog::new(args.into()), output);
     let measurement = prepared.start(&options, &mut recorder, |_, _| Ok(()))?;
     let finished = measurement.run(&mut recorder, counters)?;
     let Recorder { mut catalog, output, figures, spans, .. } = recorder;
@@ -106,7 +110,7 @@ fn known_processes(prepared: &Prepared<'_>) -> Result<Vec<Tgid>, Failure> {
 fn list(args: &TraceArgs) -> Result<ExitCode, Failure> {
     let (prepared, ()) = Prepared::new(&args.measure, || Ok(()))?;
     let mut processes = ProcessTable::new(TableLimits::default());
-    let mut catalog = Catalog::new(args);
+    let mut catalog = Catalog::new(args.into());
     let mut found: Vec<Work> = catalog.scan_paths(&mut processes)?;
     for tgid in known_processes(&prepared)? {
         // One that is gone has no files.

@@ -1,36 +1,30 @@
 //! Calls to spans, and new files to probes, while functions are traced.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use descry_assemble::span::{Span, SpanId, SpanKind, Status, TraceId, Value};
-use descry_decode::ids::{BootNanos, Tgid, UnitId, UnixNanos};
+use descry_assemble::span::Value;
+use descry_decode::ids::{BootNanos, Tgid, UnitId};
 use descry_decode::{Arguments, Call, Event, decode};
 use descry_export::span::SpanProcess;
 use descry_function::arguments;
 use descry_probe::{FunctionFigures, Session};
 use rustc_hash::FxHashMap;
 
-use super::attach::attach;
-use super::catalog::{Catalog, Traced, Work};
+use super::attach::attach_all;
+use super::catalog::{Catalog, Work};
 use super::output::{CallSpan, Output};
+use super::span::span;
 use crate::failure::Failure;
 use crate::measure::{Consumer, Tracker};
 
-/// Places that are probed at most without `--yes`.
-const MAX_PLACES: usize = 10_000;
+/// Places that are probed at most unless somebody says that any number may be.
+pub const MAX_PLACES: usize = 10_000;
 /// Processes whose Resource is kept at most.
 const MAX_PROCESSES: usize = 8192;
-/// Functions of a file that cannot be probed and are told one by one at most.
-const TOLD: usize = 3;
-
 /// Calls with arguments that have not ended at most.
 const MAX_WAITING: usize = 65_536;
 /// The attribute of a call's arguments; the semantic conventions have none.
 const ARGUMENTS: &str = "descry.function.arguments";
-
-/// W3C trace flags: "sampled" and "random".
-const TRACE_FLAGS: u8 = 3;
 
 /// Who is traced.
 pub struct Subject {
@@ -123,23 +117,6 @@ impl Recorder {
             None => Ok(()),
         }
     }
-
-    fn attach(&mut self, session: &mut Session, found: &[Work]) -> Result<(), Failure> {
-        for work in found {
-            match work.unprobeable.as_slice() {
-                few if few.len() <= TOLD => few.iter().for_each(|(name, why)| {
-                    tracing::warn!("cannot trace {name} of {}: {why}", work.object.path);
-                }),
-                many => tracing::warn!(
-                    "cannot trace {} functions of {} (--list says why)",
-                    many.len(),
-                    work.object.path
-                ),
-            }
-            attach(session, &mut self.catalog, work, self.subject.only)?;
-        }
-        Ok(())
-    }
 }
 
 impl Consumer for Recorder {
@@ -171,7 +148,7 @@ impl Consumer for Recorder {
         if !missing.is_empty() && !self.subject.may_grow {
             return Err(Failure::Failed(anyhow::anyhow!("{}", missing.join("\n"))));
         }
-        self.attach(session, &found)
+        attach_all(session, &mut self.catalog, &found, self.subject.only)
     }
 
     fn drained(&mut self, session: &mut Session, tracker: &mut Tracker) -> Result<(), Failure> {
@@ -192,7 +169,7 @@ impl Consumer for Recorder {
             self.catalog.counters().functions_over_limit += functions as u64;
         } else {
             self.places += places;
-            self.attach(session, &found)?;
+            attach_all(session, &mut self.catalog, &found, self.subject.only)?;
         }
         if let Err(error) = self.output.flush() {
             self.failed.get_or_insert(error);
@@ -218,56 +195,4 @@ impl Consumer for Recorder {
     fn progress(&self, _tracker: &Tracker) -> String {
         format!("{} calls", self.spans)
     }
-}
-
-/// The span of a call. Calls that lie in one outermost call are one trace.
-fn span(call: &Call, traced: &Traced, boot_to_unix: i64) -> Span {
-    let unix = |time: BootNanos| UnixNanos(time.0.saturating_add_signed(boot_to_unix));
-    let id = |start: BootNanos| span_id(call, start, boot_to_unix);
-    let mut attributes = vec![
-        ("code.function.name".into(), Value::Shared(Arc::clone(&traced.name))),
-        ("thread.id".into(), Value::Int(call.tid.0.into())),
-        ("thread.name".into(), Value::Text(call.comm.to_string().into())),
-    ];
-    if let Some(source) = &traced.source {
-        attributes.push(("code.file.path".into(), Value::Shared(Arc::clone(source))));
-    }
-    if let Some(line) = traced.line {
-        attributes.push(("code.line.number".into(), Value::Int(line.into())));
-    }
-    Span {
-        trace: trace_id(call, boot_to_unix),
-        span: id(call.start),
-        parent: call.parent.map(id),
-        trace_state: Box::default(),
-        flags: TRACE_FLAGS,
-        parent_is_remote: call.parent.map(|_| false),
-        kind: SpanKind::Internal,
-        name: traced.name.to_string().into(),
-        start: unix(call.start),
-        end: unix(call.end),
-        status: Status::Unset,
-        attributes,
-        events: Vec::new(),
-        links: Vec::new(),
-    }
-}
-
-/// No two outermost calls of a unit begin at one time, and no two units of a machine's uptime have one id at that time.
-fn trace_id(call: &Call, boot_to_unix: i64) -> TraceId {
-    let part = |salt| hash(salt, call.tgid, call.unit, call.root, boot_to_unix);
-    let mut id = [0; 16];
-    id[..8].copy_from_slice(&part(1).to_be_bytes());
-    id[8..].copy_from_slice(&(part(2) | 1).to_be_bytes());
-    TraceId(id)
-}
-
-fn span_id(call: &Call, start: BootNanos, boot_to_unix: i64) -> SpanId {
-    SpanId((hash(3, call.tgid, call.unit, start, boot_to_unix) | 1).to_be_bytes())
-}
-
-fn hash(salt: u8, tgid: Tgid, unit: UnitId, start: BootNanos, boot_to_unix: i64) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (salt, tgid, unit, start, boot_to_unix).hash(&mut hasher);
-    hasher.finish()
 }

@@ -166,6 +166,14 @@ impl Session {
         }
         Ok(all.into_values().collect())
     }
+
+    /// Keeps nothing more of a function in a process that has ended.
+    pub fn forget_function(&mut self, key: FunctionKey) -> Result<(), ProbeError> {
+        match self.tracing()?.totals.remove(&Key(key)) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(error) => Err(ProbeError::map("FUNCTION_TOTALS")(error)),
+        }
+    }
 }
 
 fn add(to: &mut FunctionTotals, from: &FunctionTotals) {

@@ -229,7 +229,12 @@ impl Tracker {
         std::mem::take(&mut self.started)
     }
 
-    /// Watched processes that run another program, and known ones with new mappings, since the last call.
+    /// Watched processes that run another program, and known ones with new mappings, since they were taken last.
+    pub fn changed(&self) -> impl Iterator<Item = Tgid> {
+        self.changed.iter().copied()
+    }
+
+    /// The same, which are taken.
     pub fn take_changed(&mut self) -> FxHashSet<Tgid> {
         std::mem::take(&mut self.changed)
     }

@@ -1,0 +1,134 @@
+//! Functions that the agent's configuration names: their calls under the requests that they were made for, and as metrics.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+use descry_tests::machine;
+use descry_tests::workload::{Workload, eventually};
+use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+use opentelemetry_proto::tonic::trace::v1::Span;
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+
+use super::Agent;
+use super::receiver::{Receiver, Seen};
+use super::signals::{config, shop, spans, text};
+
+const NAMES: &str = "['shop:shop::Shop::search', 'shop:shop::rank', 'shop:shop::Shop::report', \
+                     'shop:shop::Customer::get', 'shop:no::such::function']";
+
+fn of_shop_only(names: &str) -> String {
+    format!(
+        "logs: {{enabled: false}}\nrules: [{{comm: shop}}]\nothers: {{requests: false, functions: false}}\n\
+         functions: {{names: {names}, spans_per_second: 100000}}"
+    )
+}
+
+fn is_call(span: &&&Span, name: &str) -> bool {
+    span.kind() == SpanKind::Internal && span.name == name
+}
+
+/// How often each function was called, by the last that was told of each process.
+fn calls(seen: &Seen) -> Result<BTreeMap<String, u64>> {
+    let mut last: BTreeMap<(String, String), u64> = BTreeMap::new();
+    for metrics in seen.metrics.iter().flat_map(|request| &request.resource_metrics) {
+        let resource = metrics.resource.as_ref().context("no Resource")?;
+        let of_scopes = metrics.scope_metrics.iter().flat_map(|scope| &scope.metrics);
+        for metric in of_scopes.filter(|metric| metric.name == "descry.function.duration") {
+            let Some(Data::ExponentialHistogram(histogram)) = &metric.data else { continue };
+            for point in &histogram.data_points {
+                let name = text(&point.attributes, "code.function.name").to_owned();
+                ensure!(text(&point.attributes, "descry.function.file").ends_with("/shop"), "{point:?}");
+                last.insert((format!("{:?}", resource.attributes), name), point.count);
+            }
+        }
+    }
+    let mut all = BTreeMap::new();
+    for ((_, name), count) in last {
+        *all.entry(name).or_default() += count;
+    }
+    Ok(all)
+}
+
+#[test]
+fn calls_hang_under_the_request_that_they_were_made_for() -> Result<()> {
+    /// Requests that may have begun before the first probe, or were open at the end.
+    const EDGES: usize = 4;
+    let Some(_machine) = machine::alone()? else { return Ok(()) };
+    let receiver = Receiver::start()?;
+    let running = Workload::rust("shop", &[])?;
+    let agent = Agent::start(&config(&receiver, &of_shop_only(NAMES)))?;
+    eventually("the shop's calls", || {
+        let seen = receiver.seen();
+        Ok((spans(&seen, "shop").iter().filter(|it| is_call(it, "shop::Shop::report")).count() > 20)
+            .then_some(()))
+    })?;
+    drop(running);
+    let (_, said) = agent.end()?;
+    ensure!(said.contains("no function fits `shop:no::such::function`"), "the agent said:\n{said}");
+
+    let seen = receiver.seen();
+    let all = spans(&seen, "shop");
+    let children = |parent: &Span| -> Vec<&Span> {
+        let of_parent = all.iter().filter(|it| it.parent_span_id == parent.span_id);
+        of_parent.copied().filter(|it| it.trace_id == parent.trace_id).collect()
+    };
+    for (page, function, inner) in [
+        ("/search", "shop::Shop::search", "shop::rank"),
+        ("/report", "shop::Shop::report", "shop::Customer::get"),
+    ] {
+        let is_of_page =
+            |it: &&&Span| it.kind() == SpanKind::Server && text(&it.attributes, "url.path").starts_with(page);
+        let mut served: Vec<&&Span> = all.iter().filter(is_of_page).collect();
+        served.sort_by_key(|it| it.start_time_unix_nano);
+        ensure!(served.len() > 2 * EDGES, "{} of {page}", served.len());
+        for server in served.iter().take(served.len() - EDGES).skip(EDGES) {
+            let below = children(server);
+            let calls: Vec<&&Span> = below.iter().filter(|it| is_call(it, function)).collect();
+            let [call] = calls.as_slice() else { anyhow::bail!("{page} has {below:?}") };
+            let lies_within = server.start_time_unix_nano <= call.start_time_unix_nano
+                && call.end_time_unix_nano <= server.end_time_unix_nano;
+            ensure!(lies_within, "{call:?} in {server:?}");
+            let deeper = children(call);
+            ensure!(deeper.iter().filter(|it| is_call(it, inner)).count() == 1, "{function} has {deeper:?}");
+        }
+    }
+    // What the customer calls is made for no request.
+    let alone = all.iter().filter(|it| is_call(it, "shop::Customer::get") && it.parent_span_id.is_empty());
+    ensure!(alone.count() > 40, "the customer's own calls");
+
+    let counted = calls(&seen)?;
+    for (function, count) in &counted {
+        let made = all.iter().filter(|it| is_call(it, function)).count() as u64;
+        ensure!(made == *count, "{count} calls of {function}, {made} spans");
+    }
+    ensure!(counted.len() == 4, "{counted:?}");
+    Ok(())
+}
+
+#[test]
+fn calls_of_processes_that_come_later_are_counted_whatever_the_rate() -> Result<()> {
+    let Some(_machine) = machine::alone()? else { return Ok(()) };
+    let receiver = Receiver::start()?;
+    let names = "['shop:shop::Shop::search']";
+    let settings = of_shop_only(names).replace("spans_per_second: 100000", "spans_per_second: 2");
+    let agent = Agent::start(&config(&receiver, &settings))?;
+    let first = Workload::rust("shop", &[])?;
+    eventually("a call", || {
+        let seen = receiver.seen();
+        Ok(spans(&seen, "shop").iter().any(|it| is_call(&it, "shop::Shop::search")).then_some(()))
+    })?;
+    drop(first);
+    let search = |seen: &Seen| Ok::<_, anyhow::Error>(calls(seen)?.remove("shop::Shop::search").unwrap_or(0));
+    // Its last window.
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let before = search(&receiver.seen())?;
+    // Ten of the customer's, and one for each of ten reports.
+    shop(40)?;
+    agent.end()?;
+    let seen = receiver.seen();
+    let after = search(&seen)?;
+    ensure!(before > 0 && after == before + 20, "{before} calls, then {after}");
+    let made = spans(&seen, "shop").iter().filter(|it| is_call(it, "shop::Shop::search")).count() as u64;
+    ensure!(0 < made && made < after, "{made} spans of {after} calls");
+    Ok(())
+}

@@ -1,0 +1,107 @@
+//! Requests as the configuration wants them: of which protocols, under which routes, which of them sampled.
+
+use std::sync::Arc;
+
+use descry_assemble::connection::Settings;
+use descry_assemble::protocol::Options as ParserOptions;
+use descry_assemble::span::Span;
+use descry_config::{Config, RequestProtocol, Sampler};
+use descry_export::send::MetricSettings;
+use descry_export::span::SpanProcess;
+use descry_pipeline::is_sampled;
+use rustc_hash::FxHashMap;
+
+use crate::decode::protocols;
+use crate::failure::Failure;
+use crate::measure::Clocks;
+use crate::requests::{Metrics, Requests, SpanOutput, sampling};
+
+/// Spans of the last event.
+#[derive(Default)]
+pub struct Done(Vec<(SpanProcess, Span)>);
+
+impl Done {
+    /// Takes them.
+    pub fn take(&mut self) -> impl Iterator<Item = (SpanProcess, Span)> {
+        self.0.drain(..)
+    }
+}
+
+impl SpanOutput for Done {
+    fn span(&mut self, process: &SpanProcess, span: Span) {
+        self.0.push((process.clone(), span));
+    }
+
+    fn keeps(&self, span: &Span) -> bool {
+        is_sampled(span)
+    }
+
+    fn drained(&mut self, _: &mut Metrics) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn progress(&self) -> String {
+        String::new()
+    }
+}
+
+/// Begins to follow requests, if a configuration wants that.
+///
+/// # Errors
+/// Settings that make no sense.
+pub fn begin(config: &Config, began: Clocks) -> anyhow::Result<Option<Requests<Done>>> {
+    let of_requests = &config.requests;
+    if !of_requests.enabled {
+        return Ok(None);
+    }
+    let sampler = of_requests.sampler.map(Sampler::as_str);
+    let ratio = of_requests.sampler_ratio.map(|ratio| ratio.0);
+    let sampling = sampling(sampler, ratio, of_requests.traces_per_second)?;
+    let settings = settings(&of_requests.routes, &[], began.boot_to_unix)?;
+    let metrics = MetricSettings::from_env(|name| std::env::var(name).ok())?;
+    let temporality = metrics.are_wanted.then_some(metrics.temporality);
+    let metrics = Metrics::new(temporality, began.unix);
+    let requests = Requests::new(settings, Some(sampling), metrics, Done::default());
+    Ok(Some(requests.with_attributes(config.resource.attributes.clone())))
+}
+
+/// What is wanted of connections, by the protocols that rules name.
+#[derive(Default)]
+pub struct Wanted(FxHashMap<Vec<RequestProtocol>, Arc<Settings>>);
+
+impl Wanted {
+    /// By the rules of a configuration.
+    ///
+    /// # Errors
+    /// Routes that are none.
+    pub fn new(config: &Config, boot_to_unix: i64) -> anyhow::Result<Self> {
+        let of_rules = config.rules.iter().map(|rule| &rule.protocols);
+        let all = of_rules.chain([&config.others.protocols]).map(|protocols| {
+            let settings = settings(&config.requests.routes, protocols, boot_to_unix)?;
+            Ok((protocols.clone(), Arc::new(settings)))
+        });
+        Ok(Self(all.collect::<anyhow::Result<_>>()?))
+    }
+
+    /// What is wanted in these protocols.
+    pub fn of(&self, protocols: &[RequestProtocol]) -> Option<&Arc<Settings>> {
+        self.0.get(protocols)
+    }
+}
+
+/// What is wanted of connections in these protocols; none: in all.
+fn settings(routes: &[String], of: &[RequestProtocol], boot_to_unix: i64) -> anyhow::Result<Settings> {
+    let names: Vec<String> = of.iter().map(|protocol| protocol.as_str().to_owned()).collect();
+    let protocols = protocols(&names).map_err(|failure| anyhow::anyhow!("{failure}"))?;
+    let routes = routes.iter().map(|route| route.parse().map_err(anyhow::Error::from));
+    let routes = Arc::new(routes.collect::<anyhow::Result<_>>()?);
+    Ok(Settings { options: ParserOptions { routes }, protocols, unix_offset: boot_to_unix })
+}
+
+/// Whether routes of a configuration are some.
+///
+/// # Errors
+/// The first one that is none.
+pub fn check_routes(routes: &[String]) -> anyhow::Result<()> {
+    settings(routes, &[], 0).map(drop)
+}
