@@ -1,4 +1,4 @@
-//! Functions that the agent's configuration names: their calls under the requests that they were made for, and as metrics.
+//! What the agent tells of the inside of requests: calls of functions that its configuration names, and slow system calls.
 
 use std::collections::BTreeMap;
 
@@ -130,5 +130,39 @@ fn calls_of_processes_that_come_later_are_counted_whatever_the_rate() -> Result<
     ensure!(before > 0 && after == before + 20, "{before} calls, then {after}");
     let made = spans(&seen, "shop").iter().filter(|it| is_call(it, "shop::Shop::search")).count() as u64;
     ensure!(0 < made && made < after, "{made} spans of {after} calls");
+    Ok(())
+}
+
+#[test]
+fn slow_system_calls_hang_under_the_request_that_they_were_made_for() -> Result<()> {
+    let Some(_machine) = machine::alone()? else { return Ok(()) };
+    let receiver = Receiver::start()?;
+    let agent = Agent::start(&config(
+        &receiver,
+        "logs: {enabled: false}\nrules: [{comm: shop}]\nothers: {requests: false, syscalls: false}\n\
+         syscalls: {enabled: true, slower_than: 25ms}",
+    ))?;
+    shop(80)?;
+    eventually("all spans of the shop", || {
+        Ok((spans(&receiver.seen(), "shop").iter().filter(|it| it.kind() == SpanKind::Server).count() >= 100)
+            .then_some(()))
+    })?;
+    agent.end()?;
+    let seen = receiver.seen();
+    let all = spans(&seen, "shop");
+    let slow: Vec<&&Span> = all.iter().filter(|it| it.kind() == SpanKind::Internal).collect();
+    for call in &slow {
+        let parent = all.iter().find(|it| it.span_id == call.parent_span_id && it.trace_id == call.trace_id);
+        let parent = parent.with_context(|| format!("no parent of {call:?}"))?;
+        ensure!(parent.kind() == SpanKind::Server, "{call:?} under {parent:?}");
+    }
+    // Each of 20 reports sleeps 30 ms. The customer and the waiter wait as long for each other, for no request.
+    let naps = slow.iter().filter(|it| it.name == "clock_nanosleep");
+    let of_reports = naps.filter(|it| {
+        let parent = all.iter().find(|parent| parent.span_id == it.parent_span_id);
+        parent.is_some_and(|parent| text(&parent.attributes, "url.path") == "/report")
+            && (30_000_000..60_000_000).contains(&(it.end_time_unix_nano - it.start_time_unix_nano))
+    });
+    ensure!(of_reports.count() == 20, "slow calls: {slow:?}");
     Ok(())
 }

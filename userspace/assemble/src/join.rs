@@ -5,7 +5,8 @@
 //! too long, or of too many, goes on as it is: a root of its own, not a guess. So does one that began when its request
 //! was over, and one whose request was served beside others on the same connection: whose it is cannot be told.
 //!
-//! Calls of functions wait in the same way. One inside another that belongs to the request, too, stays its child.
+//! Calls of functions wait in the same way. One inside another that belongs to the request, too, stays its child. So do
+//! parts of requests, like slow system calls, which are nothing without their request: one that finds none is dropped.
 
 mod places;
 
@@ -20,7 +21,7 @@ use places::{Place, Places};
 /// How much is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Spans that wait at most, half of them calls of functions; about 500 B each.
+    /// Spans that wait at most, half of them calls of functions and parts; about 500 B each.
     pub waiting: usize,
     /// Requests whose span is remembered for children that come after it, about 80 B each, and requests whose children wait.
     pub remembered: usize,
@@ -29,12 +30,12 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// How many may wait already when one more does. Calls come by the thousand, and their requests may be of no protocol
+    /// How many may wait already when one more does. Calls and parts come by the thousand, and their requests may be of no protocol
     /// that is known: they leave room for others.
     fn of(self, kind: Kind) -> usize {
         match kind {
             Kind::Client => self.waiting,
-            Kind::Call(_) => self.waiting / 2,
+            Kind::Call(_) | Kind::Part => self.waiting / 2,
         }
     }
 }
@@ -58,6 +59,8 @@ pub struct Counters {
     pub outside: u64,
     /// Spans of a connection that served several requests at once: they go on without a parent.
     pub ambiguous: u64,
+    /// Parts that were dropped because they have no request.
+    pub parts_dropped: u64,
 }
 
 /// A span that waits, with whatever belongs to it.
@@ -75,6 +78,8 @@ enum Kind {
     Client,
     /// A call of a function: the call around it, which began then, is the parent.
     Call(Option<UnixNanos>),
+    /// Part of a request.
+    Part,
 }
 
 /// Joins spans by request. `T` is handed through: whose span it is.
@@ -126,8 +131,7 @@ impl<T> Joiner<T> {
             self.places.insert(request, now, place);
             if self.waiting > 0 {
                 for child in self.take(request) {
-                    let span = self.under(child.kind, child.span, place);
-                    out.push((child.owner, span));
+                    self.under(child, place, out);
                 }
             }
         }
@@ -162,23 +166,33 @@ impl<T> Joiner<T> {
         self.child(request, now, Waiting { kind: Kind::Call(around), span, owner }, out);
     }
 
+    /// Takes the span of a part of a request.
+    pub fn part(
+        &mut self,
+        request: RequestId,
+        now: BootNanos,
+        span: Span,
+        owner: T,
+        out: &mut Vec<(T, Span)>,
+    ) {
+        self.child(request, now, Waiting { kind: Kind::Part, span, owner }, out);
+    }
+
     fn child(&mut self, request: RequestId, now: BootNanos, child: Waiting<T>, out: &mut Vec<(T, Span)>) {
-        let Waiting { kind, span, owner } = child;
         if request.0 == 0 {
-            out.push((owner, span));
+            self.alone(child, out);
         } else if let Some(place) = self.places.get(request, self.since(now)) {
-            let span = self.under(kind, span, place);
-            out.push((owner, span));
-        } else if self.waiting >= self.limits.of(kind) {
+            self.under(child, place, out);
+        } else if self.waiting >= self.limits.of(child.kind) {
             self.counters.too_many += 1;
-            out.push((owner, span));
+            self.alone(child, out);
         } else {
             self.waiting += 1;
             let waiting = self.children.entry(request).or_default();
             if waiting.is_empty() {
                 self.order.push_back((now, request));
             }
-            waiting.push(Waiting { kind, span, owner });
+            waiting.push(child);
         }
         self.expire(now, out);
     }
@@ -214,36 +228,45 @@ impl<T> Joiner<T> {
         BootNanos(now.0.saturating_sub(self.limits.patience))
     }
 
-    /// A span as a child of a request's, if it may be one.
-    fn under(&mut self, kind: Kind, mut span: Span, place: Place) -> Span {
+    /// Gives a span as a child of a request's, if it may be one.
+    fn under(&mut self, mut child: Waiting<T>, place: Place, out: &mut Vec<(T, Span)>) {
+        let span = &mut child.span;
         let is_of_another = span.parent.is_some() && (span.trace, span.parent) != (place.trace, place.caller);
-        if matches!(kind, Kind::Client) && is_of_another {
-            return span;
+        if matches!(child.kind, Kind::Client) && is_of_another {
+            return self.alone(child, out);
         }
         if place.is_shared {
             self.counters.ambiguous += 1;
-            return span;
+            return self.alone(child, out);
         }
         let serves = place.start..=place.end;
         if !serves.contains(&span.start) {
             self.counters.outside += 1;
-            return span;
+            return self.alone(child, out);
         }
         self.counters.joined += 1;
         span.trace = place.trace;
-        let is_inside_another = matches!(kind, Kind::Call(Some(around)) if serves.contains(&around));
+        let is_inside_another = matches!(child.kind, Kind::Call(Some(around)) if serves.contains(&around));
         if !is_inside_another {
             span.parent = Some(place.span);
         }
         span.flags = place.flags;
         span.parent_is_remote = Some(false);
-        span
+        out.push((child.owner, child.span));
+    }
+
+    /// Gives a span that has no request to hang under, if it means something without.
+    fn alone(&mut self, child: Waiting<T>, out: &mut Vec<(T, Span)>) {
+        match child.kind {
+            Kind::Client | Kind::Call(_) => out.push((child.owner, child.span)),
+            Kind::Part => self.counters.parts_dropped += 1,
+        }
     }
 
     fn give_up(&mut self, request: RequestId, out: &mut Vec<(T, Span)>) {
         for child in self.take(request) {
             self.counters.waited_too_long += 1;
-            out.push((child.owner, child.span));
+            self.alone(child, out);
         }
     }
 
@@ -382,6 +405,24 @@ mod tests {
             let expected = [(1, None, 1), (3, Some(2), 2), (5, Some(3), 2), (7, Some(2), 2), (9, None, 9)];
             assert_eq!(found, expected);
         }
+    }
+
+    #[test]
+    fn parts_are_nothing_without_their_request() {
+        let at = |number, start| Span { start: UnixNanos(start), ..span(number, SpanKind::Internal) };
+        let mut joiner = Joiner::new(Limits { patience: 10, ..Limits::default() });
+        let mut out = Vec::new();
+        for (request, number, start) in [(0, 1, 6), (7, 3, 6), (7, 5, 9), (8, 7, 6)] {
+            joiner.part(RequestId(request), BootNanos(1), at(number, start), (), &mut out);
+        }
+        let server = Span { start: UnixNanos(5), end: UnixNanos(8), ..span(2, SpanKind::Server) };
+        joiner.server(RequestId(7), false, BootNanos(2), server, (), &mut out);
+        joiner.expire(BootNanos(20), &mut out);
+        let found: Vec<_> =
+            out.iter().map(|(_, span)| (span.span.0[0], span.parent.map(|id| id.0[0]))).collect();
+        assert_eq!(found, [(3, Some(2)), (2, None)]);
+        let Counters { parts_dropped, outside, waited_too_long, .. } = joiner.counters();
+        assert_eq!((parts_dropped, outside, waited_too_long), (3, 1, 1));
     }
 
     #[test]

@@ -279,6 +279,10 @@ impl Sampler {
 pub struct Syscalls {
     /// Whether system calls are measured: it costs each of them some hundred nanoseconds.
     pub enabled: bool,
+    /// Calls made for a request that took longer become spans below it, with their arguments; from 100us to 1h. Without:
+    /// none do.
+    #[schemars(with = "Period")]
+    pub slower_than: Option<Period>,
 }
 
 /// Calls of functions as spans and metrics

@@ -43,6 +43,10 @@ pub(crate) fn problems(config: &Config) -> Vec<Found> {
     }
     let window = (Duration::from_secs(1), Duration::from_secs(600));
     period(&config.profile.window, window, path(&["profile", "window"]), &mut found);
+    if let Some(slower_than) = &config.syscalls.slower_than {
+        let range = (Duration::from_micros(100), Duration::from_secs(3600));
+        period(slower_than, range, path(&["syscalls", "slower_than"]), &mut found);
+    }
     size(&config.file.size, 16 * MIB, path(&["file", "size"]), &mut found);
     if !config.health.address.0.ip().is_loopback() {
         let reason = "only loopback addresses are served, like 127.0.0.1:8687".to_owned();

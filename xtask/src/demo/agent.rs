@@ -27,8 +27,9 @@ pub(super) fn run(descry: &Path, shop: &Path, directory: &Path, seconds: u32) ->
         fs::remove_dir_all(&files).with_context(|| format!("cannot remove {}", files.display()))?;
     }
     let text = format!(
-        "rules: [{{comm: shop}}]\nothers: {{profile: false, requests: false, logs: false}}\n\
-         profile: {{frequency: 99, window: 2s}}\nhealth: {{enabled: false}}\nfile: {{directory: {}}}\n",
+        "rules: [{{comm: shop}}]\nothers: {{profile: false, requests: false, functions: false, logs: false}}\n\
+         profile: {{frequency: 99, window: 2s}}\nfunctions: {{names: ['shop:shop::Shop::*', 'shop:shop::rank']}}\n\
+         health: {{enabled: false}}\nfile: {{directory: {}}}\n",
         files.display()
     );
     fs::write(&config, text).with_context(|| format!("cannot write {}", config.display()))?;
@@ -109,7 +110,11 @@ fn trace(requests: &[Value]) -> String {
     };
     let line = |span: &&Value| {
         let took = nanos(span, "endTimeUnixNano").saturating_sub(nanos(span, "startTimeUnixNano"));
-        let kind = if span["kind"] == 2 { "server" } else { "client" };
+        let kind = match span["kind"].as_u64() {
+            Some(2) => "server",
+            Some(3) => "client",
+            _ => "call of",
+        };
         let (name, indent) = (span["name"].as_str().unwrap_or_default(), "  ".repeat(depth(span)));
         format!("    {:>9.3} ms  {indent}{kind} {name}\n", took as f64 / 1e6)
     };

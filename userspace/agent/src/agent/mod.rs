@@ -11,6 +11,7 @@
 mod destinations;
 mod functions;
 mod health;
+mod kernel;
 mod lives;
 mod metrics;
 mod names;
@@ -37,8 +38,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use descry_config::{Config, Loaded, Problem, Problems, Step};
-use descry_decode::syscall;
-use descry_probe::{OffCpu, Options, Sampling, Syscalls, give_code_back};
+use descry_probe::give_code_back;
 use descry_process::identity::ResourceOptions;
 use descry_telemetry::Counters;
 use tokio::sync::mpsc::{self, error::TrySendError};
@@ -48,8 +48,7 @@ use crate::cli::{AgentArgs, Own};
 use crate::config;
 use crate::counted::{self, Reading};
 use crate::failure::Failure;
-use crate::measure::{self, Consumer, Watch, raise_open_files};
-use crate::profile::ring_bytes;
+use crate::measure::{Consumer, Watch, raise_open_files};
 use crate::stop::Stop;
 use destinations::Destinations;
 use health::{Health, Server};
@@ -62,11 +61,6 @@ use reload::Changes;
 use scraped::Scraped;
 use window::{Exporter, Message, WindowCounters};
 
-/// Bytes of the ring where requests are followed: a tick at 40 MB a second. The kernel maps it twice, so that it counts
-/// twice as memory of the agent.
-const REQUESTS_RING: u32 = 2 << 20;
-/// The same where waits are measured, for the stacks of all threads that are blocked when that begins.
-const WAITS_RING: u32 = 16 << 20;
 /// How long what waits may still be sent at the end.
 const SHUTDOWN: Duration = Duration::from_secs(10);
 
@@ -259,7 +253,7 @@ impl Agent {
             let resource_options = ResourceOptions { command_arguments: self.config.resource.command_args };
             self.generation += 1;
             self.recorder.begin(&self.config)?;
-            let options = options(&self.config)?;
+            let options = kernel::options(&self.config)?;
             self.ring_bytes = options.ring_bytes;
             let mut watch = Watch::start(&options, &[], resource_options, &mut self.recorder)?;
             // What takes longest comes before the first sample: nobody empties the ring meanwhile.
@@ -360,7 +354,7 @@ impl Agent {
             error!(error = format!("{error:#}"), "health stays where it was");
             self.config.health = old.health.clone();
         }
-        if needs_loading(&old, &self.config) {
+        if kernel::needs_loading(&old, &self.config) {
             let new = std::mem::replace(&mut self.config, old.clone());
             self.stop_measuring()?;
             self.config = new;
@@ -399,43 +393,6 @@ impl Agent {
         counted::publish(&self.counters, all.map(total));
         Ok(())
     }
-}
-
-/// What to load.
-fn options(config: &Config) -> Result<Options, Failure> {
-    let Config { profile, off_cpu, requests, syscalls, functions, .. } = config;
-    let base = measure::options(profile.unwind_memory)?;
-    let mut ring = if profile.enabled { ring_bytes(profile.frequency)? } else { base.ring_bytes };
-    if requests.enabled {
-        ring = ring.max(REQUESTS_RING);
-    }
-    if off_cpu.enabled {
-        ring = ring.max(WAITS_RING);
-    }
-    Ok(Options {
-        sampling: profile.enabled.then_some(Sampling { frequency: profile.frequency }),
-        off_cpu: off_cpu.enabled.then_some(OffCpu { wakers: false }),
-        syscalls: syscalls.enabled.then(|| Syscalls { slower_than: None, traits: syscall::traits() }),
-        net: requests.enabled,
-        functions: (!functions.names.is_empty())
-            .then_some(descry_probe::Functions { event_rate: functions.spans_per_second }),
-        // The reason of a wait is known by them.
-        kernel_stacks: profile.kernel || off_cpu.enabled,
-        ring_bytes: ring,
-        ..base
-    })
-}
-
-/// Whether the kernel side has to be loaded anew for what has changed.
-fn needs_loading(old: &Config, new: &Config) -> bool {
-    let loaded = |config: &Config| {
-        let profile = &config.profile;
-        let kernel = (profile.enabled, profile.frequency, profile.kernel, profile.unwind_memory);
-        let others =
-            (config.off_cpu.clone(), config.requests.clone(), config.syscalls.clone(), config.logs.clone());
-        (kernel, others, config.functions.clone(), config.resource.command_args)
-    };
-    loaded(old) != loaded(new)
 }
 
 fn windows_gone() -> Failure {

@@ -8,7 +8,7 @@ use descry_aggregate::syscalls::SyscallRow;
 use descry_aggregate::{Aggregator, CodeRef};
 use descry_config::Config;
 use descry_decode::ids::{Comm, Tgid};
-use descry_decode::{Call, ConnectFailed, Event, Lifecycle, Opened, Role, WaitOf};
+use descry_decode::{Call, ConnectFailed, Event, Lifecycle, Opened, Role, SlowCall, WaitOf};
 use descry_probe::Session;
 use rustc_hash::FxHashMap;
 
@@ -271,6 +271,20 @@ impl Recorder {
         requests.opened(tracker, opened, settings);
     }
 
+    /// A system call took long.
+    fn slow_call(&mut self, tracker: &mut Tracker, slow: &SlowCall) {
+        let (Some(syscalls), Some(requests)) = (&mut self.syscalls, &mut self.requests) else { return };
+        let sample = &slow.sample;
+        let switches = self.rules.of(sample.tgid, Comm::default(), || tracker.who(sample.tgid));
+        if !switches.syscalls || !switches.requests {
+            return;
+        }
+        let name = tracker.process_name(sample.tgid, sample.comm);
+        let span = syscalls.slow.span(slow, (sample.tgid, name), self.clocks.boot_to_unix);
+        requests.part(tracker, sample.tgid, sample.request, sample.time, span);
+        self.hand_over();
+    }
+
     /// A function was called.
     fn call(&mut self, tracker: &mut Tracker, call: &Call) {
         let Some(functions) = &mut self.functions else { return };
@@ -348,6 +362,7 @@ impl Consumer for Recorder {
                     waits.name(named.tid, named.comm);
                 }
             }
+            Event::SlowCall(slow) => self.slow_call(tracker, &slow),
             Event::Call(call) => self.call(tracker, &call),
             Event::Opened(opened) => self.opened(tracker, &opened),
             Event::ConnectFailed(failed) => self.connect_failed(tracker, &failed),

@@ -11,7 +11,7 @@ use descry_assemble::infer::{PROTOCOLS, Transport};
 use descry_assemble::join::{Joiner, Limits};
 use descry_assemble::protocol::{Chunk, Direction, Lost, Options};
 use descry_assemble::span::{Span, SpanKind};
-use descry_decode::ids::{BootNanos, ConnectionId, Tgid, UnixNanos};
+use descry_decode::ids::{BootNanos, ConnectionId, RequestId, Tgid, UnixNanos};
 use descry_decode::{Call, Closed, Closer, ConnectFailed, Message, Opened, Plaintext, Transport as Socket};
 use descry_export::span::SpanProcess;
 use descry_pipeline::Sampling;
@@ -248,6 +248,22 @@ impl Connections {
         let owner = Owned { process, ends: Ends::default() };
         let first = out.len();
         self.spans.joiner.call(call.request, self.now, around, span, owner, out);
+        self.spans.begin_roots(first, out);
+    }
+
+    /// A part of a request: a span that is told if that is.
+    pub fn part(
+        &mut self,
+        request: RequestId,
+        end: BootNanos,
+        process: SpanProcess,
+        span: Span,
+        out: &mut Vec<(Owned, Span)>,
+    ) {
+        self.now = self.now.max(end);
+        let owner = Owned { process, ends: Ends::default() };
+        let first = out.len();
+        self.spans.joiner.part(request, self.now, span, owner, out);
         self.spans.begin_roots(first, out);
     }
 

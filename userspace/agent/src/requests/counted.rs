@@ -39,17 +39,19 @@ counters! {
         request_dropped,
         /// Answers without a request that was seen.
         answer_unmatched,
-        /// Client spans that found the request that caused them.
+        /// Spans that found the request that caused them.
         joined,
-        /// Client spans whose request was not seen to end: they have no parent.
+        /// Slow system calls that are not told because they belong to no request that was seen.
+        slow_syscall_without_request,
+        /// Spans whose request was not seen to end: they have no parent.
         parent_not_seen,
-        /// Client spans that have no parent because too many waited for theirs.
+        /// Spans that have no parent because too many waited for theirs.
         too_many_waiting,
         /// Connections whose requests were given up because nothing came for too long.
         answer_timed_out,
-        /// Client spans that began before or after the request that their unit served last: they have no parent.
+        /// Spans that began before or after the request that their unit served last: they have no parent.
         parent_over,
-        /// Client spans of a request that was served beside others on the same connection: they have no parent.
+        /// Spans of a request that was served beside others on the same connection: they have no parent.
         parent_ambiguous,
         /// Processes whose units cannot be found (Node.js, asyncio, a stripped Tokio program, an unknown version of Go):
         /// nothing they ask is joined to what they are asked.
@@ -63,7 +65,7 @@ counters! {
 
 /// Those that mean no loss. A parser finds its place again after bytes that were left out on purpose too (the end of a
 /// long answer); those that were lost are `message_gap`.
-const HARMLESS: [&str; 18] = [
+const HARMLESS: [&str; 19] = [
     "connections",
     "connection_unknown",
     "connection_excluded",
@@ -73,6 +75,7 @@ const HARMLESS: [&str; 18] = [
     "tls_files",
     "tls_unprobeable",
     "joined",
+    "slow_syscall_without_request",
     "parent_not_seen",
     "parent_over",
     "parent_ambiguous",
@@ -105,6 +108,7 @@ impl RequestCounters {
             request_dropped: counted.lost.requests_dropped,
             answer_unmatched: counted.lost.unmatched,
             joined: counted.joined.joined,
+            slow_syscall_without_request: counted.joined.parts_dropped,
             parent_not_seen: counted.joined.waited_too_long,
             too_many_waiting: counted.joined.too_many,
             answer_timed_out: counted.timed_out,

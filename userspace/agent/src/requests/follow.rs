@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use descry_assemble::connection::Settings;
 use descry_assemble::span::Span;
-use descry_decode::ids::{Comm, Tgid, UnixNanos};
+use descry_decode::ids::{BootNanos, Comm, RequestId, Tgid, UnixNanos};
 use descry_decode::{Call, ConnectFailed, Event, Opened};
 use descry_export::span::SpanProcess;
 use descry_pipeline::Sampling;
@@ -118,6 +118,20 @@ impl<O: SpanOutput> Requests<O> {
     /// A function was called: a span that waits for the one of its request. `around`: when the call around it began.
     pub fn call(&mut self, call: &Call, around: Option<UnixNanos>, process: SpanProcess, span: Span) {
         self.connections.call(call, around, process, span, &mut self.spans);
+        self.hand_over();
+    }
+
+    /// A process did something for a request: a span that is told if the request is.
+    pub fn part(
+        &mut self,
+        tracker: &mut Tracker,
+        tgid: Tgid,
+        request: RequestId,
+        end: BootNanos,
+        span: Span,
+    ) {
+        let process = self.process(tracker, tgid);
+        self.connections.part(request, end, process, span, &mut self.spans);
         self.hand_over();
     }
 

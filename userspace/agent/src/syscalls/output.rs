@@ -4,7 +4,6 @@ use std::io::{self, Write};
 
 use anyhow::Context;
 use descry_aggregate::syscalls::SyscallReport;
-use descry_assemble::span::{SpanId, TraceId};
 use descry_decode::ids::UnixNanos;
 use descry_export::otlp::metrics::{Interval, Temporality, metrics_requests};
 use descry_export::otlp::{EncodedResource, MAX_REQUEST_BYTES, OtlpOptions, TraceRequest, TraceWriter};
@@ -13,8 +12,8 @@ use descry_export::span::TableStyle;
 use descry_export::syscall::{self, SyscallFormat};
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use rustc_hash::FxHashMap;
-use uuid::Uuid;
 
+use super::slow::new_ids;
 use crate::cli::SyscallsArgs;
 use crate::failure::Failure;
 use crate::output::{self, Destination, FormatChoice};
@@ -95,7 +94,7 @@ impl Output {
             let process = processes.entry(&call.process).or_insert_with(|| {
                 EncodedResource::new(report.resources.get(&call.process).unwrap_or(&Vec::new()))
             });
-            let (trace, span) = ids();
+            let (trace, span) = new_ids();
             requests.extend(writer.push(process, &syscall::slow_span(call, trace, span)));
         }
         requests.extend(writer.finish());
@@ -106,10 +105,4 @@ impl Output {
         let outcome = sender.send_blocking(requests).context("cannot send")?;
         output::report("spans", &sender.settings().endpoint, outcome)
     }
-}
-
-/// Ids of a new trace and of its first span: random, and never zero, since a UUID's version is not.
-fn ids() -> (TraceId, SpanId) {
-    let [.., a, b, c, d, e, f, g, h] = Uuid::new_v4().into_bytes();
-    (TraceId(Uuid::new_v4().into_bytes()), SpanId([a, b, c, d, e, f, g, h]))
 }

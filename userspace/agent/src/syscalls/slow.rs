@@ -1,14 +1,17 @@
 //! Calls that took long: their arguments are looked up at once, since descriptors are closed and processes end; their stacks
 //! are named at the end.
 
-use descry_aggregate::syscalls::SlowSyscall;
+use descry_aggregate::syscalls::{ProcessName, SlowSyscall};
 use descry_aggregate::{CodeRef, KnownCode};
+use descry_assemble::span::{Span, SpanId, TraceId};
 use descry_decode::SlowCall;
 use descry_decode::ids::{Tgid, UnixNanos};
 use descry_decode::syscall::{self, Interface, Value};
+use descry_export::syscall::slow_span;
 use descry_process::descriptor::Descriptors;
 use indexmap::IndexSet;
 use rustc_hash::FxBuildHasher;
+use uuid::Uuid;
 
 use crate::measure::Tracker;
 
@@ -45,9 +48,17 @@ impl SlowCalls {
         let places = if has_room { located.code } else { &[] };
         let stack = places.iter().map(|place| self.code.insert_full(place.clone()).0).collect();
         let (process, truncated) = ((sample.tgid, located.process), located.truncated || !has_room);
+        let call = SlowSyscall { truncated, ..self.describe(slow, process) };
+        self.calls.push(Pending { call, stack });
+        true
+    }
+
+    /// A call as people read it, without its stack. Its start is in boot time.
+    pub fn describe(&mut self, slow: &SlowCall, process: ProcessName) -> SlowSyscall {
+        let sample = &slow.sample;
         let interface = syscall::interface(slow.number);
         let name = syscall::name(slow.number);
-        let call = SlowSyscall {
+        SlowSyscall {
             process,
             tid: sample.tid,
             thread: sample.comm.to_string(),
@@ -60,12 +71,18 @@ impl SlowCalls {
             result: slow.result,
             error: syscall::error_of(slow.result).map(syscall::error_name),
             stack: Vec::new(),
-            truncated,
+            truncated: false,
             unit: sample.unit,
             request: sample.request,
-        };
-        self.calls.push(Pending { call, stack });
-        true
+        }
+    }
+
+    /// A call as a span, without its stack.
+    pub fn span(&mut self, slow: &SlowCall, process: ProcessName, boot_to_unix: i64) -> Span {
+        let mut call = self.describe(slow, process);
+        call.start = UnixNanos(call.start.0.saturating_add_signed(boot_to_unix));
+        let (trace, span) = new_ids();
+        slow_span(&call, trace, span)
     }
 
     /// How many.
@@ -134,4 +151,10 @@ fn frames(code: &KnownCode) -> Vec<String> {
         _ => frame.function.to_string(),
     };
     code.symbolized.frames.iter().map(frame).collect()
+}
+
+/// Ids of a new trace and of its first span: random, and never zero, since a UUID's version is not.
+pub fn new_ids() -> (TraceId, SpanId) {
+    let [.., a, b, c, d, e, f, g, h] = Uuid::new_v4().into_bytes();
+    (TraceId(Uuid::new_v4().into_bytes()), SpanId([a, b, c, d, e, f, g, h]))
 }

@@ -1,0 +1,62 @@
+//! What a configuration wants of the kernel side.
+
+use std::time::Duration;
+
+use descry_config::Config;
+use descry_decode::syscall;
+use descry_probe::{Functions, OffCpu, Options, Sampling, Syscalls};
+
+use crate::failure::Failure;
+use crate::measure;
+use crate::profile::ring_bytes;
+
+/// Bytes of the ring where requests are followed: a tick at 40 MB a second. The kernel maps it twice, so that it counts
+/// twice as memory of the agent.
+const REQUESTS_RING: u32 = 2 << 20;
+/// The same where waits are measured, for the stacks of all threads that are blocked when that begins.
+const WAITS_RING: u32 = 16 << 20;
+
+/// What to load.
+pub fn options(config: &Config) -> Result<Options, Failure> {
+    let Config { profile, off_cpu, requests, syscalls, functions, .. } = config;
+    let base = measure::options(profile.unwind_memory)?;
+    let mut ring = if profile.enabled { ring_bytes(profile.frequency)? } else { base.ring_bytes };
+    if requests.enabled {
+        ring = ring.max(REQUESTS_RING);
+    }
+    if off_cpu.enabled {
+        ring = ring.max(WAITS_RING);
+    }
+    Ok(Options {
+        sampling: profile.enabled.then_some(Sampling { frequency: profile.frequency }),
+        off_cpu: off_cpu.enabled.then_some(OffCpu { wakers: false }),
+        syscalls: syscalls.enabled.then(|| Syscalls {
+            slower_than: slower_than(config).map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)),
+            traits: syscall::traits(),
+        }),
+        net: requests.enabled,
+        functions: (!functions.names.is_empty())
+            .then_some(Functions { event_rate: functions.spans_per_second }),
+        // The reason of a wait is known by them.
+        kernel_stacks: profile.kernel || off_cpu.enabled,
+        ring_bytes: ring,
+        ..base
+    })
+}
+
+/// The time above which system calls are told one by one: below their requests only.
+fn slower_than(config: &Config) -> Option<Duration> {
+    config.syscalls.slower_than.as_ref().filter(|_| config.requests.enabled).map(|time| time.0)
+}
+
+/// Whether the kernel side has to be loaded anew for what has changed.
+pub fn needs_loading(old: &Config, new: &Config) -> bool {
+    let loaded = |config: &Config| {
+        let profile = &config.profile;
+        let kernel = (profile.enabled, profile.frequency, profile.kernel, profile.unwind_memory);
+        let others =
+            (config.off_cpu.clone(), config.requests.clone(), config.syscalls.clone(), config.logs.clone());
+        (kernel, others, config.functions.clone(), config.resource.command_args)
+    };
+    loaded(old) != loaded(new)
+}
