@@ -3,7 +3,8 @@
 use anyhow::{Result, ensure};
 use descry_tests::descry::Descry;
 use descry_tests::machine;
-use descry_tests::workload::Workload;
+use descry_tests::workload::{Workload, eventually};
+use nix::sys::signal::Signal;
 
 use crate::{HZ, check_paths, check_share, measure, measure_whole};
 
@@ -40,6 +41,29 @@ fn recursion_through_qsort_sixty_deep() -> Result<()> {
         "..",
     ];
     check_paths(&folded, &[path], 0.99)
+}
+
+/// The kernel puts its own address in the place of the return address of each function with a return probe.
+#[test]
+fn through_functions_that_are_traced() -> Result<()> {
+    let Some(_machine) = machine::alone()? else { return Ok(()) };
+    let workload = Workload::native("deep", &[])?;
+    let pid = workload.pid();
+    let tracer = Descry::new("trace")?.pid(pid).args(["-f", "deep:compare", "-f", "deep:bottom"]);
+    let tracer = tracer.args(["--histogram-only", "-d", "60s"]).spawn()?;
+    eventually("a call of a traced function", || {
+        Ok(std::fs::read_to_string(format!("/proc/{pid}/maps"))?.contains("[uprobes]").then_some(()))
+    })?;
+    // Calls that began before the probes were there end first.
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let folded = measure_whole(pid, SECONDS)?;
+    tracer.signal(Signal::SIGINT)?;
+    ensure!(tracer.wait()?.code == Some(0), "the tracer failed");
+    let bottom = folded.filter(|stack| stack.has("bottom"));
+    ensure!(bottom.total() > 0, "no sample below the traced functions:\n{}", folded.heaviest(5));
+    let wrong = bottom.filter(|stack| stack.count_of("compare") != 60);
+    ensure!(wrong.total() == 0, "not sixty deep:\n{}", wrong.heaviest(5));
+    check_paths(&bottom, &[&["_start", "..", "main", "..", "compare", "bottom", ".."]], 0.99)
 }
 
 #[test]

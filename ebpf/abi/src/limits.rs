@@ -28,6 +28,8 @@ pub const STACK_COPY_BYTES: usize = 24 * 1024;
 /// The ring's reader is woken while the bytes in the ring are in one band of this size: longer than any record, so that
 /// none leaps over it, and short, since each record in it costs the watched program a wake-up.
 pub const RING_BAND: u64 = 32 * 1024;
+/// Functions with return probes that a thread is in at once, as in the kernel's `MAX_URETPROBE_DEPTH`.
+pub const MAX_RETURN_PROBES: u32 = 64;
 /// Nested pid namespaces, as in the kernel's `MAX_PID_NS_LEVEL`.
 pub const MAX_PID_NAMESPACES: u32 = 32;
 /// Levels of the cgroup tree searched for a scope's cgroup.

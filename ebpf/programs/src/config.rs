@@ -184,4 +184,14 @@ globals! {
     MM_XOL_AREA: u32 = 0;
     /// `xol_area.vaddr`; 0 where the kernel does not say.
     XOL_VADDR: u32 = 0;
+    /// `task_struct.utask`; 0 where the kernel does not say, as for those below.
+    TASK_UTASK: u32 = 0;
+    /// `uprobe_task.return_instances`.
+    UTASK_RETURNS: u32 = 0;
+    /// `return_instance.stack`.
+    RETURN_STACK: u32 = 0;
+    /// `return_instance.orig_ret_vaddr`.
+    RETURN_ADDRESS: u32 = 0;
+    /// `return_instance.next`.
+    RETURN_NEXT: u32 = 0;
 }

@@ -38,6 +38,11 @@ const MEMBERS: &[(&str, &str)] = &[
 const OPTIONAL: &[(&str, &str)] = &[
     ("MM_XOL_AREA", "mm_struct.uprobes_state.xol_area"),
     ("XOL_VADDR", "xol_area.vaddr"),
+    ("TASK_UTASK", "task_struct.utask"),
+    ("UTASK_RETURNS", "uprobe_task.return_instances"),
+    ("RETURN_STACK", "return_instance.stack"),
+    ("RETURN_ADDRESS", "return_instance.orig_ret_vaddr"),
+    ("RETURN_NEXT", "return_instance.next"),
     ("SIGNAL_OOM_MM", "signal_struct.oom_mm"),
     ("TASK_IO_URING", "task_struct.io_uring"),
     ("TCP_WSTAMP_NS", "tcp_sock.tcp_wstamp_ns"),

@@ -28,7 +28,7 @@ pub(super) fn run(descry: &Path, shop: &Path, directory: &Path, seconds: u32) ->
     }
     let text = format!(
         "rules: [{{comm: shop}}]\nothers: {{profile: false, requests: false, functions: false, logs: false}}\n\
-         profile: {{frequency: 99, window: 2s}}\nfunctions: {{names: ['shop:shop::Shop::*', 'shop:shop::rank']}}\n\
+         profile: {{frequency: 99, window: 2s}}\nfunctions: {{names: ['shop:shop::Shop::*', 'shop:shop::Customer::get']}}\n\
          health: {{enabled: false}}\nfile: {{directory: {}}}\n",
         files.display()
     );

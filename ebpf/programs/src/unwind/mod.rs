@@ -5,6 +5,7 @@
 
 mod copy;
 mod memo;
+mod probed;
 mod step;
 mod table;
 mod window;

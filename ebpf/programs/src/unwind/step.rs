@@ -12,6 +12,7 @@ use descry_abi::event::UnwindEnd;
 use descry_abi::limits::{FRAME_SLOTS, MAX_USER_FRAMES};
 use descry_abi::unwind::{CfaKind, FAR, FpKind, Row};
 
+use super::probed::probed_return;
 use super::table::Tables;
 use super::{memo, window};
 use crate::maps::{Memo, State};
@@ -52,7 +53,10 @@ fn try_step(state: *mut State, memo: *mut Memo, tables: &Tables) -> Result<(), U
     let row = match memo::get(memo, address, tables.generation) {
         Some(row) => row,
         None => {
-            let row = tables.row(address, &mut state.mapping)?;
+            let row = match tables.row(address, &mut state.mapping) {
+                Ok(row) => row,
+                Err(end) => return through_probe(state, end),
+            };
             memo::put(memo, address, tables.generation, row);
             row
         }
@@ -76,6 +80,18 @@ fn try_step(state: *mut State, memo: *mut Memo, tables: &Tables) -> Result<(), U
         _ => return Err(UnwindEnd::ComplexRule),
     };
     up(state, cfa, row)
+}
+
+/// Goes on behind a return probe: its address is no place in the program, and what it stands for is recorded instead.
+#[inline(always)]
+fn through_probe(state: &mut State, end: UnwindEnd) -> Result<(), UnwindEnd> {
+    let pc = if matches!(end, UnwindEnd::NoMapping) { probed_return(state.pc, state.sp) } else { 0 };
+    if pc == 0 {
+        return Err(end);
+    }
+    state.pc = pc;
+    state.header.user_frames = state.header.user_frames.wrapping_sub(1);
+    Ok(())
 }
 
 /// Writes the pc to the frames.
