@@ -14,6 +14,7 @@ use descry_export::otlp::{MAX_REQUEST_BYTES, OtlpOptions};
 use descry_export::span::SpanProcess;
 use descry_function::{Pattern, Wishes};
 use descry_probe::Session;
+use descry_process::identity;
 use rustc_hash::FxHashMap;
 use tracing::{info, warn};
 
@@ -222,8 +223,9 @@ impl Functions {
         for figures in session.functions()? {
             let (tgid, totals) = (Tgid(figures.key.tgid), figures.totals);
             let calls = totals.durations.count + totals.unfinished;
-            let is_gone = ended.contains_key(&tgid);
             let has_news = calls != self.told.get(&figures.key).copied().unwrap_or_default();
+            // The end of some was not heard of.
+            let is_gone = ended.contains_key(&tgid) || !has_news && identity::start_time(tgid).is_err();
             if is_gone {
                 session.forget_function(figures.key)?;
                 self.told.remove(&figures.key);
