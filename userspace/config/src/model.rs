@@ -290,7 +290,7 @@ pub struct Syscalls {
 #[serde(default, deny_unknown_fields)]
 pub struct Functions {
     /// Functions of the files that watched processes use, as [FILE:]GLOB; none: no functions are traced. A call costs whoever
-    /// uses the file a microsecond or two.
+    /// uses the file one to ten microseconds.
     pub names: Vec<String>,
     /// Calls a second that become spans, of all functions together; 0: none. Metrics count all calls.
     #[schemars(range(min = 0, max = 1_000_000))]
