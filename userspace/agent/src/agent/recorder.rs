@@ -34,6 +34,8 @@ counters! {
         windows,
         /// Samples of processes that the rules leave out.
         samples_excluded,
+        /// Slow system calls of processes that the rules leave out.
+        slow_syscalls_excluded,
         /// Samples and waits without frames, because their stack was one too many in its window.
         stacks_over_limit,
         /// Samples and waits of processes that were one too many in their window.
@@ -277,6 +279,7 @@ impl Recorder {
         let sample = &slow.sample;
         let switches = self.rules.of(sample.tgid, Comm::default(), || tracker.who(sample.tgid));
         if !switches.syscalls || !switches.requests {
+            self.counters.slow_syscalls_excluded += 1;
             return;
         }
         let name = tracker.process_name(sample.tgid, sample.comm);
