@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use descry_tests::descry::Descry;
 use descry_tests::machine;
 use descry_tests::{compile, workload::Workload};
@@ -57,6 +57,39 @@ fn several_processes() -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// The kernel side keeps processes by the low bits of their ids first (`SCOPE_FILTER`).
+#[test]
+fn processes_whose_ids_end_alike() -> Result<()> {
+    let Some(_machine) = machine::alone()? else { return Ok(()) };
+    let split = Workload::native("split", &[])?;
+    let deep = with_like_id(split.pid())?;
+    only_split(&["-p", &split.pid().to_string()])?;
+    let (folded, _) = measure(Descry::profile(HZ, 2)?.pid(split.pid()).pid(deep.pid()))?;
+    for (process, function) in [("split", "cycle"), ("deep", "bottom")] {
+        ensure!(
+            folded.of(process).total_of(function) > 0.95,
+            "{process}:\n{}",
+            folded.of(process).heaviest(10)
+        );
+    }
+    Ok(())
+}
+
+/// The workload `deep` under an id whose low bits are those of `id`.
+fn with_like_id(id: u32) -> Result<Workload> {
+    let far = descry_abi::limits::SCOPE_FILTER_SLOTS;
+    let wanted = if id > 2 * far { id - far } else { id + far };
+    for _ in 0..50 {
+        fs::write("/proc/sys/kernel/ns_last_pid", (wanted - 1).to_string())?;
+        let workload = Workload::native("deep", &[])?;
+        // Others start processes too.
+        if workload.pid() == wanted {
+            return Ok(workload);
+        }
+    }
+    bail!("no process got the id {wanted}")
 }
 
 #[test]

@@ -12,6 +12,10 @@ pub enum ScopeKind {
     Cgroups = 2,
 }
 
+/// In the map `SCOPE_FILTER`: any process whose id has these low bits may be watched. Otherwise a word there is the id of the
+/// only one that is; 0: none is.
+pub const SCOPE_SEVERAL: u64 = u64::MAX;
+
 /// A file that makes a process watched when it executes it (`--exe`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(C)]

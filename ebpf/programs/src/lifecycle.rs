@@ -8,7 +8,7 @@ use descry_abi::event::{EXIT_OUT_OF_MEMORY, EventKind, Lifecycle};
 
 use crate::config::{FOLLOW, LIFECYCLE, REQUESTS, SCOPE_BY_COMM, SCOPE_BY_EXECUTABLE, SCOPE_COMM};
 use crate::emit::{self, count};
-use crate::maps::{PROCESSES, SCOPE_EXECUTABLES, SCOPE_TGIDS, UNIT_RULES};
+use crate::maps::{PROCESSES, SCOPE_EXECUTABLES, UNIT_RULES};
 use crate::net::{request, tls};
 use crate::scope;
 use crate::task::{Ids, Task, pointer};
@@ -67,10 +67,10 @@ pub fn exit(task: *const c_void) {
     if task.live_threads() != 0 || !scope::current_is_watched(ids.tgid) {
         return;
     }
-    // The number may be given to another process. None of the entries need be there.
+    // The number may be given to another process. Neither entry need be there.
     let _ = PROCESSES.remove(ids.tgid);
     let _ = UNIT_RULES.remove(ids.tgid);
-    let _ = SCOPE_TGIDS.remove(ids.tgid);
+    scope::remove_process(ids.tgid);
     let mut status = task.exit_code();
     if status & TERMINATING_SIGNAL == SIGKILL && task.is_out_of_memory() {
         status |= EXIT_OUT_OF_MEMORY;

@@ -135,8 +135,8 @@ pub static COUNTS: PerCpuArray<u64, { COUNTERS as usize }> = PerCpuArray::new();
 #[btf_map]
 pub static SCOPE_TGIDS: HashMap<u32, u32, { MAX_SCOPE as usize }> = HashMap::new();
 
-/// 1 at the low bits of each id that was ever in `SCOPE_TGIDS`: a process whose entry is 0 is not there, which costs a
-/// tenth of a look-up there. Written as it is.
+/// What `SCOPE_TGIDS` holds, by the low bits of ids, for a tenth of what a look-up there costs: nothing (0), the one process
+/// of this id, or maybe several (`SCOPE_SEVERAL`). Written by userspace before any program runs, and by `scope`.
 #[btf_map]
 pub static SCOPE_FILTER: Array<u64, { SCOPE_FILTER_SLOTS as usize }> = Array::new();
 

@@ -1,9 +1,9 @@
-//! Is this task watched? One look-up for a task that is not.
+//! Is this task watched? One look-up for most tasks, watched or not.
 
 use aya_ebpf::helpers::generated::{bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id};
 use descry_abi::counter::Counter;
 use descry_abi::limits::{MAX_CGROUP_DEPTH, SCOPE_FILTER_SLOTS};
-use descry_abi::scope::ScopeKind;
+use descry_abi::scope::{SCOPE_SEVERAL, ScopeKind};
 
 use crate::config::{PID_NAMESPACE, SCOPE_KIND};
 use crate::emit::count;
@@ -49,14 +49,23 @@ fn task_in_cgroups(task: Task) -> bool {
 /// Whether a process is watched by its id.
 #[inline(always)]
 pub fn has_process(tgid: u32) -> bool {
-    may_have_process(tgid) && SCOPE_TGIDS.get_ptr(tgid).is_some()
+    match filter(tgid) {
+        SCOPE_SEVERAL => SCOPE_TGIDS.get_ptr(tgid).is_some(),
+        only => only != 0 && only == u64::from(tgid),
+    }
+}
+
+/// The word of the filter for this id.
+#[inline(always)]
+fn filter(tgid: u32) -> u64 {
+    // SAFETY: the pointer was checked by the lookup; the word is written at once.
+    SCOPE_FILTER.get_ptr(tgid & (SCOPE_FILTER_SLOTS - 1)).map_or(0, |word| unsafe { *word })
 }
 
 /// False: a process of this id is not watched by it. True: ask [`has_process`].
 #[inline(always)]
 fn may_have_process(tgid: u32) -> bool {
-    // SAFETY: the pointer was checked by the lookup; the word is written at once.
-    SCOPE_FILTER.get_ptr(tgid & (SCOPE_FILTER_SLOTS - 1)).is_some_and(|word| unsafe { *word } != 0)
+    filter(tgid) != 0
 }
 
 /// False: a process of this id is surely not watched.
@@ -75,12 +84,31 @@ pub fn is_surely_out(tgid: u32) -> bool {
 /// Puts a process in scope.
 #[inline(always)]
 pub fn add_process(tgid: u32) {
-    if let Some(word) = SCOPE_FILTER.get_ptr_mut(tgid & (SCOPE_FILTER_SLOTS - 1)) {
-        // SAFETY: the pointer was checked by the lookup. Whoever else writes it writes the same.
-        unsafe { *word = 1 }
-    }
     if SCOPE_TGIDS.insert(tgid, 0, 0).is_err() {
         count(Counter::ScopeFull);
+    }
+    // The one that is there already stays the only one.
+    if filter(tgid) != u64::from(tgid) {
+        set_several(tgid);
+    }
+}
+
+/// Takes a process out of scope: its number may be given to another.
+#[inline(always)]
+pub fn remove_process(tgid: u32) {
+    if filter(tgid) == u64::from(tgid) {
+        set_several(tgid);
+    }
+    // It need not be there.
+    let _ = SCOPE_TGIDS.remove(tgid);
+}
+
+/// The map is to be asked. Whoever else writes to the filter while programs run writes the same, so no write is lost.
+#[inline(always)]
+fn set_several(tgid: u32) {
+    if let Some(word) = SCOPE_FILTER.get_ptr_mut(tgid & (SCOPE_FILTER_SLOTS - 1)) {
+        // SAFETY: the pointer was checked by the lookup.
+        unsafe { *word = SCOPE_SEVERAL }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::emit::count;
 use crate::maps::{PROCESSES, ProgramKind, State, WALK_STATES};
 use crate::net::request;
 use crate::registers::{self, Hit, Start};
-use crate::task::{Ids, Task};
+use crate::task::{Ids, Running, Task};
 use crate::{unit, unwind};
 
 /// How a user stack is walked; see `unwind`.
@@ -81,7 +81,7 @@ pub fn take(taking: &Taking, ctx: *mut c_void, ids: Ids, hit: Hit) -> Option<*mu
             weight: taking.weight,
             unit,
             request,
-            comm: task.comm(),
+            comm: Running::get().comm(),
         };
     }
     let end =

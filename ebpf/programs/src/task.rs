@@ -230,6 +230,16 @@ impl Running {
         direct(self.0, TASK_PID.load())
     }
 
+    /// Its name. In the kernel's struct it follows a pointer, so it can be loaded as words.
+    #[inline(always)]
+    pub fn comm(self) -> [u8; 16] {
+        let half = |offset| direct::<u64>(self.0, TASK_COMM.load() + offset).to_ne_bytes();
+        let mut comm = [0; 16];
+        comm[..8].copy_from_slice(&half(0));
+        comm[8..].copy_from_slice(&half(8));
+        comm
+    }
+
     /// The kernel's own id of the process.
     #[inline(always)]
     pub fn process(self) -> u32 {

@@ -4,20 +4,21 @@ mod functions;
 mod net;
 mod off_cpu;
 mod sampling;
+mod scope;
 mod syscalls;
 mod tcp;
 mod tls;
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
+use aya::maps::{HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::{BtfTracePoint, ProgramError, RawTracePoint};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use descry_abi::counter::Counter;
-use descry_abi::limits::{RING_BAND, SCOPE_FILTER_SLOTS};
+use descry_abi::limits::RING_BAND;
 use descry_abi::scope::{ExecutableKey, ScopeKind};
 use descry_abi::unwind::Process;
-use descry_decode::ids::{CgroupId, Tgid};
+use descry_decode::ids::Tgid;
 use nix::time::ClockId;
 use tracing::debug;
 
@@ -31,6 +32,8 @@ pub use net::{SocketHooks, Wanted};
 pub use off_cpu::OffCpu;
 use off_cpu::OffCpuMaps;
 pub use sampling::{Sampler, Sampling};
+pub use scope::Scope;
+use scope::ScopeMaps;
 use syscalls::SyscallMaps;
 pub use syscalls::{SyscallCount, Syscalls};
 pub use tcp::TcpCount;
@@ -39,17 +42,6 @@ pub use tls::{TlsProbes, TlsSites};
 
 /// The kernel side, built for this architecture.
 static OBJECT: &[u8] = include_bytes_aligned!(env!("DESCRY_EBPF_OBJECT"));
-
-/// Which tasks are watched.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// All.
-    All,
-    /// Those of these processes, and of those that `Options::comm`, `executables` and `follow` add.
-    Processes(Vec<Tgid>),
-    /// Those in these cgroups or below.
-    Cgroups(Vec<CgroupId>),
-}
 
 /// What to load.
 #[derive(Clone, Debug)]
@@ -88,12 +80,9 @@ pub struct Session {
     events: RingBuf<MapData>,
     counts: PerCpuArray<MapData, u64>,
     processes: HashMap<MapData, u32, Slots>,
-    scope_tgids: HashMap<MapData, u32, u32>,
-    scope_filter: Array<MapData, u64>,
     ring_bytes: usize,
-    /// Maps that are written once. They must live until the programs that use them are loaded.
-    _scope_cgroups: HashMap<MapData, u64, u32>,
-    _scope_executables: HashMap<MapData, Executable, u32>,
+    /// Kept until the programs that use them are loaded.
+    _scope: ScopeMaps,
     logger: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
     sampling: Option<Sampling>,
     sample_links: sampling::SampleLinks,
@@ -112,14 +101,6 @@ struct Slots(Process);
 
 // SAFETY: repr(C), four u32 without padding.
 unsafe impl aya::Pod for Slots {}
-
-/// An [`ExecutableKey`] as aya wants it.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct Executable(ExecutableKey);
-
-// SAFETY: repr(C), u64 + u32 + u32 without padding.
-unsafe impl aya::Pod for Executable {}
 
 const LIFECYCLE: [(&str, &str); 4] = [
     ("process_fork", "sched_process_fork"),
@@ -148,18 +129,14 @@ impl Session {
         let counts = take(&mut ebpf, "COUNTS")?;
         let events = take(&mut ebpf, "EVENTS")?;
         let processes = take(&mut ebpf, "PROCESSES")?;
-        let scope_tgids = take(&mut ebpf, "SCOPE_TGIDS")?;
-        let scope_filter = take(&mut ebpf, "SCOPE_FILTER")?;
+        let scope = ScopeMaps::filled(&mut ebpf, options)?;
         let syscalls = options.syscalls.as_ref().map(|syscalls| SyscallMaps::new(&mut ebpf, syscalls));
         let mut session = Self {
             events: events.try_into().map_err(ProbeError::map("EVENTS"))?,
             counts: counts.try_into().map_err(ProbeError::map("COUNTS"))?,
             processes: processes.try_into().map_err(ProbeError::map("PROCESSES"))?,
-            scope_tgids: scope_tgids.try_into().map_err(ProbeError::map("SCOPE_TGIDS"))?,
             ring_bytes: options.ring_bytes as usize,
-            scope_filter: scope_filter.try_into().map_err(ProbeError::map("SCOPE_FILTER"))?,
-            _scope_cgroups: scope_cgroups(&mut ebpf, options)?,
-            _scope_executables: scope_executables(&mut ebpf, options)?,
+            _scope: scope,
             logger: None,
             sampling: options.sampling,
             sample_links: Vec::new(),
@@ -171,11 +148,6 @@ impl Session {
             tracing,
             ebpf,
         };
-        if let Scope::Processes(tgids) = &options.scope {
-            for tgid in tgids {
-                session.watch(*tgid)?;
-            }
-        }
         if options.net {
             session.take_net_maps()?;
         }
@@ -219,13 +191,6 @@ impl Session {
             })?;
         }
         Ok(())
-    }
-
-    /// Puts a process in scope.
-    pub fn watch(&mut self, tgid: Tgid) -> Result<(), ProbeError> {
-        let slot = tgid.0 & (SCOPE_FILTER_SLOTS - 1);
-        self.scope_filter.set(slot, 1, 0).map_err(ProbeError::map("SCOPE_FILTER"))?;
-        self.scope_tgids.insert(tgid.0, 0, 0).map_err(ProbeError::map("SCOPE_TGIDS"))
     }
 
     /// Tells the kernel side a process's mappings.
@@ -337,32 +302,6 @@ fn load_object(options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebp
         loader.override_global(name, value, true);
     }
     loader.load(OBJECT).map_err(|source| ProbeError::Load { source: Box::new(source) })
-}
-
-/// The map of watched cgroups, filled.
-fn scope_cgroups(ebpf: &mut Ebpf, options: &Options) -> Result<HashMap<MapData, u64, u32>, ProbeError> {
-    let error = ProbeError::map("SCOPE_CGROUPS");
-    let mut map: HashMap<MapData, u64, u32> = take(ebpf, "SCOPE_CGROUPS")?.try_into().map_err(&error)?;
-    if let Scope::Cgroups(ids) = &options.scope {
-        for id in ids {
-            map.insert(id.0, 0, 0).map_err(&error)?;
-        }
-    }
-    Ok(map)
-}
-
-/// The map of watched executables, filled.
-fn scope_executables(
-    ebpf: &mut Ebpf,
-    options: &Options,
-) -> Result<HashMap<MapData, Executable, u32>, ProbeError> {
-    let error = ProbeError::map("SCOPE_EXECUTABLES");
-    let mut map: HashMap<MapData, Executable, u32> =
-        take(ebpf, "SCOPE_EXECUTABLES")?.try_into().map_err(&error)?;
-    for key in &options.executables {
-        map.insert(Executable(*key), 0, 0).map_err(&error)?;
-    }
-    Ok(map)
 }
 
 /// A map, taken out of the object.
