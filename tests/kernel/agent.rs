@@ -2,6 +2,7 @@
 
 mod chaos;
 mod functions;
+mod rates;
 mod receiver;
 mod receivers;
 mod signals;

@@ -36,6 +36,8 @@ counters! {
     Idle = "idle",
     /// Samples of tasks outside the scope.
     OutOfScope = "out_of_scope",
+    /// Samples left out because fewer of their process are wanted; those that are taken stand for them, if any are.
+    LeftOut = "left_out",
     /// Samples lost because the ring was full.
     RingFullSample = "ring_full_sample",
     /// Stack copies lost because the ring was full; the sample itself is kept and marked as cut.

@@ -14,6 +14,7 @@ pub mod limits;
 pub mod net;
 pub mod offcpu;
 pub mod scope;
+pub mod share;
 pub mod syscall;
 pub mod tcp;
 pub mod tls;

@@ -23,6 +23,8 @@ pub const MAX_PROCESSES: u32 = 8192;
 pub const MAX_SCOPE: u32 = 65_536;
 /// Entries of the filter before the processes in scope (8 B each); a power of two.
 pub const SCOPE_FILTER_SLOTS: u32 = 4096;
+/// Processes of which fewer samples are taken at once (about 80 B each, where there may be any).
+pub const MAX_SAMPLE_SHARES: u32 = 8192;
 /// Bytes of user stack shipped for a walk in userspace (per CPU, and per such sample in the ring).
 pub const STACK_COPY_BYTES: usize = 24 * 1024;
 /// The ring's reader is woken while the bytes in the ring are in one band of this size: longer than any record, so that

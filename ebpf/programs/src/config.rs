@@ -27,6 +27,8 @@ globals! {
     PID_NAMESPACE: u32 = 0;
     /// Nanoseconds that one sample stands for.
     SAMPLE_WEIGHT: u64 = 0;
+    /// 1: processes may be in `SAMPLE_SHARES`.
+    SHARES: u32 = 0;
     /// While the ring holds so many times `RING_BAND`, its reader is woken.
     RING_WAKE_BAND: u64 = 8;
     /// 1: kernel frames are wanted.

@@ -8,7 +8,7 @@ use descry_abi::event::{EXIT_OUT_OF_MEMORY, EventKind, Lifecycle};
 
 use crate::config::{FOLLOW, LIFECYCLE, REQUESTS, SCOPE_BY_COMM, SCOPE_BY_EXECUTABLE, SCOPE_COMM};
 use crate::emit::{self, count};
-use crate::maps::{PROCESSES, SCOPE_EXECUTABLES, UNIT_RULES};
+use crate::maps::{PROCESSES, SAMPLE_SHARES, SCOPE_EXECUTABLES, UNIT_RULES};
 use crate::net::{request, tls};
 use crate::scope;
 use crate::task::{Ids, Task, pointer};
@@ -37,8 +37,9 @@ pub fn fork(parent: *const c_void, child: *const c_void) {
 pub fn exec(task: *const c_void, old_pid: u64) {
     let task = Task(pointer(task));
     let Some(ids) = task.ids() else { return count(Counter::PidNotVisible) };
-    // Its mappings are gone; a walk by the old ones would be wrong. A process without a table is no failure.
+    // Its mappings are gone; a walk by the old ones would be wrong. None of the entries need be there.
     let _ = PROCESSES.remove(ids.tgid);
+    let _ = SAMPLE_SHARES.remove(ids.tgid);
     let _ = UNIT_RULES.remove(ids.tgid);
     let comm = task.comm();
     if SCOPE_BY_COMM.load() != 0 && comm == SCOPE_COMM.load() {
@@ -67,8 +68,9 @@ pub fn exit(task: *const c_void) {
     if task.live_threads() != 0 || !scope::current_is_watched(ids.tgid) {
         return;
     }
-    // The number may be given to another process. Neither entry need be there.
+    // The number may be given to another process.
     let _ = PROCESSES.remove(ids.tgid);
+    let _ = SAMPLE_SHARES.remove(ids.tgid);
     let _ = UNIT_RULES.remove(ids.tgid);
     scope::remove_process(ids.tgid);
     let mut status = task.exit_code();

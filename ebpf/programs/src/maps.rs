@@ -9,14 +9,15 @@ use descry_abi::function::{ArgumentPlaces, CallerKey, FunctionKey, FunctionTotal
 use descry_abi::histogram::Histogram;
 use descry_abi::limits::{
     CHUNK_SLOTS, FRAME_SLOTS, MAX_CALLERS, MAX_FUNCTION_TOTALS, MAX_FUNCTIONS, MAX_OFF_CPU_TASKS,
-    MAX_PROCESSES, MAX_SCOPE, MAX_STACKS_SENT, MAX_WAIT_SUMS, MEMO_SLOTS, SCOPE_FILTER_SLOTS,
-    STACK_COPY_BYTES, WINDOW_WORDS,
+    MAX_PROCESSES, MAX_SAMPLE_SHARES, MAX_SCOPE, MAX_STACKS_SENT, MAX_WAIT_SUMS, MEMO_SLOTS,
+    SCOPE_FILTER_SLOTS, STACK_COPY_BYTES, WINDOW_WORDS,
 };
 use descry_abi::net::{
     MAX_CAPTURE, MAX_CONNECTIONS, MAX_CONNECTS, MAX_THREADS_IN_SERIES, MAX_UNITS, Message,
 };
 use descry_abi::offcpu::{Control, TaskTimes, WaitKey, WaitSum};
 use descry_abi::scope::ExecutableKey;
+use descry_abi::share::SampleShare;
 use descry_abi::syscall::{
     CallKey, ErrorKey, NearCall, OTHER_ROWS, ROWS_A_PLACE, SyscallTraits, TRAIT_SLOTS, ThreadCall, Unreturned,
 };
@@ -147,6 +148,11 @@ pub static SCOPE_CGROUPS: HashMap<u64, u32, 1024> = HashMap::new();
 /// Files whose execution puts a process in scope. Written by userspace.
 #[btf_map]
 pub static SCOPE_EXECUTABLES: HashMap<ExecutableKey, u32, 1024> = HashMap::new();
+
+/// Processes of which not all samples are taken; 1 entry where there are none. Written by userspace; removed on exec and exit
+/// by `lifecycle`.
+#[btf_map]
+pub static SAMPLE_SHARES: HashMap<u32, SampleShare, { MAX_SAMPLE_SHARES as usize }> = HashMap::new();
 
 /// Processes with a mapping table. Written by userspace; removed on exec by `lifecycle`.
 #[btf_map]

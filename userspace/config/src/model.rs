@@ -73,6 +73,10 @@ pub struct Rule {
     /// Whether these processes are in the CPU profiles.
     #[serde(default = "yes")]
     pub profile: bool,
+    /// Samples a second and CPU, fewer than those of `profile`; without: as many.
+    #[serde(default)]
+    #[schemars(with = "u64", range(min = 1, max = 999))]
+    pub frequency: Option<u64>,
     /// Whether their waits are in the off-CPU profiles.
     #[serde(default = "yes")]
     pub off_cpu: bool,
@@ -82,6 +86,10 @@ pub struct Rule {
     /// Only requests in these protocols; none: in all.
     #[serde(default)]
     pub protocols: Vec<RequestProtocol>,
+    /// Traces that a service of these may begin a second; 0: any number; without: as `requests` says.
+    #[serde(default)]
+    #[schemars(with = "u32", range(min = 0, max = 1_000_000))]
+    pub traces_per_second: Option<u32>,
     /// Whether their system calls are counted.
     #[serde(default = "yes")]
     pub syscalls: bool,
@@ -103,9 +111,11 @@ impl Rule {
     pub fn switches(&self) -> Switches {
         Switches {
             profile: self.profile,
+            frequency: self.frequency,
             off_cpu: self.off_cpu,
             requests: self.requests,
             protocols: self.protocols.clone(),
+            traces_per_second: self.traces_per_second,
             syscalls: self.syscalls,
             functions: self.functions,
             logs: self.logs,
@@ -152,12 +162,18 @@ impl RequestProtocol {
 pub struct Switches {
     /// Whether it is in the CPU profiles.
     pub profile: bool,
+    /// Samples a second and CPU, fewer than those of `profile`; without: as many.
+    #[schemars(with = "u64", range(min = 1, max = 999))]
+    pub frequency: Option<u64>,
     /// Whether its waits are in the off-CPU profiles.
     pub off_cpu: bool,
     /// Whether its requests are told.
     pub requests: bool,
     /// Only requests in these protocols; none: in all.
     pub protocols: Vec<RequestProtocol>,
+    /// Traces that a service of these may begin a second; 0: any number; without: as `requests` says.
+    #[schemars(with = "u32", range(min = 0, max = 1_000_000))]
+    pub traces_per_second: Option<u32>,
     /// Whether its system calls are counted.
     pub syscalls: bool,
     /// Whether calls of its functions are told.
@@ -170,9 +186,11 @@ impl Default for Switches {
     fn default() -> Self {
         Self {
             profile: true,
+            frequency: None,
             off_cpu: true,
             requests: true,
             protocols: Vec::new(),
+            traces_per_second: None,
             syscalls: true,
             functions: true,
             logs: true,

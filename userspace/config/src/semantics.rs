@@ -38,6 +38,18 @@ pub(crate) fn problems(config: &Config) -> Vec<Found> {
             found.push((vec![Step::Key("rules".to_owned()), Step::Item(index)], reason));
         }
     }
+    let rules = config
+        .rules
+        .iter()
+        .enumerate()
+        .map(|(index, rule)| (vec![Step::Key("rules".to_owned()), Step::Item(index)], rule.frequency));
+    for (mut at, frequency) in rules.chain([(path(&["others"]), config.others.frequency)]) {
+        let most = config.profile.frequency;
+        if frequency.is_some_and(|frequency| frequency > most) {
+            at.push(Step::Key("frequency".to_owned()));
+            found.push((at, format!("it must not be above {most}, that of `profile`")));
+        }
+    }
     if config.rules.len() > MAX_RULES {
         found.push((path(&["rules"]), format!("there are more than {MAX_RULES} rules")));
     }

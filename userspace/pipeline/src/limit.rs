@@ -30,12 +30,17 @@ impl RateLimit {
 
     /// Whether one more of the service may go at this time. Times that go back fill nothing.
     pub fn takes(&mut self, service: &str, now: UnixNanos) -> bool {
+        self.takes_at(service, self.a_second, now)
+    }
+
+    /// The same for a service with a rate of its own.
+    pub fn takes_at(&mut self, service: &str, a_second: f64, now: UnixNanos) -> bool {
         if !self.services.contains(service) {
-            self.services.push(service.to_owned(), Bucket { left: self.a_second, filled: now });
+            self.services.push(service.to_owned(), Bucket { left: a_second, filled: now });
         }
         let Some(bucket) = self.services.get_mut(service) else { return true };
         let elapsed = now.0.saturating_sub(bucket.filled.0) as f64 / NANOS_A_SECOND;
-        bucket.left = (bucket.left + elapsed * self.a_second).min(self.a_second);
+        bucket.left = (bucket.left + elapsed * a_second).min(a_second);
         bucket.filled = bucket.filled.max(now);
         let takes = bucket.left >= 1.0;
         if takes {

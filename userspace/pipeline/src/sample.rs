@@ -7,6 +7,7 @@
 //! ```
 
 use descry_assemble::span::Span;
+use descry_decode::ids::UnixNanos;
 
 use crate::limit::RateLimit;
 use crate::state;
@@ -132,6 +133,8 @@ pub struct SamplingCounters {
 #[derive(Debug, Default)]
 pub struct Sampling {
     sampler: Sampler,
+    traces_per_second: u32,
+    /// Of all services; none: no limit was asked for yet.
     limit: Option<RateLimit>,
     counters: SamplingCounters,
 }
@@ -139,19 +142,23 @@ pub struct Sampling {
 impl Sampling {
     /// By this sampler, and so many traces a second of a service at most (0: any number).
     pub fn new(sampler: Sampler, traces_per_second: u32) -> Self {
-        let limit = (traces_per_second > 0).then(|| RateLimit::new(traces_per_second));
-        Self { sampler, limit, counters: SamplingCounters::default() }
+        Self { sampler, traces_per_second, limit: None, counters: SamplingCounters::default() }
     }
 
     /// Decides of a span that is the first of its trace here, and notes it in its flags: those below it inherit them.
-    /// What the caller of a parent-based sampler decided counts against no limit.
-    pub fn begin(&mut self, span: &mut Span, service: impl FnOnce() -> String) {
+    /// What the caller of a parent-based sampler decided counts against no limit. `traces_per_second`: the service's own, in
+    /// the place of everybody's.
+    pub fn begin(
+        &mut self,
+        span: &mut Span,
+        traces_per_second: Option<u32>,
+        service: impl FnOnce() -> String,
+    ) {
         let mut takes = self.sampler.takes(span);
         if !takes {
             self.counters.traces_not_sampled += 1;
         } else if self.sampler.decides(span)
-            && let Some(limit) = &mut self.limit
-            && !limit.takes(&service(), span.start)
+            && !self.is_within(traces_per_second.unwrap_or(self.traces_per_second), span.start, service)
         {
             self.counters.traces_rate_limited += 1;
             takes = false;
@@ -164,6 +171,15 @@ impl Sampling {
         if let (Root::From(threshold), true) = (self.sampler.root, self.sampler.decides(span)) {
             span.trace_state = state::with_threshold(&span.trace_state, threshold).into();
         }
+    }
+
+    /// Whether one more trace is not one too many.
+    fn is_within(&mut self, a_second: u32, now: UnixNanos, service: impl FnOnce() -> String) -> bool {
+        if a_second == 0 {
+            return true;
+        }
+        let limit = self.limit.get_or_insert_with(|| RateLimit::new(self.traces_per_second));
+        limit.takes_at(&service(), a_second.into(), now)
     }
 
     /// Counters so far.

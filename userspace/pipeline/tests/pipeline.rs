@@ -30,7 +30,7 @@ fn span(share: f64, caller: Option<u8>, state: &str) -> Span {
 
 fn check_sampled(sampler: (&str, &str), mut span: Span, sampled: bool, state: &str) {
     let made = Sampler::named(Some(sampler.0), Some(sampler.1)).expect("a sampler of the specification");
-    Sampling::new(made, 0).begin(&mut span, String::new);
+    Sampling::new(made, 0).begin(&mut span, None, String::new);
     assert_eq!((is_sampled(&span), &*span.trace_state), (sampled, state), "{sampler:?} of {span:?}");
 }
 
@@ -65,7 +65,7 @@ fn a_share_of_traces_is_that_share() {
     let sampled = (0..10_000)
         .filter(|number| {
             let mut span = span(f64::from(*number) / 10_000.0, None, "");
-            sampling.begin(&mut span, String::new);
+            sampling.begin(&mut span, None, String::new);
             is_sampled(&span)
         })
         .count();
@@ -94,9 +94,15 @@ fn a_service_begins_so_many_traces_a_second() {
     assert_eq!((taken("a", 5500), taken("a", 4000), taken("a", 60_000)), (5, 0, 10));
     let mut sampling = Sampling::new(Sampler::default(), 1);
     let mut limited = [span(0.0, None, ""), span(0.1, None, ""), span(0.2, Some(1), "")];
-    limited.iter_mut().for_each(|span| sampling.begin(span, || "a".to_owned()));
+    limited.iter_mut().for_each(|span| sampling.begin(span, None, || "a".to_owned()));
     assert_eq!(limited.each_ref().map(is_sampled), [true, false, true]);
     assert_eq!(sampling.counters().traces_rate_limited, 1);
+    let mut begun = |service: &str, own: Option<u32>| {
+        let mut spans = [span(0.0, None, ""), span(0.1, None, ""), span(0.2, None, "")];
+        spans.iter_mut().for_each(|span| sampling.begin(span, own, || service.to_owned()));
+        spans.iter().filter(|span| is_sampled(span)).count()
+    };
+    assert_eq!([begun("b", Some(2)), begun("c", Some(0)), begun("d", None)], [2, 3, 1]);
 }
 
 #[test]

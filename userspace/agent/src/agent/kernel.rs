@@ -6,6 +6,7 @@ use descry_config::Config;
 use descry_decode::syscall;
 use descry_probe::{Functions, OffCpu, Options, Sampling, Syscalls};
 
+use super::shares::Shares;
 use crate::failure::Failure;
 use crate::measure;
 use crate::profile::ring_bytes;
@@ -28,7 +29,9 @@ pub fn options(config: &Config) -> Result<Options, Failure> {
         ring = ring.max(WAITS_RING);
     }
     Ok(Options {
-        sampling: profile.enabled.then_some(Sampling { frequency: profile.frequency }),
+        sampling: profile
+            .enabled
+            .then(|| Sampling { frequency: profile.frequency, has_shares: Shares::are_wanted(config) }),
         off_cpu: off_cpu.enabled.then_some(OffCpu { wakers: false }),
         syscalls: syscalls.enabled.then(|| Syscalls {
             slower_than: slower_than(config).map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)),
@@ -54,6 +57,7 @@ pub fn needs_loading(old: &Config, new: &Config) -> bool {
     let loaded = |config: &Config| {
         let profile = &config.profile;
         let kernel = (profile.enabled, profile.frequency, profile.kernel, profile.unwind_memory);
+        let kernel = (kernel, Shares::are_wanted(config));
         let others =
             (config.off_cpu.clone(), config.requests.clone(), config.syscalls.clone(), config.logs.clone());
         (kernel, others, config.functions.clone(), config.resource.command_args)

@@ -27,6 +27,7 @@ mod rules;
 mod samples;
 mod scraped;
 mod seccomp;
+mod shares;
 mod window;
 
 use std::collections::BTreeMap;

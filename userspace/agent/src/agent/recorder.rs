@@ -20,6 +20,7 @@ use super::requests::{self, Done, Wanted};
 use super::rules::Rules;
 use super::samples::{self, Waits};
 use super::scraped::Scraped;
+use super::shares::Shares;
 use super::window::{Window, WindowProfile};
 use crate::counted::{Reading, counters};
 use crate::failure::Failure;
@@ -34,6 +35,8 @@ counters! {
         windows,
         /// Samples of processes that the rules leave out.
         samples_excluded,
+        /// Samples of processes of which more are taken than the rules want, because there are too many such processes.
+        frequencies_over_limit,
         /// Slow system calls of processes that the rules leave out.
         slow_syscalls_excluded,
         /// Samples and waits without frames, because their stack was one too many in its window.
@@ -50,6 +53,7 @@ counters! {
 /// Takes what is measured.
 pub struct Recorder {
     samples: Option<Aggregator>,
+    shares: Option<Shares>,
     waits: Option<Waits>,
     requests: Option<Requests<Done>>,
     syscalls: Option<Syscalls>,
@@ -72,6 +76,7 @@ impl Recorder {
     pub fn new(config: &Config, outlets: Outlets) -> anyhow::Result<Self> {
         Ok(Self {
             samples: None,
+            shares: None,
             waits: None,
             requests: None,
             syscalls: None,
@@ -109,6 +114,7 @@ impl Recorder {
     /// Routes that are none.
     pub fn set_rules(&mut self, config: &Config) -> anyhow::Result<()> {
         self.rules = Rules::new(config);
+        self.shares = Shares::new(config);
         self.wanted = Wanted::new(config, self.clocks.boot_to_unix)?;
         Ok(())
     }
@@ -194,6 +200,9 @@ impl Recorder {
             profiles.push(WindowProfile { kind: ProfileKind::OffCpu, period: 0, aggregator });
         }
         self.rules.forget();
+        if let Some(shares) = &mut self.shares {
+            shares.forget();
+        }
         let mut owners: FxHashMap<Tgid, PerfMapOwner> = FxHashMap::default();
         for profile in &profiles {
             let over = profile.aggregator.counters();
@@ -259,7 +268,7 @@ impl Recorder {
 
     fn opened(&mut self, tracker: &mut Tracker, opened: &Opened) {
         let Some(requests) = &mut self.requests else { return };
-        let settings = if self.own.has(opened) {
+        let terms = if self.own.has(opened) {
             None
         } else {
             if opened.role != Role::Connected
@@ -268,9 +277,9 @@ impl Recorder {
                 self.rules.accepted(opened.tgid, local.port());
             }
             let switches = self.rules.of(opened.tgid, Comm::default(), || tracker.who(opened.tgid));
-            switches.requests.then(|| self.wanted.of(&switches.protocols).cloned()).flatten()
+            self.wanted.of(switches)
         };
-        requests.opened(tracker, opened, settings);
+        requests.opened(tracker, opened, terms);
     }
 
     /// A system call took long.
@@ -306,10 +315,9 @@ impl Recorder {
             return;
         }
         let switches = self.rules.of(failed.tgid, Comm::default(), || tracker.who(failed.tgid));
-        let (wants_log, wants_span) = (switches.logs, switches.requests);
-        let settings = self.wanted.of(&switches.protocols).filter(|_| wants_span);
-        if let (Some(requests), Some(settings)) = (&mut self.requests, settings) {
-            requests.connect_failed(tracker, failed, settings);
+        let wants_log = switches.logs;
+        if let (Some(requests), Some(terms)) = (&mut self.requests, self.wanted.of(switches)) {
+            requests.connect_failed(tracker, failed, &terms);
         }
         if let Some(lives) = self.lives.as_mut().filter(|_| wants_log)
             && let Some((resource, record)) = lives.connect_failed(tracker, failed)
@@ -341,7 +349,11 @@ impl Consumer for Recorder {
         match event {
             Event::Sample(sample) => {
                 let Some(samples) = &mut self.samples else { return };
-                if !self.rules.of(sample.tgid, sample.comm, || tracker.who(sample.tgid)).profile {
+                let switches = self.rules.of(sample.tgid, sample.comm, || tracker.who(sample.tgid));
+                if let Some(shares) = &mut self.shares {
+                    shares.met(sample.tgid, switches);
+                }
+                if !switches.profile {
                     self.counters.samples_excluded += 1;
                     return;
                 }
@@ -378,6 +390,9 @@ impl Consumer for Recorder {
             Event::Exec(lifecycle) | Event::Exit(lifecycle) => {
                 let is_exit = matches!(event, Event::Exit(_));
                 self.lifecycle(tracker, &lifecycle, is_exit);
+                if let Some(shares) = &mut self.shares {
+                    shares.ended(lifecycle.tgid);
+                }
                 if let Some(functions) = &mut self.functions {
                     functions.ended(lifecycle.tgid);
                 }
@@ -400,6 +415,10 @@ impl Consumer for Recorder {
     }
 
     fn drained(&mut self, session: &mut Session, tracker: &mut Tracker) -> Result<(), Failure> {
+        if let Some(shares) = &mut self.shares {
+            shares.tell(session)?;
+            self.counters.frequencies_over_limit += shares.take_full();
+        }
         if let Some(waits) = &mut self.waits {
             waits.drained(session, tracker, &mut wants(&mut self.rules))?;
         }

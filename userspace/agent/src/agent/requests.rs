@@ -5,7 +5,7 @@ use std::sync::Arc;
 use descry_assemble::connection::Settings;
 use descry_assemble::protocol::Options as ParserOptions;
 use descry_assemble::span::Span;
-use descry_config::{Config, RequestProtocol, Sampler};
+use descry_config::{Config, RequestProtocol, Sampler, Switches};
 use descry_export::send::MetricSettings;
 use descry_export::span::SpanProcess;
 use descry_pipeline::is_sampled;
@@ -14,7 +14,7 @@ use rustc_hash::FxHashMap;
 use crate::decode::protocols;
 use crate::failure::Failure;
 use crate::measure::Clocks;
-use crate::requests::{Metrics, Requests, SpanOutput, sampling};
+use crate::requests::{Metrics, Requests, SpanOutput, Terms, sampling};
 
 /// Spans of the last event.
 #[derive(Default)]
@@ -83,9 +83,10 @@ impl Wanted {
         Ok(Self(all.collect::<anyhow::Result<_>>()?))
     }
 
-    /// What is wanted in these protocols.
-    pub fn of(&self, protocols: &[RequestProtocol]) -> Option<&Arc<Settings>> {
-        self.0.get(protocols)
+    /// What is wanted of the connections of a process with which that is done; none: nothing.
+    pub fn of(&self, switches: &Switches) -> Option<Terms> {
+        let settings = self.0.get(&switches.protocols).filter(|_| switches.requests)?;
+        Some(Terms { settings: Arc::clone(settings), traces_per_second: switches.traces_per_second })
     }
 }
 

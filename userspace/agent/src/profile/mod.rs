@@ -43,7 +43,7 @@ pub fn run(args: &ProfileArgs, counters: &Counters) -> Result<ExitCode, Failure>
     let (prepared, mut output) = Prepared::new(&args.measure, || Output::open(args))?;
     let (sampling, off_cpu) = (args.mode != Mode::OffCpu, args.mode != Mode::Cpu);
     let options = Options {
-        sampling: sampling.then_some(Sampling { frequency: args.frequency }),
+        sampling: sampling.then_some(Sampling { frequency: args.frequency, has_shares: false }),
         off_cpu: off_cpu.then_some(OffCpu { wakers: args.wakers }),
         // The reason of a wait is known by them.
         kernel_stacks: args.kernel == YesNo::Yes || off_cpu,

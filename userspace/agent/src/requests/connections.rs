@@ -35,6 +35,24 @@ pub struct Owned {
     pub process: SpanProcess,
     /// The addresses of its connection.
     pub ends: Ends,
+    /// See [`Terms`].
+    pub traces_per_second: Option<u32>,
+}
+
+impl Owned {
+    /// Of a span that is of no connection.
+    fn without_connection(process: SpanProcess) -> Self {
+        Self { process, ends: Ends::default(), traces_per_second: None }
+    }
+}
+
+/// What is wanted of a connection.
+#[derive(Clone)]
+pub struct Terms {
+    /// Which protocols, and how they are read.
+    pub settings: Arc<Settings>,
+    /// Traces that its service may begin a second (0: any number), if not as many as others.
+    pub traces_per_second: Option<u32>,
 }
 
 /// What was counted.
@@ -79,8 +97,8 @@ pub struct Connections {
     scratch: Vec<Span>,
     now: BootNanos,
     counted: Counted,
-    /// The settings of a connection that is not wanted.
-    nothing: Arc<Settings>,
+    /// Of a connection that is not wanted.
+    nothing: Terms,
 }
 
 /// From what was said on one connection to spans in their traces.
@@ -103,11 +121,14 @@ impl Connections {
             scratch: Vec::new(),
             now: BootNanos(0),
             counted: Counted::default(),
-            nothing: Arc::new(Settings {
-                options: Options::default(),
-                protocols: Vec::new(),
-                unix_offset: 0,
-            }),
+            nothing: Terms {
+                settings: Arc::new(Settings {
+                    options: Options::default(),
+                    protocols: Vec::new(),
+                    unix_offset: 0,
+                }),
+                traces_per_second: None,
+            },
         }
     }
 
@@ -116,12 +137,12 @@ impl Connections {
         self.timeout = timeout;
     }
 
-    /// A connection's first sight. `settings`: what is wanted of it; none: nothing.
+    /// A connection's first sight. `terms`: what is wanted of it; none: nothing.
     pub fn opened(
         &mut self,
         opened: &Opened,
         process: SpanProcess,
-        settings: Option<Arc<Settings>>,
+        terms: Option<Terms>,
         out: &mut Vec<(Owned, Span)>,
     ) {
         self.counted.connections += 1;
@@ -145,7 +166,7 @@ impl Connections {
             from_start: opened.from_start,
             is_encrypted: false,
         };
-        let is_wanted = settings.is_some();
+        let is_wanted = terms.is_some();
         if !is_wanted {
             self.counted.excluded += 1;
         }
@@ -156,8 +177,8 @@ impl Connections {
         if ignored {
             self.wanted.push((opened.connection, Wanted::Nothing));
         }
-        let settings = settings.unwrap_or_else(|| Arc::clone(&self.nothing));
-        let mut live = Live::new(origin, opened.tgid, process, settings, opened.time);
+        let terms = terms.unwrap_or_else(|| self.nothing.clone());
+        let mut live = Live::new(origin, opened.tgid, process, terms, opened.time);
         (live.ignored, live.is_wanted) = (ignored, is_wanted);
         if let Some((id, old)) = self.live.push(opened.connection, live) {
             // Another connection under the same number, or the least recently used one of too many.
@@ -204,7 +225,7 @@ impl Connections {
             cut: message.len.saturating_sub(message.bytes.len() as u64),
         };
         // Where client and server turn out to be the other way round, the role of the origin has turned too.
-        live.connection.data(chunk, &live.settings, &mut self.scratch);
+        live.connection.data(chunk, &live.terms.settings, &mut self.scratch);
         if live.connection.is_unknown() {
             live.ignored = true;
             self.counted.unknown += 1;
@@ -222,13 +243,15 @@ impl Connections {
         &mut self,
         failed: &ConnectFailed,
         process: SpanProcess,
-        settings: &Settings,
+        terms: &Terms,
         out: &mut Vec<(Owned, Span)>,
     ) {
         self.now = self.now.max(failed.end);
+        let Terms { settings, traces_per_second } = terms;
         if settings.protocols.len() == PROTOCOLS.len() {
             let first = out.len();
-            let owner = Owned { process, ends: Ends { client: None, server: Some(failed.remote) } };
+            let ends = Ends { client: None, server: Some(failed.remote) };
+            let owner = Owned { process, ends, traces_per_second: *traces_per_second };
             let span = connect::span(failed, settings.unix_offset);
             self.spans.joiner.client(failed.request, self.now, span, owner, out);
             self.spans.begin_roots(first, out);
@@ -245,7 +268,7 @@ impl Connections {
         out: &mut Vec<(Owned, Span)>,
     ) {
         self.now = self.now.max(call.end);
-        let owner = Owned { process, ends: Ends::default() };
+        let owner = Owned::without_connection(process);
         let first = out.len();
         self.spans.joiner.call(call.request, self.now, around, span, owner, out);
         self.spans.begin_roots(first, out);
@@ -261,7 +284,7 @@ impl Connections {
         out: &mut Vec<(Owned, Span)>,
     ) {
         self.now = self.now.max(end);
-        let owner = Owned { process, ends: Ends::default() };
+        let owner = Owned::without_connection(process);
         let first = out.len();
         self.spans.joiner.part(request, self.now, span, owner, out);
         self.spans.begin_roots(first, out);
@@ -282,8 +305,8 @@ impl Connections {
             is_encrypted: true,
             ..origin
         };
-        let (process, settings) = (live.process.clone(), Arc::clone(&live.settings));
-        let mut new = Live::new(origin, live.tgid, process, settings, message.time);
+        let (process, terms) = (live.process.clone(), live.terms.clone());
+        let mut new = Live::new(origin, live.tgid, process, terms, message.time);
         new.tls = Tls::Plaintext;
         let old = std::mem::replace(live, new);
         self.end(old, message.time, End::Unknown, out);
@@ -321,7 +344,7 @@ impl Connections {
                 continue;
             }
             self.counted.timed_out += 1;
-            live.connection.end(self.now, End::TimedOut, &live.settings, &mut self.scratch);
+            live.connection.end(self.now, End::TimedOut, &live.terms.settings, &mut self.scratch);
             self.spans.join(live, self.now, &mut self.scratch, out);
         }
     }
@@ -351,7 +374,7 @@ impl Connections {
     }
 
     fn end(&mut self, mut live: Live, time: BootNanos, end: End, out: &mut Vec<(Owned, Span)>) {
-        live.connection.end(time, end, &live.settings, &mut self.scratch);
+        live.connection.end(time, end, &live.terms.settings, &mut self.scratch);
         self.counted.lost = self.counted.lost + live.connection.lost();
         self.spans.join(&mut live, self.now, &mut self.scratch, out);
     }
@@ -369,9 +392,11 @@ impl Spans {
         let first = out.len();
         live.are_shared(done, &mut self.are_shared);
         for (mut span, is_shared) in done.drain(..).zip(self.are_shared.drain(..)) {
-            let offset = live.settings.unix_offset.saturating_neg();
+            let Terms { settings, traces_per_second } = &live.terms;
+            let offset = settings.unix_offset.saturating_neg();
+            let traces_per_second = *traces_per_second;
             let request = live.request_at(BootNanos(span.start.0.saturating_add_signed(offset)));
-            let owner = Owned { process: live.process.clone(), ends };
+            let owner = Owned { process: live.process.clone(), ends, traces_per_second };
             match span.kind {
                 SpanKind::Server | SpanKind::Consumer => {
                     begin(&mut self.sampling, &owner, &mut span);
@@ -409,7 +434,7 @@ impl Spans {
 /// Decides of a trace that begins with this span here.
 fn begin(sampling: &mut Option<Sampling>, owner: &Owned, span: &mut Span) {
     if let Some(sampling) = sampling {
-        sampling.begin(span, || owner.process.service().to_string());
+        sampling.begin(span, owner.traces_per_second, || owner.process.service().to_string());
     }
 }
 

@@ -14,7 +14,7 @@ use descry_probe::Session;
 use descry_process::Attributes;
 use rustc_hash::FxHashMap;
 
-use super::connections::{Connections, Owned};
+use super::connections::{Connections, Owned, Terms};
 use super::tcp::Tcp;
 use super::tls::{Reach, TlsFiles};
 use super::units::Units;
@@ -45,7 +45,7 @@ pub trait SpanOutput {
 
 /// Makes spans of what goes over sockets.
 pub struct Requests<O> {
-    settings: Arc<Settings>,
+    terms: Terms,
     reach: Reach,
     tls: TlsFiles,
     connections: Connections,
@@ -63,7 +63,7 @@ impl<O: SpanOutput> Requests<O> {
     /// With what is wanted of each connection, and what decides which traces are sent.
     pub fn new(settings: Settings, sampling: Option<Sampling>, metrics: Metrics, output: O) -> Self {
         Self {
-            settings: Arc::new(settings),
+            terms: Terms { settings: Arc::new(settings), traces_per_second: None },
             reach: Reach::ANY,
             tls: TlsFiles::new(Reach::ANY),
             connections: Connections::new(sampling),
@@ -94,8 +94,8 @@ impl<O: SpanOutput> Requests<O> {
     }
 
     /// A connection of which this is wanted; none: nothing.
-    pub fn opened(&mut self, tracker: &mut Tracker, opened: &Opened, settings: Option<Arc<Settings>>) {
-        let process = match &settings {
+    pub fn opened(&mut self, tracker: &mut Tracker, opened: &Opened, terms: Option<Terms>) {
+        let process = match &terms {
             Some(_) => {
                 if self.units.met(tracker, opened.tgid) {
                     self.tls.met(opened.tgid);
@@ -106,13 +106,13 @@ impl<O: SpanOutput> Requests<O> {
             }
             None => SpanProcess::new(Attributes::new()),
         };
-        self.connections.opened(opened, process, settings, &mut self.spans);
+        self.connections.opened(opened, process, terms, &mut self.spans);
     }
 
     /// A connect failed of a process of which this is wanted.
-    pub fn connect_failed(&mut self, tracker: &mut Tracker, failed: &ConnectFailed, settings: &Settings) {
+    pub fn connect_failed(&mut self, tracker: &mut Tracker, failed: &ConnectFailed, terms: &Terms) {
         let process = self.process(tracker, failed.tgid);
-        self.connections.connect_failed(failed, process, settings, &mut self.spans);
+        self.connections.connect_failed(failed, process, terms, &mut self.spans);
     }
 
     /// A function was called: a span that waits for the one of its request. `around`: when the call around it began.
@@ -195,8 +195,8 @@ impl<O: SpanOutput> Consumer for Requests<O> {
         let is_exit = matches!(event, Event::Exit(_));
         match event {
             Event::Opened(opened) => {
-                let settings = Arc::clone(&self.settings);
-                self.opened(tracker, &opened, Some(settings));
+                let terms = self.terms.clone();
+                self.opened(tracker, &opened, Some(terms));
             }
             Event::Message(message) => {
                 self.connections.message(&message, &mut self.spans);
@@ -207,8 +207,8 @@ impl<O: SpanOutput> Consumer for Requests<O> {
                 self.hand_over();
             }
             Event::ConnectFailed(failed) => {
-                let settings = Arc::clone(&self.settings);
-                self.connect_failed(tracker, &failed, &settings);
+                let terms = self.terms.clone();
+                self.connect_failed(tracker, &failed, &terms);
             }
             // The number stands for another program from now on.
             Event::Exec(event) | Event::Exit(event) => {

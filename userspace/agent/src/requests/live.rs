@@ -1,15 +1,16 @@
 //! One connection of a watched process, with what the kernel side said of it.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
-use descry_assemble::connection::{Connection, End, Origin, Role, Settings};
+use descry_assemble::connection::{Connection, End, Origin, Role};
 use descry_assemble::protocol::Direction;
 use descry_assemble::span::Span;
 use descry_decode::Closer;
 use descry_decode::ids::{BootNanos, RequestId, Tgid, UnixNanos};
 use descry_export::span::SpanProcess;
 use descry_probe::Wanted;
+
+use super::connections::Terms;
 
 /// Beginnings of requests on one connection that are remembered; more are open at once on none that is in order.
 const MAX_BEGINNINGS: usize = 1024;
@@ -22,8 +23,8 @@ pub struct Live {
     pub connection: Connection,
     pub tgid: Tgid,
     pub process: SpanProcess,
-    /// Which protocols are wanted of it.
-    pub settings: Arc<Settings>,
+    /// What is wanted of it.
+    pub terms: Terms,
     /// Bytes of each direction up to here, as the kernel side counts them: sent, received.
     pub seen: [u64; 2],
     /// When requests began, and which they are.
@@ -56,18 +57,12 @@ pub enum Tls {
 
 impl Live {
     /// One that was first heard of at this time, of which something is wanted.
-    pub fn new(
-        origin: Origin,
-        tgid: Tgid,
-        process: SpanProcess,
-        settings: Arc<Settings>,
-        time: BootNanos,
-    ) -> Self {
+    pub fn new(origin: Origin, tgid: Tgid, process: SpanProcess, terms: Terms, time: BootNanos) -> Self {
         Self {
             connection: Connection::new(origin),
             tgid,
             process,
-            settings,
+            terms,
             seen: [0; 2],
             beginnings: VecDeque::new(),
             heard: time,

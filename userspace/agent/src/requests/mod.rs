@@ -35,6 +35,7 @@ use crate::failure::Failure;
 use crate::last_line;
 use crate::measure::{Clocks, Prepared};
 use crate::output::{self, FormatChoice, Output};
+pub use connections::Terms;
 pub use counted::RequestCounters;
 pub use follow::{Requests, SpanOutput};
 use metric_sink::MetricSink;

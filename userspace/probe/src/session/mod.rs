@@ -80,6 +80,7 @@ pub struct Session {
     events: RingBuf<MapData>,
     counts: PerCpuArray<MapData, u64>,
     processes: HashMap<MapData, u32, Slots>,
+    shares: HashMap<MapData, u32, sampling::Share>,
     ring_bytes: usize,
     /// Kept until the programs that use them are loaded.
     _scope: ScopeMaps,
@@ -129,12 +130,14 @@ impl Session {
         let counts = take(&mut ebpf, "COUNTS")?;
         let events = take(&mut ebpf, "EVENTS")?;
         let processes = take(&mut ebpf, "PROCESSES")?;
+        let shares = take(&mut ebpf, sampling::SHARES)?;
         let scope = ScopeMaps::filled(&mut ebpf, options)?;
         let syscalls = options.syscalls.as_ref().map(|syscalls| SyscallMaps::new(&mut ebpf, syscalls));
         let mut session = Self {
             events: events.try_into().map_err(ProbeError::map("EVENTS"))?,
             counts: counts.try_into().map_err(ProbeError::map("COUNTS"))?,
             processes: processes.try_into().map_err(ProbeError::map("PROCESSES"))?,
+            shares: shares.try_into().map_err(ProbeError::map(sampling::SHARES))?,
             ring_bytes: options.ring_bytes as usize,
             _scope: scope,
             logger: None,
@@ -246,6 +249,7 @@ fn load_object(options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebp
     let comm = options.comm.unwrap_or_default();
     let pid_namespace = options.pid_namespace.unwrap_or_default();
     let weight = options.sampling.map_or(0, |sampling| sampling.weight());
+    let shares = u32::from(options.sampling.is_some_and(|sampling| sampling.has_shares));
     let functions = u32::from(options.functions.is_some());
     let event_interval = options.functions.map_or(0, Functions::interval);
     let kernel_stacks = u32::from(options.kernel_stacks);
@@ -275,6 +279,7 @@ fn load_object(options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebp
         .override_global("SCOPE_BY_EXECUTABLE", &by_executable, true)
         .override_global("PID_NAMESPACE", &pid_namespace, true)
         .override_global("SAMPLE_WEIGHT", &weight, true)
+        .override_global("SHARES", &shares, true)
         .override_global("REQUESTS", &requests, true)
         .override_global("FUNCTIONS", &functions, true)
         .override_global("FUNCTION_EVENT_INTERVAL", &event_interval, true)
@@ -289,6 +294,9 @@ fn load_object(options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebp
         .map_max_entries("WAIT_SUMS", sums)
         .map_max_entries("STACKS_SENT", stacks)
         .map_max_entries("MEMOS", cpus);
+    if shares == 0 {
+        loader.map_max_entries(sampling::SHARES, 1);
+    }
     if options.syscalls.is_some() {
         loader.override_global("NEAR_PLACES", &near_places, true);
         syscalls::set_sizes(&mut loader, cpus);

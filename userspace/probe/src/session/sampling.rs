@@ -1,11 +1,13 @@
 //! Samples of stacks by perf events.
 
 use aya::Ebpf;
+use aya::maps::MapError;
 use aya::programs::perf_event::{
     HardwareEvent, PerfEventConfig, PerfEventLinkId, PerfEventScope, SamplePolicy, SoftwareEvent,
 };
 use aya::programs::{PerfEvent, ProgramError};
-use descry_decode::ids::Tid;
+use descry_abi::share::SampleShare;
+use descry_decode::ids::{Tgid, Tid};
 use tracing::{debug, info};
 
 use super::Session;
@@ -26,17 +28,40 @@ pub enum Sampler {
 pub struct Sampling {
     /// Samples a second and CPU (Hz).
     pub frequency: u64,
+    /// Whether fewer of some processes may be taken: [`Session::sample_less`].
+    pub has_shares: bool,
 }
 
 impl Sampling {
     /// Time that a sample stands for (ns).
     pub(super) fn weight(self) -> u64 {
-        1_000_000_000 / self.frequency.max(1)
+        NANOS_A_SECOND / self.frequency.max(1)
+    }
+
+    /// What is taken of a process at another frequency, 0 to this one.
+    fn share(self, frequency: u64) -> SampleShare {
+        let taken = u128::from(frequency.min(self.frequency)) << u32::BITS;
+        let taken = taken / u128::from(self.frequency.max(1));
+        SampleShare {
+            taken: u32::try_from(taken).unwrap_or(u32::MAX),
+            reserved: 0,
+            weight: NANOS_A_SECOND / frequency.max(1),
+        }
     }
 }
 
+/// A [`SampleShare`] as aya wants it.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(super) struct Share(SampleShare);
+
+// SAFETY: repr(C), u32 + u32 + u64 without padding.
+unsafe impl aya::Pod for Share {}
+
+const NANOS_A_SECOND: u64 = 1_000_000_000;
 const WITH_LOOP: &str = "sample";
 const WITHOUT_LOOP: &str = "sample_without_loop";
+pub(super) const SHARES: &str = "SAMPLE_SHARES";
 
 impl Session {
     pub(super) fn load_sampling(&mut self) -> Result<(), ProbeError> {
@@ -93,6 +118,32 @@ impl Session {
             self.sample_links.push(link);
         }
         Ok(sampler)
+    }
+
+    /// Takes so many samples a second and CPU of a process, fewer than of others; 0: none. It lasts until the process runs
+    /// another program or ends, or until [`Session::sample_alike`]. False: there is no room for another one.
+    ///
+    /// # Errors
+    /// If the kernel side was loaded without `has_shares`.
+    pub fn sample_less(&mut self, tgid: Tgid, frequency: u64) -> Result<bool, ProbeError> {
+        let sampling = self.sampling.filter(|sampling| sampling.has_shares);
+        let share = sampling.ok_or(ProbeError::Missing { name: SHARES })?.share(frequency);
+        match self.shares.insert(tgid.0, Share(share), 0) {
+            Ok(()) => Ok(true),
+            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::E2BIG) => {
+                Ok(false)
+            }
+            Err(error) => Err(ProbeError::map(SHARES)(error)),
+        }
+    }
+
+    /// Takes all samples of all processes again.
+    pub fn sample_alike(&mut self) {
+        let tgids: Vec<u32> = self.shares.keys().flatten().collect();
+        for tgid in tgids {
+            // One that has ended meanwhile is gone already.
+            let _ = self.shares.remove(&tgid);
+        }
     }
 
     /// Takes no more samples; those that were taken are in the ring.

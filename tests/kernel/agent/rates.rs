@@ -1,0 +1,101 @@
+//! How much the agent measures of whom: rates of single rules.
+
+use anyhow::{Result, ensure};
+use descry_tests::machine;
+use descry_tests::workload::{Workload, eventually};
+use opentelemetry_proto::tonic::common::v1::KeyValue;
+
+use super::Agent;
+use super::receiver::{Receiver, Seen};
+use super::signals::{shop, spans, text};
+
+/// What the CPU profiles say of a program.
+#[derive(Debug, Default)]
+struct Measured {
+    samples: usize,
+    /// CPU time (ns).
+    time: i64,
+}
+
+/// Of a program, and how long the profiles are together (ns).
+fn measured(seen: &Seen, program: &str) -> (Measured, u64) {
+    let mut of_program = Measured::default();
+    let mut windows = std::collections::BTreeMap::new();
+    for resource in seen.profiles.iter().flat_map(|request| &request.resource_profiles) {
+        let attributes: Vec<KeyValue> =
+            resource.resource.iter().flat_map(|resource| &resource.attributes).cloned().collect();
+        if text(&attributes, "process.executable.name") != program {
+            continue;
+        }
+        for profile in resource.scope_profiles.iter().flat_map(|scope| &scope.profiles) {
+            windows.insert(profile.time_unix_nano, profile.duration_nano);
+            for sample in &profile.samples {
+                of_program.samples += sample.timestamps_unix_nano.len();
+                of_program.time += sample.values.iter().sum::<i64>();
+            }
+        }
+    }
+    (of_program, windows.values().sum())
+}
+
+#[test]
+fn a_rule_has_a_frequency_of_its_own_and_what_nobody_wants_is_not_taken() -> Result<()> {
+    let Some(_machine) = machine::alone()? else { return Ok(()) };
+    let receiver = Receiver::start()?;
+    let _split = Workload::native("split", &[])?;
+    let _deep = Workload::native("deep", &[])?;
+    let agent = Agent::start(&format!(
+        "profile: {{frequency: 997, window: 2s}}\nlogs: {{enabled: false}}\nrequests: {{enabled: false}}\n\
+         rules: [{{comm: split, frequency: 100}}]\nothers: {{profile: false}}\n\
+         destinations: [{{name: sink, endpoint: '{}', compression: none}}]\n",
+        receiver.url()
+    ))?;
+    // In the first window most samples come before the rules were told of.
+    agent.until("descry_agent_windows_total", "", 1)?;
+    eventually("the first window", || Ok((!receiver.seen().profiles.is_empty()).then_some(())))?;
+    receiver.seen().profiles.clear();
+    agent.until("descry_agent_windows_total", "", 5)?;
+    let left_out = agent.metric("descry_kernel_left_out_total", "")?;
+    let excluded = agent.metric("descry_agent_samples_excluded_total", "")?;
+    agent.end()?;
+
+    let (split, elapsed) = measured(&receiver.seen(), "split");
+    let seconds = elapsed as f64 / 1e9;
+    // Of 100 a second chance takes a few per cent more or less, and the first of each window are taken at 997.
+    let a_second = split.samples as f64 / seconds;
+    ensure!((70.0..180.0).contains(&a_second), "{a_second} samples a second in {seconds} s: {split:?}");
+    // It burns one CPU; that is told whatever the frequency.
+    let share = split.time as f64 / elapsed as f64;
+    ensure!((0.75..1.2).contains(&share), "{share} CPUs in {seconds} s: {split:?}");
+    let (deep, _) = measured(&receiver.seen(), "deep");
+    ensure!(deep.samples == 0, "nobody wants {deep:?}");
+    ensure!(
+        left_out > 10 * excluded,
+        "{left_out} samples were left out by the kernel side, {excluded} later"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_rule_lets_a_service_begin_fewer_traces() -> Result<()> {
+    let Some(_machine) = machine::alone()? else { return Ok(()) };
+    let receiver = Receiver::start()?;
+    let agent = Agent::start(&format!(
+        "profile: {{enabled: false, window: 1s}}\nlogs: {{enabled: false}}\n\
+         rules: [{{comm: shop, traces_per_second: 5}}]\nothers: {{requests: false}}\n\
+         destinations: [{{name: sink, endpoint: '{}', compression: none}}]\n",
+        receiver.url()
+    ))?;
+    let begun = std::time::Instant::now();
+    shop(400)?;
+    let seconds = begun.elapsed().as_secs_f64();
+    agent.until("descry_agent_spans_total", "", 1000)?;
+    let limited = agent.metric("descry_requests_trace_rate_limited_total", "")?;
+    agent.end()?;
+    // The bucket is full at the beginning; a trace has four spans at most.
+    let most = (5.0 * (seconds + 2.0)) as usize;
+    let sent = spans(&receiver.seen(), "shop").len();
+    ensure!((1..=4 * most).contains(&sent), "{sent} spans, {most} traces at most");
+    ensure!(limited > 300 - most as u64, "{limited} traces were left out, of which {most} might stay");
+    Ok(())
+}
