@@ -22,6 +22,19 @@ fn only_split(options: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// Measures `split` and `deep`, and checks that both are there.
+fn both(descry: Descry) -> Result<()> {
+    let (folded, _) = measure(descry)?;
+    for (process, function) in [("split", "cycle"), ("deep", "bottom")] {
+        ensure!(
+            folded.of(process).total_of(function) > 0.95,
+            "{process}:\n{}",
+            folded.of(process).heaviest(10)
+        );
+    }
+    Ok(())
+}
+
 #[test]
 fn by_name_and_by_file() -> Result<()> {
     let Some(_machine) = machine::alone()? else { return Ok(()) };
@@ -48,14 +61,7 @@ fn a_program_that_starts_later() -> Result<()> {
 fn several_processes() -> Result<()> {
     let Some(_machine) = machine::alone()? else { return Ok(()) };
     let (split, deep) = (Workload::native("split", &[])?, Workload::native("deep", &[])?);
-    let (folded, _) = measure(Descry::profile(HZ, 2)?.pid(split.pid()).pid(deep.pid()))?;
-    for (process, function) in [("split", "cycle"), ("deep", "bottom")] {
-        ensure!(
-            folded.of(process).total_of(function) > 0.95,
-            "{process}:\n{}",
-            folded.of(process).heaviest(10)
-        );
-    }
+    both(Descry::profile(HZ, 2)?.pid(split.pid()).pid(deep.pid()))?;
     Ok(())
 }
 
@@ -66,14 +72,7 @@ fn processes_whose_ids_end_alike() -> Result<()> {
     let split = Workload::native("split", &[])?;
     let deep = with_like_id(split.pid())?;
     only_split(&["-p", &split.pid().to_string()])?;
-    let (folded, _) = measure(Descry::profile(HZ, 2)?.pid(split.pid()).pid(deep.pid()))?;
-    for (process, function) in [("split", "cycle"), ("deep", "bottom")] {
-        ensure!(
-            folded.of(process).total_of(function) > 0.95,
-            "{process}:\n{}",
-            folded.of(process).heaviest(10)
-        );
-    }
+    both(Descry::profile(HZ, 2)?.pid(split.pid()).pid(deep.pid()))?;
     Ok(())
 }
 
@@ -96,14 +95,7 @@ fn with_like_id(id: u32) -> Result<Workload> {
 fn all() -> Result<()> {
     let Some(_machine) = machine::alone()? else { return Ok(()) };
     let _workloads = [Workload::native("split", &[])?, Workload::native("deep", &[])?];
-    let (folded, _) = measure(Descry::profile(HZ, 3)?.args(["-a"]))?;
-    for (process, function) in [("split", "cycle"), ("deep", "bottom")] {
-        ensure!(
-            folded.of(process).total_of(function) > 0.95,
-            "{process}:\n{}",
-            folded.of(process).heaviest(10)
-        );
-    }
+    both(Descry::profile(HZ, 3)?.args(["-a"]))?;
     Ok(())
 }
 
