@@ -61,8 +61,7 @@ fn a_program_that_starts_later() -> Result<()> {
 fn several_processes() -> Result<()> {
     let Some(_machine) = machine::alone()? else { return Ok(()) };
     let (split, deep) = (Workload::native("split", &[])?, Workload::native("deep", &[])?);
-    both(Descry::profile(HZ, 2)?.pid(split.pid()).pid(deep.pid()))?;
-    Ok(())
+    both(Descry::profile(HZ, 2)?.pid(split.pid()).pid(deep.pid()))
 }
 
 /// The kernel side keeps processes by the low bits of their ids first (`SCOPE_FILTER`).
@@ -72,8 +71,7 @@ fn processes_whose_ids_end_alike() -> Result<()> {
     let split = Workload::native("split", &[])?;
     let deep = with_like_id(split.pid())?;
     only_split(&["-p", &split.pid().to_string()])?;
-    both(Descry::profile(HZ, 2)?.pid(split.pid()).pid(deep.pid()))?;
-    Ok(())
+    both(Descry::profile(HZ, 2)?.pid(split.pid()).pid(deep.pid()))
 }
 
 /// The workload `deep` under an id whose low bits are those of `id`.
@@ -95,8 +93,7 @@ fn with_like_id(id: u32) -> Result<Workload> {
 fn all() -> Result<()> {
     let Some(_machine) = machine::alone()? else { return Ok(()) };
     let _workloads = [Workload::native("split", &[])?, Workload::native("deep", &[])?];
-    both(Descry::profile(HZ, 3)?.args(["-a"]))?;
-    Ok(())
+    both(Descry::profile(HZ, 3)?.args(["-a"]))
 }
 
 /// A cgroup (v2) of this name, gone when it is dropped.
