@@ -30,8 +30,8 @@ pub fn take(ctx: &PerfEventContext, walk: Walk) {
     }
 }
 
-/// Time that this sample of a process stands for (ns); none: it is not taken. Which ones are is left to chance: every so
-/// manieth might always meet the program at the same place.
+/// Time that this sample of a process stands for (ns); none: it is not taken. Which ones are is left to chance: every fifth
+/// might always meet the program at the same place.
 #[inline(always)]
 fn weight(tgid: u32) -> Option<u64> {
     if SHARES.load() == 0 {

@@ -97,6 +97,19 @@ fn mistakes_have_their_place_and_reason() {
 }
 
 #[test]
+fn mistakes_of_rates() {
+    check(
+        "rules: [{comm: a, frequency: 49}]",
+        &["f:1:30: rules[0].frequency: it must not be above 19, that of `profile`"],
+    );
+    check(
+        "profile: {frequency: 9}\nothers: {frequency: 10}\n",
+        &["f:2:21: others.frequency: it must not be above 9, that of `profile`"],
+    );
+    check("others: {frequency: 0}", &["f:1:21: others.frequency: it must be from 1 to 999"]);
+}
+
+#[test]
 fn mistakes_of_destinations() {
     check("destinations:\n  - name: a\n", &["f:2:5: destinations[0]: \"endpoint\" is missing"]);
     check(

@@ -273,8 +273,10 @@ impl Recorder {
         } else {
             if opened.role != Role::Connected
                 && let Some(local) = opened.local
+                && self.rules.accepted(opened.tgid, local.port())
+                && let Some(shares) = &mut self.shares
             {
-                self.rules.accepted(opened.tgid, local.port());
+                shares.forget();
             }
             let switches = self.rules.of(opened.tgid, Comm::default(), || tracker.who(opened.tgid));
             self.wanted.of(switches)

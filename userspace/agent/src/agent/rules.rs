@@ -57,17 +57,20 @@ impl Rules {
         self.decided.get(&tgid).map_or(&self.others, |(_, decision)| decision)
     }
 
-    /// A process has accepted a connection on a port: it listens there, also if it did not when it was looked at.
-    pub fn accepted(&mut self, tgid: Tgid, port: u16) {
+    /// A process has accepted a connection on a port: it listens there, also if it did not when it was looked at. True: it is
+    /// judged anew.
+    pub fn accepted(&mut self, tgid: Tgid, port: u16) -> bool {
         if !self.rules.iter().any(|(rule, _)| rule.ports.contains(&port)) {
-            return;
+            return false;
         }
         if self.accepted.len() >= MAX_REMEMBERED {
             self.accepted.clear();
         }
-        if self.accepted.insert((tgid, port)) {
+        let is_new = self.accepted.insert((tgid, port));
+        if is_new {
             self.decided.remove(&tgid);
         }
+        is_new
     }
 
     /// Looks at every process anew: a program may have been replaced by one of the same name, or listen elsewhere.
@@ -158,9 +161,9 @@ mod tests {
         let is_wanted = |rules: &mut Rules, tgid| rules.of(tgid, Comm::default(), || None).profile;
         assert!(is_wanted(&mut rules, own));
         assert!(!is_wanted(&mut rules, other));
-        rules.accepted(other, 2);
-        assert!(!is_wanted(&mut rules, other), "no rule has that port");
-        rules.accepted(other, 1);
+        assert!(!rules.accepted(other, 2), "no rule has that port");
+        assert!(!is_wanted(&mut rules, other));
+        assert!(rules.accepted(other, 1) && !rules.accepted(other, 1));
         assert!(is_wanted(&mut rules, other), "it listens where it accepts");
         drop(listener);
         assert!(is_wanted(&mut rules, own), "remembered");
