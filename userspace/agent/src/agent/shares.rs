@@ -4,7 +4,7 @@ use descry_abi::limits::MAX_SAMPLE_SHARES;
 use descry_config::{Config, Switches};
 use descry_decode::ids::Tgid;
 use descry_probe::Session;
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::failure::Failure;
 
@@ -13,10 +13,12 @@ pub struct Shares {
     /// Samples a second and CPU of processes that have no frequency of their own.
     frequency: u64,
     told: FxHashSet<Tgid>,
-    untold: Vec<(Tgid, u64)>,
+    untold: FxHashMap<Tgid, u64>,
+    /// Processes that ended, or run another program: they may have done so before the kernel side was told of them.
+    ended: Vec<Tgid>,
     /// Whether what the kernel side knows is of no use any more.
     is_stale: bool,
-    /// Processes that found no room.
+    /// Samples of processes that found no room.
     full: u64,
 }
 
@@ -33,7 +35,8 @@ impl Shares {
         Self::are_wanted(config).then(|| Self {
             frequency: config.profile.frequency,
             told: FxHashSet::default(),
-            untold: Vec::new(),
+            untold: FxHashMap::default(),
+            ended: Vec::new(),
             is_stale: true,
             full: 0,
         })
@@ -50,13 +53,15 @@ impl Shares {
                 return;
             }
             self.told.insert(tgid);
-            self.untold.push((tgid, frequency));
+            self.untold.insert(tgid, frequency);
         }
     }
 
-    /// A process runs another program, or has ended: the kernel side has forgotten what it was told.
+    /// A process runs another program, or has ended: its number stands for something else.
     pub fn ended(&mut self, tgid: Tgid) {
-        self.told.remove(&tgid);
+        if self.told.remove(&tgid) && self.untold.remove(&tgid).is_none() {
+            self.ended.push(tgid);
+        }
     }
 
     /// Tells the kernel side what is new.
@@ -67,7 +72,10 @@ impl Shares {
         if std::mem::take(&mut self.is_stale) {
             session.sample_alike();
         }
-        for (tgid, frequency) in self.untold.drain(..) {
+        for tgid in self.ended.drain(..) {
+            session.sample_all_of(tgid);
+        }
+        for (tgid, frequency) in self.untold.drain() {
             self.full += u64::from(!session.sample_less(tgid, frequency)?);
         }
         Ok(())
@@ -77,10 +85,11 @@ impl Shares {
     pub fn forget(&mut self) {
         self.told.clear();
         self.untold.clear();
+        self.ended.clear();
         self.is_stale = true;
     }
 
-    /// Times that a process found no room since the last call: more of its samples are taken than are wanted.
+    /// Samples since the last call of processes that found no room: more of them are taken than are wanted.
     pub fn take_full(&mut self) -> u64 {
         std::mem::take(&mut self.full)
     }

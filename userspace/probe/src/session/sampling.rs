@@ -124,7 +124,7 @@ impl Session {
     /// another program or ends, or until [`Session::sample_alike`]. False: there is no room for another one.
     ///
     /// # Errors
-    /// If the kernel side was loaded without `has_shares`.
+    /// If the kernel side was loaded without `has_shares`, and what else the kernel refuses.
     pub fn sample_less(&mut self, tgid: Tgid, frequency: u64) -> Result<bool, ProbeError> {
         let sampling = self.sampling.filter(|sampling| sampling.has_shares);
         let share = sampling.ok_or(ProbeError::Missing { name: SHARES })?.share(frequency);
@@ -137,13 +137,16 @@ impl Session {
         }
     }
 
+    /// Takes all samples of a process again.
+    pub fn sample_all_of(&mut self, tgid: Tgid) {
+        // The kernel side removes those that end, too.
+        let _ = self.shares.remove(&tgid.0);
+    }
+
     /// Takes all samples of all processes again.
     pub fn sample_alike(&mut self) {
         let tgids: Vec<u32> = self.shares.keys().flatten().collect();
-        for tgid in tgids {
-            // One that has ended meanwhile is gone already.
-            let _ = self.shares.remove(&tgid);
-        }
+        tgids.into_iter().for_each(|tgid| self.sample_all_of(Tgid(tgid)));
     }
 
     /// Takes no more samples; those that were taken are in the ring.
