@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use descry_decode::ids::{BootNanos, UnixNanos};
-use sha2::{Digest, Sha256};
+use twox_hash::{XxHash3_64, XxHash3_128};
 
 use crate::infer::{Inference, Protocol, Transport};
 use crate::protocol::{Chunk, Direction, Exchange, LOST, Lost, Options, Parser, TraceContext, UNANSWERED};
@@ -227,12 +227,10 @@ impl Connection {
         let Origin { id, role, client, server, is_encrypted, .. } = self.origin;
         let (trace, span) = ids(id, self.spans);
         self.spans += 1;
-        let context = exchange.context.unwrap_or(TraceContext {
-            trace,
-            parent: SpanId::default(),
-            flags: NEW_TRACE,
-            state: "".into(),
-        });
+        let context = exchange.context.map_or_else(
+            || TraceContext { trace, parent: SpanId::default(), flags: NEW_TRACE, state: "".into() },
+            |context| *context,
+        );
         let parent = (context.parent != SpanId::default()).then_some(context.parent);
         let (kind, status) = match role {
             Role::Server => (exchange.kind, exchange.server_status),
@@ -242,15 +240,18 @@ impl Connection {
         attributes.reserve(CONNECTION_ATTRIBUTES);
         // What is an error for one side need not be one for the other.
         let failed = matches!(status, Status::Error(_));
-        attributes.retain(|(name, _)| failed || name != "error.type");
+        if !failed {
+            attributes.retain(|(name, _)| name != "error.type");
+        }
         if kind == SpanKind::Client
             && let Some((name, _)) = attributes.iter_mut().find(|(name, _)| name == "http.route")
         {
             *name = Cow::Borrowed("url.template");
         }
         let is_http = attributes.iter().any(|(name, _)| name == "http.request.method");
+        let said = attributes.len();
         let mut add = |name: &'static str, value: Value| {
-            if attributes.iter().all(|(other, _)| other != name) {
+            if attributes.iter().take(said).all(|(other, _)| other != name) {
                 attributes.push((Cow::Borrowed(name), value));
             }
         };
@@ -331,12 +332,12 @@ const fn client_kind(kind: SpanKind) -> SpanKind {
     }
 }
 
-/// Ids of a connection's span: the beginning of a hash of both numbers.
+/// Ids of a connection's span: hashes of both numbers. Ids are to look random and to differ, and need not be hard to
+/// guess, so a hash that costs next to nothing is enough.
 pub(crate) fn ids(connection: u64, number: u64) -> (TraceId, SpanId) {
-    let hash =
-        Sha256::new().chain_update(connection.to_le_bytes()).chain_update(number.to_le_bytes()).finalize();
-    let (mut trace, mut span) = ([0; 16], [0; 8]);
-    trace.iter_mut().chain(&mut span).zip(hash).for_each(|(to, from)| *to = from);
+    let number = number.to_le_bytes();
+    let trace = XxHash3_128::oneshot_with_seed(connection, &number).to_be_bytes();
+    let span = XxHash3_64::oneshot_with_seed(connection, &number).to_be_bytes();
     (TraceId(id(trace)), SpanId(id(span)))
 }
 

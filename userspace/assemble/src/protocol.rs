@@ -76,7 +76,7 @@ pub struct Exchange {
     /// Attributes by the semantic conventions, without those of the connection (addresses and ports).
     pub attributes: Vec<Attribute>,
     /// Trace context that the request carried.
-    pub context: Option<TraceContext>,
+    pub context: Option<Box<TraceContext>>,
     /// Whether the whole answer came. Of one without, the connection says why, where neither `error.type` nor
     /// [`UNANSWERED`] says it.
     pub answered: bool,

@@ -19,7 +19,9 @@ use rustc_hash::FxHashMap;
 
 use super::OtlpOptions;
 use super::attributes::{resource, scope};
-use super::wire::{bytes, delimited, delimited_len, fixed64, key, message, number, text, wide_key};
+use super::wire::{
+    bytes, delimited, delimited_len, fixed64, key, long_message, message, number, text, wide_key,
+};
 
 /// Most bytes that the keys and lengths around a process's spans take: a message of 2^32 bytes has a length of five.
 const GROUP_OVERHEAD: usize = 2 * (1 + 5);
@@ -96,8 +98,6 @@ pub struct TraceWriter {
     len: usize,
     spans: u64,
     oversized_spans: u64,
-    /// The span at hand.
-    span: Vec<u8>,
     /// Empty buffers for the spans of the next request's processes: new memory costs more than the writing. They hold
     /// at most twice `max_bytes` together.
     spare: Vec<Vec<u8>>,
@@ -124,7 +124,6 @@ impl TraceWriter {
             len: 0,
             spans: 0,
             oversized_spans: 0,
-            span: Vec::new(),
             spare: Vec::new(),
         }
     }
@@ -132,31 +131,47 @@ impl TraceWriter {
     /// Adds a span of the process with this Resource. Where it does not fit any more, the request that is full is
     /// given, and the span begins the next one. One that is larger than a whole request is left out and counted.
     pub fn push(&mut self, resource: &EncodedResource, span: &Span) -> Option<TraceRequest> {
-        self.span.clear();
-        message(&mut self.span, SCOPE_SPANS_SPANS, |out| write_span(out, span));
-        let alone = GROUP_OVERHEAD + resource.0.len() + self.scope.len() + self.span.len();
-        if alone > self.max_bytes {
+        let known = self.by_resource.get(&resource.id()).copied();
+        let mut spans = match known.and_then(|index| self.groups.get_mut(index)) {
+            Some(group) => std::mem::take(&mut group.spans),
+            None => self.spare.pop().unwrap_or_default(),
+        };
+        let start = spans.len();
+        long_message(&mut spans, SCOPE_SPANS_SPANS, |out| write_span(out, span));
+        let len = spans.len() - start;
+        let alone = GROUP_OVERHEAD + resource.0.len() + self.scope.len() + len;
+        let more = if known.is_some() { len } else { alone };
+        let is_oversized = alone > self.max_bytes;
+        if !is_oversized && self.len + more <= self.max_bytes {
+            self.put(known, resource, spans, more);
+            self.spans += 1;
+            return None;
+        }
+        let mut first = self.spare.pop().unwrap_or_default();
+        first.extend_from_slice(spans.get(start..).unwrap_or_default());
+        spans.truncate(start);
+        if known.is_some() {
+            self.put(known, resource, spans, 0);
+        }
+        if is_oversized {
             self.oversized_spans += 1;
             return None;
         }
-        let known = self.by_resource.get(&resource.id()).copied();
-        let more = if known.is_some() { self.span.len() } else { alone };
-        let (full, known, more) = match self.len + more > self.max_bytes {
-            true => (self.finish(), None, alone),
-            false => (None, known, more),
-        };
-        let index = known.unwrap_or(self.groups.len());
-        if known.is_none() {
-            self.by_resource.insert(resource.id(), index);
-            let spans = self.spare.pop().unwrap_or_default();
-            self.groups.push(Group { resource: resource.clone(), spans });
-        }
-        if let Some(group) = self.groups.get_mut(index) {
-            group.spans.extend_from_slice(&self.span);
-        }
-        self.len += more;
+        let full = self.finish();
+        self.put(None, resource, first, alone);
         self.spans += 1;
         full
+    }
+
+    /// Puts the spans of a process in their place, or in a new one; the request takes so much `more` with them.
+    fn put(&mut self, known: Option<usize>, resource: &EncodedResource, spans: Vec<u8>, more: usize) {
+        self.len += more;
+        if let Some(group) = known.and_then(|index| self.groups.get_mut(index)) {
+            group.spans = spans;
+            return;
+        }
+        self.by_resource.insert(resource.id(), self.groups.len());
+        self.groups.push(Group { resource: resource.clone(), spans });
     }
 
     /// Spans that wait for the next request.

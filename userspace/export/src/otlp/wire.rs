@@ -25,13 +25,21 @@ pub fn delimited_len(len: usize) -> usize {
 /// A field of a number (`int64`, `enum`, `bool`).
 pub fn number(out: &mut Vec<u8>, key: u8, number: u64) {
     out.push(key);
-    encode_varint(number, out);
+    varint(out, number);
+}
+
+/// A number as a varint. Most take one byte, and the loop is what costs.
+fn varint(out: &mut Vec<u8>, number: u64) {
+    match number {
+        0..0x80 => out.push(number as u8),
+        _ => encode_varint(number, out),
+    }
 }
 
 /// The key and the length of a field whose content follows.
 pub fn delimited(out: &mut Vec<u8>, key: u8, len: usize) {
     out.push(key);
-    encode_varint(len as u64, out);
+    varint(out, len as u64);
 }
 
 /// A field of bytes or text.
@@ -55,20 +63,31 @@ pub fn fixed64(out: &mut Vec<u8>, key: u8, number: u64) {
     }
 }
 
-/// A message whose length is known when it has been written: one of less than 128 bytes is written in place, a longer
-/// one is moved on by the bytes that its length takes.
+/// A message whose length is known when it has been written. One of less than 128 bytes is written in place, a longer one
+/// is moved on by the bytes that its length takes.
 pub fn message(out: &mut Vec<u8>, key: u8, write: impl FnOnce(&mut Vec<u8>)) {
+    message_behind(1, out, key, write);
+}
+
+/// The same, where one of 128 to 16,383 bytes is written in place.
+pub fn long_message(out: &mut Vec<u8>, key: u8, write: impl FnOnce(&mut Vec<u8>)) {
+    message_behind(2, out, key, write);
+}
+
+/// A message with room for a length of so many bytes before it.
+fn message_behind(room: usize, out: &mut Vec<u8>, key: u8, write: impl FnOnce(&mut Vec<u8>)) {
     out.push(key);
-    out.push(0);
-    let start = out.len();
+    let place = out.len();
+    out.resize(place + room, 0);
     write(out);
-    let len = out.len() - start;
-    let further = encoded_len_varint(len as u64) - 1;
-    if further > 0 {
-        out.resize(start + len + further, 0);
-        out.copy_within(start..start + len, start + further);
+    let len = out.len() - place - room;
+    let taken = encoded_len_varint(len as u64);
+    if taken != room {
+        out.resize(place + taken.max(room) + len, 0);
+        out.copy_within(place + room..place + room + len, place + taken);
+        out.truncate(place + taken + len);
     }
-    if let Some(mut place) = out.get_mut(start - 1..start + further) {
-        encode_varint(len as u64, &mut place);
+    if let Some(mut length) = out.get_mut(place..place + taken) {
+        encode_varint(len as u64, &mut length);
     }
 }

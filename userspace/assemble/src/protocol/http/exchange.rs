@@ -23,15 +23,16 @@ const MAX_METHOD: usize = 32;
 /// What is known of a request.
 #[derive(Clone, Debug, Default)]
 pub(in crate::protocol) struct Request {
-    method: Option<Box<str>>,
+    method: Option<Cow<'static, str>>,
     path: Option<Box<str>>,
     query: Option<Box<str>>,
     scheme: Option<Box<str>>,
     authority: Option<Box<str>>,
     version: &'static str,
     is_grpc: bool,
-    context: Option<TraceContext>,
-    reader: ContextReader,
+    context: Option<Box<TraceContext>>,
+    /// While fields come; most requests have none for it.
+    reader: Option<Box<ContextReader>>,
 }
 
 /// What is known of an answer.
@@ -52,20 +53,20 @@ impl Request {
     /// Takes a field; those that say nothing about a request are no error.
     pub(in crate::protocol) fn field(&mut self, field: Field, value: &[u8]) {
         match field {
-            Field::Method => self.method = Some(text(value)),
+            Field::Method => self.method = Some(method(value)),
             Field::Path => self.target(value),
             Field::Scheme => self.scheme = Some(text(&value.to_ascii_lowercase())),
             Field::Authority => self.authority = Some(text(value)),
             // What the target or `:authority` says goes first (RFC 9112, section 3.2.2).
             Field::Host => self.authority = self.authority.take().or_else(|| Some(text(value))),
             Field::ContentType => self.is_grpc = grpc::is_content_type(value),
-            Field::Traceparent => self.reader.traceparent(value),
-            Field::Tracestate => self.reader.tracestate(value),
-            Field::B3 => self.reader.b3(value),
-            Field::B3Trace => self.reader.b3_trace(value),
-            Field::B3Span => self.reader.b3_span(value),
-            Field::B3Sampled => self.reader.b3_sampled(value),
-            Field::B3Flags => self.reader.b3_flags(value),
+            Field::Traceparent => self.reader().traceparent(value),
+            Field::Tracestate => self.reader().tracestate(value),
+            Field::B3 => self.reader().b3(value),
+            Field::B3Trace => self.reader().b3_trace(value),
+            Field::B3Span => self.reader().b3_span(value),
+            Field::B3Sampled => self.reader().b3_sampled(value),
+            Field::B3Flags => self.reader().b3_flags(value),
             Field::Status
             | Field::Protocol
             | Field::ContentLength
@@ -77,7 +78,11 @@ impl Request {
 
     /// No field comes any more.
     pub(in crate::protocol) fn complete(&mut self) {
-        self.context = std::mem::take(&mut self.reader).finish();
+        self.context = self.reader.take().and_then(|reader| reader.finish()).map(Box::new);
+    }
+
+    fn reader(&mut self) -> &mut ContextReader {
+        self.reader.get_or_insert_default()
     }
 
     /// Whether this is its method.
@@ -167,9 +172,11 @@ pub(in crate::protocol) fn exchange(
         grpc::describe(method, code, status.filter(|_| answered), &mut exchange);
         return exchange;
     }
-    let method = request.method.as_deref();
-    let known = method.and_then(|method| METHODS.into_iter().find(|known| *known == method));
-    if let Some(method) = method {
+    let known = match &request.method {
+        Some(Cow::Borrowed(method)) => Some(*method),
+        Some(Cow::Owned(_)) | None => None,
+    };
+    if let Some(method) = &request.method {
         add(attributes, "http.request.method", Value::Static(known.unwrap_or(OTHER)));
         if known.is_none() {
             let original: String = method.chars().take(MAX_METHOD).collect();
@@ -183,7 +190,7 @@ pub(in crate::protocol) fn exchange(
     exchange.name = Cow::Borrowed(name);
     if let Some(path) = request.path {
         let route = options.routes.of(&path);
-        exchange.name = Cow::Owned(format!("{name} {route}"));
+        exchange.name = Cow::Owned([name, " ", &route].concat());
         add(attributes, "http.route", Value::Text(route.as_ref().into()));
         add(attributes, "url.path", Value::Text(path));
     }
@@ -201,6 +208,12 @@ pub(in crate::protocol) fn exchange(
         }
     }
     exchange
+}
+
+/// A method: borrowed if it has a name in the conventions.
+fn method(bytes: &[u8]) -> Cow<'static, str> {
+    let known = METHODS.into_iter().find(|known| known.as_bytes() == bytes);
+    known.map_or_else(|| Cow::Owned(text(bytes).into()), Cow::Borrowed)
 }
 
 /// Adds an attribute.

@@ -65,9 +65,23 @@ const NAMES: [(&[u8], Field); 19] = [
     (b"x-b3-flags", Field::B3Flags),
 ];
 
+/// The lengths of the names, as bits.
+const LENGTHS: u32 = {
+    let (mut lengths, mut at) = (0, 0);
+    while at < NAMES.len() {
+        lengths |= 1 << NAMES[at].0.len();
+        at += 1;
+    }
+    lengths
+};
+
 impl Field {
     /// The field of a name, in whatever case.
     pub(in crate::protocol) fn of(name: &[u8]) -> Option<Self> {
+        // Most fields are none of these, and most of them are told by this alone.
+        if LENGTHS.checked_shr(name.len() as u32).is_none_or(|lengths| lengths & 1 == 0) {
+            return None;
+        }
         NAMES.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, field)| *field)
     }
 }
