@@ -47,8 +47,6 @@ const TICK: Duration = Duration::from_millis(100);
 const MESSAGES_TICK: Duration = Duration::from_millis(25);
 /// The same while tables are missing or the ring fills fast.
 const SHORT_TICK: Duration = Duration::from_millis(10);
-/// Between two drains at least, whatever happens.
-const LEAST_TICK: Duration = Duration::from_millis(2);
 /// Drains that are short at the start.
 const SHORT_TICKS: u32 = 50;
 /// Between two looks at whether the targets still live, should the event of their end have been lost.
@@ -307,11 +305,8 @@ impl Measurement<'_> {
     /// Waits for the next drain. New mappings of a few named processes are to reach the kernel's tables at once; on a
     /// whole machine there are too many.
     fn wait(&self, tick: Duration) -> Result<(), Failure> {
-        if !self.target.is_fixed || tick <= LEAST_TICK {
-            return Ok(self.watch.wake.when_filling(tick)?);
-        }
-        self.watch.wake.when_filling(LEAST_TICK)?;
-        Ok(self.watch.wake.when_news(tick - LEAST_TICK)?)
+        let wake = &self.watch.wake;
+        Ok(if self.target.is_fixed { wake.when_news(tick) } else { wake.when_filling(tick) }?)
     }
 }
 
