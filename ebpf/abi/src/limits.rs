@@ -27,8 +27,9 @@ pub const SCOPE_FILTER_SLOTS: u32 = 4096;
 pub const MAX_SAMPLE_SHARES: u32 = 8192;
 /// Bytes of user stack shipped for a walk in userspace (per CPU, and per such sample in the ring).
 pub const STACK_COPY_BYTES: usize = 24 * 1024;
-/// The ring's reader is woken while the bytes in the ring are in one band of this size: longer than any record, so that
-/// none leaps over it, and short, since each record in it costs the watched program a wake-up.
+/// The ring's reader is woken while the bytes in the ring are in a band of this size, of which each quarter of the ring has
+/// one: longer than any record, so that none leaps over it, and short, since each look at it there costs the watched program
+/// a wake-up.
 pub const RING_BAND: u64 = 32 * 1024;
 /// Functions with return probes that a thread is in at once, as in the kernel's `MAX_URETPROBE_DEPTH`.
 pub const MAX_RETURN_PROBES: u32 = 64;

@@ -29,8 +29,8 @@ globals! {
     SAMPLE_WEIGHT: u64 = 0;
     /// 1: processes may be in `SAMPLE_SHARES`.
     SHARES: u32 = 0;
-    /// While the ring holds so many times `RING_BAND`, its reader is woken.
-    RING_WAKE_BAND: u64 = 8;
+    /// While the ring holds a multiple of so many times `RING_BAND`, its reader is woken. A power of two.
+    RING_WAKE_BANDS: u64 = 8;
     /// 1: kernel frames are wanted.
     KERNEL_STACKS: u32 = 1;
     /// System calls that take at least this long (ns) are sent; 0: none is.

@@ -13,8 +13,11 @@ use descry_abi::net::{Closed, MAX_CAPTURE, MESSAGE_UNSEEN, Message, Opened};
 use descry_abi::syscall::{PATH_BYTES, SlowCall};
 use descry_abi::tcp::ConnectFailed;
 
-use crate::config::RING_WAKE_BAND;
+use crate::config::RING_WAKE_BANDS;
 use crate::maps::{COUNTS, CopyState, EVENTS, NetState, State};
+
+/// Bytes of messages after which a CPU looks how full the ring is: an eighth of a band, so that a few CPUs look in each band.
+const UNLOOKED: u64 = RING_BAND / 8;
 
 /// Adds one to a counter.
 #[inline(always)]
@@ -46,14 +49,17 @@ pub fn wait_stack(state: *const State) -> bool {
 }
 
 /// The flags of a record. Userspace drains the ring by the clock: waking it costs the watched program 50 times as much as
-/// the record. It is woken while the ring's bytes pass one band, so that a burst does not wait for the clock.
+/// the record. It is woken while the ring's bytes pass a band at each of its quarters, so that a burst does not wait for the
+/// clock.
 #[inline(always)]
 pub fn waking() -> u64 {
     // SAFETY: the helper wants a ring, and reads its positions only.
     let in_ring =
         unsafe { bpf_ringbuf_query((&raw const EVENTS).cast_mut().cast(), BPF_RB_AVAIL_DATA.into()) };
-    let band = in_ring / RING_BAND;
-    let flags = if band == RING_WAKE_BAND.load() { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
+    let (band, quarter) = (in_ring / RING_BAND, RING_WAKE_BANDS.load());
+    // A ring's size is a power of two, and so is a quarter of it.
+    let passes = band >= quarter && band & (quarter - 1) == 0;
+    let flags = if passes { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
     flags.into()
 }
 
@@ -125,14 +131,27 @@ pub fn wait(wait: &Wait) {
     count(if sent { Counter::WaitsSent } else { Counter::RingFullWait });
 }
 
+/// The same for messages, which come by the hundred thousand: a CPU looks after every so many bytes of them.
+#[inline(always)]
+fn waking_at_times(state: *mut NetState, len: u64) -> u64 {
+    // SAFETY: `state` is this CPU's own.
+    let unlooked = unsafe { &mut (*state).unlooked };
+    *unlooked = unlooked.wrapping_add(len);
+    if *unlooked < UNLOOKED {
+        return BPF_RB_NO_WAKEUP.into();
+    }
+    *unlooked = 0;
+    waking()
+}
+
 /// Sends a message with `len` of its bytes.
 #[inline(always)]
-pub fn message(state: *const NetState, len: u64) {
+pub fn message(state: *mut NetState, len: u64) {
     let Some(len) = at_most(len, MAX_CAPTURE as u64) else { return };
     let words = (size_of::<Message>() + len as usize + 7) / 8;
     // SAFETY: record and bytes are neighbours in a repr(C) struct, and `len` was bounded above.
     let record = unsafe { core::slice::from_raw_parts((&raw const (*state).message).cast::<u64>(), words) };
-    match EVENTS.output_untyped::<[u64]>(record, waking()) {
+    match EVENTS.output_untyped::<[u64]>(record, waking_at_times(state, words as u64 * 8)) {
         Ok(()) => count(Counter::Messages),
         Err(_) => count(Counter::RingFullMessage),
     }

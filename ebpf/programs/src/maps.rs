@@ -116,6 +116,8 @@ pub struct NetState {
     pub registers: Registers,
     /// The `struct sock` that a tracepoint handed over.
     pub socket: u64,
+    /// Bytes that this CPU wrote since it looked how full the ring is.
+    pub unlooked: u64,
     /// What was not copied yet of a call's buffers.
     pub rest: Rest,
     /// The record from here on.

@@ -22,7 +22,7 @@ struct Segment {
 /// `msg_iovlen` follows it.
 const MSG_IOV: u64 = 16;
 
-/// What was not copied yet of a call's buffers: the rest of a segment, and those that follow it.
+/// What was not copied yet of a call's buffers: the rest of a segment, and the `number` of those that follow it.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Rest {
@@ -56,8 +56,9 @@ pub extern "C" fn copy_plain(from: u64, len: u64, want: u64) -> u64 {
     let Some(state) = NET_STATES.get_ptr_mut(0) else { return 0 };
     // A datagram may have been longer than the buffer.
     let got = read(state, 0, from, want.min(MAX_CAPTURE as u64).min(len));
-    let (from, len) = (from.wrapping_add(got), len.wrapping_sub(got));
-    set_rest(state, Rest { from, len, segments: 0, number: 0 });
+    // SAFETY: `state` is this CPU's own.
+    let rest = unsafe { &mut (*state).rest };
+    (rest.from, rest.len, rest.number) = (from.wrapping_add(got), len.wrapping_sub(got), 0);
     got
 }
 
@@ -66,7 +67,9 @@ pub extern "C" fn copy_plain(from: u64, len: u64, want: u64) -> u64 {
 #[inline(never)]
 pub extern "C" fn copy_vector(segments: u64, number: u64, want: u64) -> u64 {
     let Some(state) = NET_STATES.get_ptr_mut(0) else { return 0 };
-    set_rest(state, Rest { from: 0, len: 0, segments, number });
+    // SAFETY: `state` is this CPU's own.
+    let rest = unsafe { &mut (*state).rest };
+    (rest.len, rest.segments, rest.number) = (0, segments, number);
     gather(want.min(MAX_CAPTURE as u64))
 }
 
@@ -81,12 +84,6 @@ fn copy_header(header: u64, want: u64) -> u64 {
             0
         }
     }
-}
-
-#[inline(always)]
-fn set_rest(state: *mut NetState, rest: Rest) {
-    // SAFETY: `state` is this CPU's own.
-    unsafe { (*state).rest = rest }
 }
 
 /// Gathers the next `want` bytes, [`MAX_CAPTURE`] at most, by calls of a global function, which the verifier checks once
@@ -117,20 +114,21 @@ pub extern "C" fn gather_some(filled: u64, want: u64) -> u64 {
     // SAFETY: `state` is this CPU's own.
     let rest = unsafe { &mut (*state).rest };
     let mut filled = filled;
+    let Some([first, second]) = next_segments(rest) else {
+        count(Counter::BufferUnreadable);
+        rest.number = 0;
+        return filled | DONE;
+    };
+    let mut next = first;
     for _ in 0..SEGMENTS_A_CALL {
         if rest.len == 0 {
             if rest.number == 0 {
                 return filled | DONE;
             }
-            // SAFETY: bpf_probe_read_user checks the address.
-            let Ok(segment) = (unsafe { bpf_probe_read_user(rest.segments as *const Segment) }) else {
-                count(Counter::BufferUnreadable);
-                rest.number = 0;
-                return filled | DONE;
-            };
             rest.segments = rest.segments.wrapping_add(size_of::<Segment>() as u64);
             rest.number -= 1;
-            (rest.from, rest.len) = (segment.base, segment.len);
+            (rest.from, rest.len) = (next.base, next.len);
+            next = second;
         }
         let part = rest.len.min(want.saturating_sub(filled));
         let got = read(state, filled, rest.from, part);
@@ -142,6 +140,21 @@ pub extern "C" fn gather_some(filled: u64, want: u64) -> u64 {
         }
     }
     filled
+}
+
+/// The segments that follow, as many as there are, at once: a call of the helper costs more than the bytes.
+#[inline(always)]
+fn next_segments(rest: &Rest) -> Option<[Segment; SEGMENTS_A_CALL as usize]> {
+    let mut segments = [Segment { base: 0, len: 0 }; SEGMENTS_A_CALL as usize];
+    let number = rest.number.min(SEGMENTS_A_CALL);
+    if number == 0 {
+        return Some(segments);
+    }
+    let bytes = number as u32 * size_of::<Segment>() as u32;
+    let to: *mut c_void = (&raw mut segments).cast();
+    // SAFETY: no more is read than there is room for, and the helper checks the address that it reads from.
+    let read = unsafe { generated::bpf_probe_read_user(to, bytes, rest.segments as *const c_void) };
+    (read == 0).then_some(segments)
 }
 
 /// Reads `len` bytes behind the `filled` ones; returns `len`, or 0.

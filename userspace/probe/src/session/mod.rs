@@ -266,7 +266,7 @@ fn load_object(options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebp
         clock::read(ClockId::CLOCK_BOOTTIME)?.saturating_sub(clock::read(ClockId::CLOCK_MONOTONIC)?);
 
     // Early enough that what comes while the reader wakes finds room.
-    let ring_wake_band = u64::from(options.ring_bytes) / 4 / RING_BAND;
+    let ring_wake_bands = (u64::from(options.ring_bytes) / 4 / RING_BAND).max(1);
 
     let mut loader = EbpfLoader::new();
     // The offsets are looked up by descry itself.
@@ -283,7 +283,7 @@ fn load_object(options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebp
         .override_global("REQUESTS", &requests, true)
         .override_global("FUNCTIONS", &functions, true)
         .override_global("FUNCTION_EVENT_INTERVAL", &event_interval, true)
-        .override_global("RING_WAKE_BAND", &ring_wake_band, true)
+        .override_global("RING_WAKE_BANDS", &ring_wake_bands, true)
         .override_global("KERNEL_STACKS", &kernel_stacks, true)
         .override_global("SLOW_CALL", &slow_call, true)
         .override_global("FILE_KINDS", &file_kinds, true)
