@@ -106,6 +106,10 @@ counters! {
     WaitsSent = "waits_sent",
     /// Waits lost because there was neither room for another sum nor in the ring.
     RingFullWait = "ring_full_wait",
+    /// Long waits of requests written to the ring.
+    RequestWaits = "request_waits",
+    /// Long waits of requests that are not told one by one because the ring was full; they are in their sums.
+    RingFullRequestWait = "ring_full_request_wait",
     /// Tasks that are not measured because there was no room for another one.
     TasksFull = "tasks_full",
     /// Stacks of waits that are cut because copies of stacks came too fast.

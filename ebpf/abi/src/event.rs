@@ -24,6 +24,8 @@ pub enum EventKind {
     Stack = 10,
     /// [`Wait`].
     Wait = 11,
+    /// [`RequestWait`].
+    RequestWait = 12,
     /// [`crate::net::Opened`].
     ConnectionOpened = 16,
     /// [`crate::net::Message`], then `captured` bytes.
@@ -51,6 +53,7 @@ impl EventKind {
             7 => Self::SlowCall,
             10 => Self::Stack,
             11 => Self::Wait,
+            12 => Self::RequestWait,
             16 => Self::ConnectionOpened,
             17 => Self::Message,
             18 => Self::ConnectionClosed,
@@ -220,3 +223,24 @@ pub struct Wait {
     pub key: WaitKey,
 }
 const _: () = assert!(size_of::<Wait>() == 24 + size_of::<WaitKey>());
+
+/// A long wait of a unit that served a request. It is among the sums too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct RequestWait {
+    /// [`EventKind::RequestWait`].
+    pub kind: u16,
+    /// Zero.
+    pub reserved: [u16; 3],
+    /// When the thread left its CPU (ns, `CLOCK_BOOTTIME`).
+    pub start: u64,
+    /// When it could run again: not before `start`.
+    pub runnable: u64,
+    /// When it got a CPU again: not before `runnable`.
+    pub end: u64,
+    /// The request.
+    pub request: u64,
+    /// Whose the wait was, and why; its kind means nothing.
+    pub key: WaitKey,
+}
+const _: () = assert!(size_of::<RequestWait>() == 40 + size_of::<WaitKey>());

@@ -132,6 +132,8 @@ pub struct TaskTimes {
     pub stack: u64,
     /// Id of the stack of the task that woke it.
     pub waker: u64,
+    /// The request that its unit served when it left its CPU; 0: none, or nobody asks.
+    pub request: u64,
     /// Process.
     pub tgid: u32,
     /// Thread.
@@ -145,7 +147,7 @@ pub struct TaskTimes {
     /// Zero.
     pub reserved: [u8; 2],
 }
-const _: () = assert!(size_of::<TaskTimes>() == 64);
+const _: () = assert!(size_of::<TaskTimes>() == 72);
 
 /// What waits are added up by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -33,6 +33,8 @@ globals! {
     RING_WAKE_BANDS: u64 = 8;
     /// 1: kernel frames are wanted.
     KERNEL_STACKS: u32 = 1;
+    /// Waits of at least this long (ns) that are made for a request are sent one by one; 0: none is.
+    LONG_WAIT: u64 = 0;
     /// System calls that take at least this long (ns) are sent; 0: none is.
     SLOW_CALL: u64 = 0;
     /// Places for near rows of system calls: a power of two.

@@ -6,7 +6,7 @@ use aya_ebpf::bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEU
 use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::generated::{bpf_probe_read_user, bpf_ringbuf_query};
 use descry_abi::counter::Counter;
-use descry_abi::event::{Lifecycle, SampleHeader, StackCopyHeader, Wait};
+use descry_abi::event::{Lifecycle, RequestWait, SampleHeader, StackCopyHeader, Wait};
 use descry_abi::function::FunctionCall;
 use descry_abi::limits::{MAX_KERNEL_FRAMES, MAX_USER_FRAMES, RING_BAND, STACK_COPY_BYTES};
 use descry_abi::net::{Closed, MAX_CAPTURE, MESSAGE_UNSEEN, Message, Opened};
@@ -129,6 +129,15 @@ pub fn wait(wait: &Wait) {
     let words = unsafe { &*core::ptr::from_ref(wait).cast::<[u64; size_of::<Wait>() / 8]>() };
     let sent = EVENTS.output_untyped::<[u64; 7]>(words, waking()).is_ok();
     count(if sent { Counter::WaitsSent } else { Counter::RingFullWait });
+}
+
+/// Sends a long wait of a request.
+#[inline(always)]
+pub fn request_wait(wait: &RequestWait) {
+    // SAFETY: a RequestWait is nine words without padding.
+    let words = unsafe { &*core::ptr::from_ref(wait).cast::<[u64; size_of::<RequestWait>() / 8]>() };
+    let sent = EVENTS.output_untyped::<[u64; 9]>(words, waking()).is_ok();
+    count(if sent { Counter::RequestWaits } else { Counter::RingFullRequestWait });
 }
 
 /// The same for messages, which come by the hundred thousand: a CPU looks after every so many bytes of them.

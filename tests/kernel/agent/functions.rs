@@ -1,4 +1,5 @@
-//! What the agent tells of the inside of requests: calls of functions that its configuration names, and slow system calls.
+//! What the agent tells of the inside of requests: calls of functions that its configuration names, slow system calls and
+//! long waits.
 
 use std::collections::BTreeMap;
 
@@ -164,5 +165,52 @@ fn slow_system_calls_hang_under_the_request_that_they_were_made_for() -> Result<
             && (30_000_000..60_000_000).contains(&(it.end_time_unix_nano - it.start_time_unix_nano))
     });
     ensure!(of_reports.count() == 20, "slow calls: {slow:?}");
+    Ok(())
+}
+
+#[test]
+fn long_waits_hang_under_the_request_that_they_were_made_for() -> Result<()> {
+    let Some(_machine) = machine::alone()? else { return Ok(()) };
+    let receiver = Receiver::start()?;
+    let agent = Agent::start(&config(
+        &receiver,
+        "logs: {enabled: false}\nrules: [{comm: shop}]\nothers: {requests: false, off_cpu: false}\n\
+         off_cpu: {enabled: true, longer_than: 1ms}",
+    ))?;
+    shop(160)?;
+    eventually("all spans of the shop", || {
+        Ok((spans(&receiver.seen(), "shop").iter().filter(|it| it.kind() == SpanKind::Server).count() >= 200)
+            .then_some(()))
+    })?;
+    let told = agent.metric("descry_kernel_request_waits_total", "")?;
+    agent.end()?;
+    let seen = receiver.seen();
+    let all = spans(&seen, "shop");
+    // Path of the request, reason, how long.
+    let mut waits: Vec<(&str, &str, u64)> = Vec::new();
+    for wait in all.iter().filter(|it| it.kind() == SpanKind::Internal) {
+        let parent = all.iter().find(|it| it.span_id == wait.parent_span_id && it.trace_id == wait.trace_id);
+        let parent = parent.with_context(|| format!("no parent of {wait:?}"))?;
+        let serves = parent.start_time_unix_nano..=parent.end_time_unix_nano;
+        ensure!(parent.kind() == SpanKind::Server && serves.contains(&wait.start_time_unix_nano), "{wait:?}");
+        ensure!(text(&wait.attributes, "thread.name") == "waiter", "{wait:?}");
+        let reason = text(&wait.attributes, "descry.off_cpu.reason");
+        ensure!(wait.name == format!("wait: {reason}"), "{wait:?}");
+        let duration = wait.end_time_unix_nano - wait.start_time_unix_nano;
+        waits.push((text(&parent.attributes, "url.path"), reason, duration));
+    }
+    let of = |path: &str, reason: &str, least: u64, most: u64| {
+        let fits = |wait: &&(&str, &str, u64)| {
+            wait.0.starts_with(path) && wait.1 == reason && (least..most).contains(&(wait.2 / 1_000_000))
+        };
+        waits.iter().filter(fits).count()
+    };
+    // Each of 40 reports sleeps 30 ms. Of 40 checkouts some come while the clerk holds the lock, 5 ms long.
+    ensure!(of("/report", "sleep", 30, 60) == 40, "{waits:?}");
+    ensure!(of("", "sleep", 0, 1_000_000) == 40, "{waits:?}");
+    let locks = of("", "lock", 1, 12);
+    ensure!((2..=40).contains(&locks) && of("/checkout/", "lock", 1, 12) == locks, "{waits:?}");
+    // Those between the requests are of none.
+    ensure!(told as usize >= waits.len(), "{told} were told");
     Ok(())
 }

@@ -14,7 +14,7 @@ use crate::profile::{
     ProfileSample, Stack, Waited,
 };
 use crate::prune::prune;
-use crate::reason;
+use crate::reason::reason;
 
 /// What a place in code turned out to be.
 #[derive(Clone, Debug)]
@@ -177,7 +177,7 @@ impl<'a> Chains<'a> {
             return (Stack { locations: self.locations(codes).collect(), truncated }, None);
         };
         let kernel = self.frames(codes).take_while(|frame| frame.kind == FrameKind::Kernel);
-        let reason = reason::reason(&wait.circumstances, kernel.map(|frame| frame.name));
+        let reason = reason(&wait.circumstances, kernel.map(|frame| frame.name));
         let waited = Waited { reason, state: wait.circumstances.state };
         let own = codes.get(chain::measuring(self.frames(codes))..).unwrap_or_default();
         let mut locations = Vec::with_capacity(own.len());

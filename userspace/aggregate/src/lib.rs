@@ -23,4 +23,4 @@ pub use aggregator::{Aggregator, Counters, Dimensions, Limits, OTHERS, Observati
 pub use code::CodeRef;
 pub use finish::{KnownCode, KnownProcess, Summary};
 pub use prune::LeftOut;
-pub use reason::Circumstances;
+pub use reason::{Circumstances, reason};

@@ -231,6 +231,10 @@ impl Default for Profile {
 pub struct OffCpu {
     /// Whether waits are measured: it costs each switch of threads some hundred nanoseconds.
     pub enabled: bool,
+    /// Waits made for a request that took longer become spans below it, with their reason; from 100us to 1h. Without: none
+    /// do.
+    #[schemars(with = "Period")]
+    pub longer_than: Option<Period>,
 }
 
 /// Requests as spans and metrics

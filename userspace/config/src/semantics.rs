@@ -55,9 +55,12 @@ pub(crate) fn problems(config: &Config) -> Vec<Found> {
     }
     let window = (Duration::from_secs(1), Duration::from_secs(600));
     period(&config.profile.window, window, path(&["profile", "window"]), &mut found);
+    let long = (Duration::from_micros(100), Duration::from_secs(3600));
     if let Some(slower_than) = &config.syscalls.slower_than {
-        let range = (Duration::from_micros(100), Duration::from_secs(3600));
-        period(slower_than, range, path(&["syscalls", "slower_than"]), &mut found);
+        period(slower_than, long, path(&["syscalls", "slower_than"]), &mut found);
+    }
+    if let Some(longer_than) = &config.off_cpu.longer_than {
+        period(longer_than, long, path(&["off_cpu", "longer_than"]), &mut found);
     }
     size(&config.file.size, 16 * MIB, path(&["file", "size"]), &mut found);
     if !config.health.address.0.ip().is_loopback() {

@@ -73,6 +73,7 @@ fn mistakes_have_their_place_and_reason() {
         &["f:1:22: profile.frequency: a whole number is wanted"],
     );
     check("profile:\n  window: 1h\n", &["f:2:11: profile.window: it must be from 1s to 10m"]);
+    check("off_cpu: {longer_than: 99us}\n", &["f:1:24: off_cpu.longer_than: it must be from 100us to 1h"]);
     check(
         "profile:\n  window: soon\n",
         &["f:2:11: profile.window: \"soon\": write a time with its unit, like 500ms, 10s or 2m"],

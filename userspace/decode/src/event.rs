@@ -32,6 +32,8 @@ pub enum Event {
     Stack(StackId, Sample),
     /// A wait that found no room among the kernel side's sums.
     Wait(Wait),
+    /// A long wait of a unit that served a request. It is among the sums too.
+    RequestWait(RequestWait),
     /// A connection was seen for the first time.
     Opened(Opened),
     /// Bytes went over a connection.
@@ -52,6 +54,7 @@ impl Event {
         match self {
             Self::Sample(sample) | Self::Stack(_, sample) => sample.time,
             Self::Wait(wait) => wait.time,
+            Self::RequestWait(wait) => wait.end,
             Self::StackCopy(copy) => copy.time,
             Self::SlowCall(call) => call.sample.time,
             Self::Opened(event) => event.time,
@@ -178,6 +181,21 @@ pub struct Wait {
     /// How long it was (ns).
     pub duration: u64,
     /// Whose it was, and why.
+    pub of: WaitOf,
+}
+
+/// A long wait of a unit that served a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestWait {
+    /// When the thread left its CPU.
+    pub start: BootNanos,
+    /// When it could run again.
+    pub runnable: BootNanos,
+    /// When it got a CPU again.
+    pub end: BootNanos,
+    /// The request.
+    pub request: RequestId,
+    /// Whose it was, and why; its kind means nothing.
     pub of: WaitOf,
 }
 

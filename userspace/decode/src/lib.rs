@@ -12,7 +12,7 @@ pub mod syscall;
 
 pub use event::{
     Argument, Arguments, Call, Closed, Closer, ConnectFailed, Event, FileKind, Lifecycle, MAX_ARGUMENTS,
-    Message, Opened, Plaintext, Role, Sample, SlowCall, StackCopy, Transport, UnwindEnd, Wait, WaitKind,
-    WaitOf, WaitState,
+    Message, Opened, Plaintext, RequestWait, Role, Sample, SlowCall, StackCopy, Transport, UnwindEnd, Wait,
+    WaitKind, WaitOf, WaitState,
 };
 pub use parse::{DecodeError, decode, time_of, wait_of};

@@ -3,8 +3,8 @@
 use std::mem::offset_of;
 
 use descry_abi::event::{
-    EventKind, Lifecycle as RawLifecycle, MAX_REGISTERS, SAMPLE_HAS_COPY, SAMPLE_IN_KERNEL,
-    SAMPLE_KERNEL_THREAD, SampleHeader, StackCopyHeader, UnwindEnd, Wait as RawWait,
+    EventKind, Lifecycle as RawLifecycle, MAX_REGISTERS, RequestWait as RawRequestWait, SAMPLE_HAS_COPY,
+    SAMPLE_IN_KERNEL, SAMPLE_KERNEL_THREAD, SampleHeader, StackCopyHeader, UnwindEnd, Wait as RawWait,
 };
 use descry_abi::function::{FunctionArguments, FunctionCall, MAX_ARGUMENT_TEXT, MAX_ARGUMENTS};
 use descry_abi::limits::{MAX_KERNEL_FRAMES, MAX_USER_FRAMES, STACK_COPY_BYTES};
@@ -13,7 +13,9 @@ use descry_abi::offcpu::{FileKind, NO_STACK, WaitKey, WaitKind, WaitState};
 use descry_abi::syscall::{PATH_BYTES, SlowCall as RawSlowCall};
 use descry_abi::tcp::ConnectFailed;
 
-use crate::event::{Argument, Arguments, Call, Event, Lifecycle, Sample, SlowCall, StackCopy, Wait, WaitOf};
+use crate::event::{
+    Argument, Arguments, Call, Event, Lifecycle, RequestWait, Sample, SlowCall, StackCopy, Wait, WaitOf,
+};
 use crate::ids::{
     BootNanos, CgroupId, Comm, Cpu, FunctionNumber, RequestId, RuntimeAddress, StackId, SyscallNumber, Tgid,
     Tid, UnitId,
@@ -133,6 +135,7 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
             Ok(Event::Stack(id, sample))
         }
         EventKind::Wait => wait(fields).map(Event::Wait),
+        EventKind::RequestWait => request_wait(fields).map(Event::RequestWait),
         EventKind::ConnectionOpened => net::opened(fields).map(Event::Opened),
         EventKind::Message => net::message(fields).map(Event::Message),
         EventKind::ConnectionClosed => net::closed(fields).map(Event::Closed),
@@ -157,6 +160,7 @@ pub fn time_of(bytes: &[u8]) -> Result<BootNanos, DecodeError> {
             offset_of!(RawLifecycle, time)
         }
         EventKind::Wait => offset_of!(RawWait, time),
+        EventKind::RequestWait => offset_of!(RawRequestWait, end),
         EventKind::ConnectionOpened => offset_of!(net_abi::Opened, time),
         EventKind::Message => offset_of!(net_abi::Message, time),
         EventKind::ConnectionClosed => offset_of!(net_abi::Closed, time),
@@ -255,7 +259,22 @@ fn lifecycle(mut fields: Fields<'_>) -> Result<Lifecycle, DecodeError> {
 fn wait(mut fields: Fields<'_>) -> Result<Wait, DecodeError> {
     fields.take::<6>()?;
     let (time, duration) = (BootNanos(fields.u64()?), fields.u64()?);
-    let key = WaitKey {
+    let of = wait_of(&wait_key(&mut fields)?)?;
+    debug_assert_eq!(fields.at, size_of::<RawWait>());
+    Ok(Wait { time, duration, of })
+}
+
+fn request_wait(mut fields: Fields<'_>) -> Result<RequestWait, DecodeError> {
+    fields.take::<6>()?;
+    let (start, runnable) = (BootNanos(fields.u64()?), BootNanos(fields.u64()?));
+    let (end, request) = (BootNanos(fields.u64()?), RequestId(fields.u64()?));
+    let of = wait_of(&wait_key(&mut fields)?)?;
+    debug_assert_eq!(fields.at, size_of::<RawRequestWait>());
+    Ok(RequestWait { start, runnable, end, request, of })
+}
+
+fn wait_key(fields: &mut Fields<'_>) -> Result<WaitKey, DecodeError> {
+    Ok(WaitKey {
         stack: fields.u64()?,
         waker: fields.u64()?,
         tgid: fields.u32()?,
@@ -265,9 +284,7 @@ fn wait(mut fields: Fields<'_>) -> Result<Wait, DecodeError> {
         state: fields.u8()?,
         file: fields.u8()?,
         epoch: fields.u8()?,
-    };
-    debug_assert_eq!(fields.at, size_of::<RawWait>());
-    Ok(Wait { time, duration, of: wait_of(&key)? })
+    })
 }
 
 /// Reads the key of a sum of waits.

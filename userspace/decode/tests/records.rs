@@ -195,6 +195,19 @@ fn wait(syscall: i32, kind: u8, state: u8, file: u8) -> Record {
     record.bytes(&[kind, state, file, 3])
 }
 
+#[test]
+fn a_wait_of_a_request() {
+    let key = wait(202, 0, 1, 0);
+    let record =
+        Record::default().u16(12).u16(0).u32(0).u64(100).u64(700).u64(900).u64(55).bytes(&key.0[24..]);
+    let Ok(Event::RequestWait(told)) = decode(&record.0) else { panic!("not a wait of a request") };
+    assert_eq!((told.start, told.runnable, told.end), (BootNanos(100), BootNanos(700), BootNanos(900)));
+    assert_eq!((told.request, told.of.tid, told.of.syscall), (RequestId(55), Tid(8), Some(202)));
+    assert_eq!(time_of(&record.0), Ok(BootNanos(900)));
+    let cut = &record.0[..record.0.len() - 1];
+    assert!(matches!(decode(cut), Err(DecodeError::Truncated { kind: 12, .. })));
+}
+
 /// What of a wait the test varies: system call, kind, state, file.
 type Told = (Option<u32>, WaitKind, WaitState, FileKind);
 

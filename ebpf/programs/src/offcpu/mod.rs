@@ -11,15 +11,16 @@ use aya_ebpf::cty::c_void;
 use aya_ebpf::helpers::generated::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns};
 use aya_ebpf::programs::BtfTracePointContext;
 use descry_abi::counter::Counter;
-use descry_abi::event::{EventKind, Wait};
+use descry_abi::event::{EventKind, RequestWait, Wait};
 use descry_abi::offcpu::{Control, NO_STACK, TaskTimes, WaitKey, WaitKind, WaitState, WaitSum};
 
-use crate::config::{SWITCH_HAS_STATE, TASK_FLAGS, TASK_ON_CPU, TASK_PID, TASK_STATE};
+use crate::config::{LONG_WAIT, SWITCH_HAS_STATE, TASK_FLAGS, TASK_ON_CPU, TASK_PID, TASK_STATE};
 use crate::emit::{self, count};
 use crate::maps::{OFF_CPU_CONTROL, OFF_CPU_TASKS, WAIT_SUMS};
+use crate::net::request;
 use crate::stack::Walk;
 use crate::task::{self, Ids, Task, direct};
-use crate::{lifecycle, scope};
+use crate::{lifecycle, scope, unit};
 
 /// `PF_EXITING` (include/linux/sched.h): the task is on its way out.
 const EXITING: u32 = 4;
@@ -87,12 +88,30 @@ fn leaves(ctx: &BtfTracePointContext, prev: *mut task_struct, state: u32, now: u
         times.cpu += now.wrapping_sub(since);
     }
     times.on = 0;
+    times.request = if LONG_WAIT.load() == 0 { 0 } else { request_of_running(ids.tgid, left.syscall) };
     times.stack = left.stack;
     times.syscall = left.syscall;
     times.file = left.file;
     times.state = WaitState::from_kernel(state) as u8;
     times.runnable = if state == 0 { now } else { 0 };
     times.out = now;
+}
+
+/// `epoll_wait`, `epoll_pwait`, `epoll_pwait2` (asm/unistd.h).
+#[cfg(bpf_target_arch = "x86_64")]
+const EPOLL: [i32; 3] = [232, 281, 441];
+#[cfg(bpf_target_arch = "aarch64")]
+const EPOLL: [i32; 3] = [22, 22, 441];
+
+/// The request that the running thread's unit serves; 0: none is known. A thread that waits in an event loop waits for
+/// whoever comes first.
+#[inline(always)]
+fn request_of_running(tgid: u32, syscall: i32) -> u64 {
+    let [epoll, with_mask, with_nanoseconds] = EPOLL;
+    if syscall == epoll || syscall == with_mask || syscall == with_nanoseconds {
+        return 0;
+    }
+    request::of_unit(&unit::current(tgid))
 }
 
 /// A task gets a CPU: its wait is over.
@@ -111,6 +130,18 @@ fn comes(next: *mut task_struct, now: u64, control: Control) {
         return;
     }
     let mut key = key(times, control);
+    let runnable = if woken > out { woken } else { out };
+    if times.request != 0 && now.wrapping_sub(out) >= LONG_WAIT.load() {
+        emit::request_wait(&RequestWait {
+            kind: EventKind::RequestWait as u16,
+            reserved: [0; 3],
+            start: out,
+            runnable,
+            end: now,
+            request: times.request,
+            key,
+        });
+    }
     // A task that a signal kept from blocking was never woken: it could run all the time.
     if woken == 0 {
         key.state = WaitState::Preempted as u8;
@@ -121,7 +152,6 @@ fn comes(next: *mut task_struct, now: u64, control: Control) {
         key.kind = WaitKind::RunQueue as u8;
         key.waker = NO_STACK;
     }
-    let runnable = if woken > out { woken } else { out };
     if now > runnable {
         add(&key, now - runnable, now);
     }

@@ -1,8 +1,6 @@
 //! What a configuration wants of the kernel side.
 
-use std::time::Duration;
-
-use descry_config::Config;
+use descry_config::{Config, Period};
 use descry_decode::syscall;
 use descry_probe::{Functions, OffCpu, Options, Sampling, Syscalls};
 
@@ -32,9 +30,11 @@ pub fn options(config: &Config) -> Result<Options, Failure> {
         sampling: profile
             .enabled
             .then(|| Sampling { frequency: profile.frequency, has_shares: Shares::are_wanted(config) }),
-        off_cpu: off_cpu.enabled.then_some(OffCpu { wakers: false }),
+        off_cpu: off_cpu
+            .enabled
+            .then(|| OffCpu { wakers: false, longer_than: of_requests(config, &off_cpu.longer_than) }),
         syscalls: syscalls.enabled.then(|| Syscalls {
-            slower_than: slower_than(config).map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)),
+            slower_than: of_requests(config, &syscalls.slower_than),
             traits: syscall::traits(),
         }),
         net: requests.enabled,
@@ -47,9 +47,10 @@ pub fn options(config: &Config) -> Result<Options, Failure> {
     })
 }
 
-/// The time above which system calls are told one by one: below their requests only.
-fn slower_than(config: &Config) -> Option<Duration> {
-    config.syscalls.slower_than.as_ref().filter(|_| config.requests.enabled).map(|time| time.0)
+/// The time (ns) above which system calls or waits are told one by one: below their requests only.
+fn of_requests(config: &Config, time: &Option<Period>) -> Option<u64> {
+    let time = time.as_ref().filter(|_| config.requests.enabled)?;
+    Some(u64::try_from(time.0.as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// Whether the kernel side has to be loaded anew for what has changed.

@@ -8,7 +8,8 @@ use descry_aggregate::syscalls::SyscallRow;
 use descry_aggregate::{Aggregator, CodeRef};
 use descry_config::Config;
 use descry_decode::ids::{Comm, Tgid};
-use descry_decode::{Call, ConnectFailed, Event, Lifecycle, Opened, Role, SlowCall, WaitOf};
+use descry_decode::{Call, ConnectFailed, Event, Lifecycle, Opened, RequestWait, Role, SlowCall, WaitOf};
+use descry_export::span::wait_span;
 use descry_probe::Session;
 use rustc_hash::FxHashMap;
 
@@ -26,7 +27,7 @@ use crate::counted::{Reading, counters};
 use crate::failure::Failure;
 use crate::measure::{Clocks, Consumer, PerfMapOwner, Tracker};
 use crate::requests::Requests;
-use crate::syscalls::Recorder as Syscalls;
+use crate::syscalls::{Recorder as Syscalls, new_ids};
 
 counters! {
     /// Counters of the agent's windows.
@@ -39,6 +40,8 @@ counters! {
         frequencies_over_limit,
         /// Slow system calls of processes that the rules leave out.
         slow_syscalls_excluded,
+        /// Long waits of requests of processes that the rules leave out; they are in no span.
+        long_waits_excluded,
         /// Samples and waits without frames, because their stack was one too many in its window.
         stacks_over_limit,
         /// Samples and waits of processes that were one too many in their window.
@@ -299,6 +302,21 @@ impl Recorder {
         self.hand_over();
     }
 
+    /// A thread that served a request waited long.
+    fn request_wait(&mut self, tracker: &mut Tracker, wait: &RequestWait) {
+        let (Some(waits), Some(requests)) = (&mut self.waits, &mut self.requests) else { return };
+        let tgid = wait.of.tgid;
+        let switches = self.rules.of(tgid, Comm::default(), || tracker.who(tgid));
+        if !switches.off_cpu || !switches.requests {
+            self.counters.long_waits_excluded += 1;
+            return;
+        }
+        let thread = waits.thread(wait.of.tid);
+        let span = wait_span(wait, thread, new_ids(), self.clocks.boot_to_unix);
+        requests.part(tracker, tgid, wait.request, wait.end, span);
+        self.hand_over();
+    }
+
     /// A function was called.
     fn call(&mut self, tracker: &mut Tracker, call: &Call) {
         let Some(functions) = &mut self.functions else { return };
@@ -379,6 +397,7 @@ impl Consumer for Recorder {
                     waits.name(named.tid, named.comm);
                 }
             }
+            Event::RequestWait(wait) => self.request_wait(tracker, &wait),
             Event::SlowCall(slow) => self.slow_call(tracker, &slow),
             Event::Call(call) => self.call(tracker, &call),
             Event::Opened(opened) => self.opened(tracker, &opened),

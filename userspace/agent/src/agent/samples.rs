@@ -57,6 +57,11 @@ impl Waits {
         self.recorder.name(tid, comm);
     }
 
+    /// The name of a thread, if it is known.
+    pub fn thread(&self, tid: Tid) -> Comm {
+        self.recorder.thread(tid)
+    }
+
     /// The ring was drained: takes sums out of the kernel where there are many. `wants` says whose.
     pub fn drained(
         &mut self,

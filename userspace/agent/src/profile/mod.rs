@@ -44,7 +44,7 @@ pub fn run(args: &ProfileArgs, counters: &Counters) -> Result<ExitCode, Failure>
     let (sampling, off_cpu) = (args.mode != Mode::OffCpu, args.mode != Mode::Cpu);
     let options = Options {
         sampling: sampling.then_some(Sampling { frequency: args.frequency, has_shares: false }),
-        off_cpu: off_cpu.then_some(OffCpu { wakers: args.wakers }),
+        off_cpu: off_cpu.then_some(OffCpu { wakers: args.wakers, longer_than: None }),
         // The reason of a wait is known by them.
         kernel_stacks: args.kernel == YesNo::Yes || off_cpu,
         ring_bytes: ring_bytes(args.frequency)?.max(if off_cpu { WAIT_RING } else { COMMAND_RING }),

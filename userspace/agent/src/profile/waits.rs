@@ -70,6 +70,11 @@ impl WaitRecorder {
         }
     }
 
+    /// The name of a thread, if it is known.
+    pub fn thread(&self, tid: Tid) -> Comm {
+        self.threads.get(&tid).copied().unwrap_or_default()
+    }
+
     /// A stack that waits are going to refer to.
     pub fn stack(
         &mut self,
@@ -91,7 +96,7 @@ impl WaitRecorder {
     /// Adds equal waits.
     pub fn add(&mut self, tracker: &mut Tracker, aggregator: &mut Aggregator, of: &WaitOf, sum: &WaitSum) {
         let known = of.stack.and_then(|id| self.stacks.get(&id));
-        let comm = self.threads.get(&of.tid).copied().unwrap_or_default();
+        let comm = self.thread(of.tid);
         let process_name = match known {
             Some(known) => Arc::clone(&known.process),
             None => tracker.process_name(of.tgid, comm),

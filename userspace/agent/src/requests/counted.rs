@@ -41,8 +41,8 @@ counters! {
         answer_unmatched,
         /// Spans that found the request that caused them.
         joined,
-        /// Slow system calls that are not told because they belong to no request that was seen.
-        slow_syscall_without_request,
+        /// Slow system calls and long waits that are not told because they belong to no request that was seen.
+        part_without_request,
         /// Spans whose request was not seen to end: they have no parent.
         parent_not_seen,
         /// Spans that have no parent because too many waited for theirs.
@@ -75,7 +75,7 @@ const HARMLESS: [&str; 19] = [
     "tls_files",
     "tls_unprobeable",
     "joined",
-    "slow_syscall_without_request",
+    "part_without_request",
     "parent_not_seen",
     "parent_over",
     "parent_ambiguous",
@@ -108,7 +108,7 @@ impl RequestCounters {
             request_dropped: counted.lost.requests_dropped,
             answer_unmatched: counted.lost.unmatched,
             joined: counted.joined.joined,
-            slow_syscall_without_request: counted.joined.parts_dropped,
+            part_without_request: counted.joined.parts_dropped,
             parent_not_seen: counted.joined.waited_too_long,
             too_many_waiting: counted.joined.too_many,
             answer_timed_out: counted.timed_out,

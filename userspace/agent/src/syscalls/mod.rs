@@ -19,6 +19,7 @@ use crate::failure::Failure;
 use crate::measure::{Finished, Prepared, Symbols, Tracked, progress_of_symbols};
 use output::Output;
 pub use recorder::{Recorder, RecorderCounters};
+pub use slow::new_ids;
 use stats::Stats;
 
 /// Room for slow calls, which come with a stack each.

@@ -18,7 +18,7 @@ use super::dictionary::{AttributeContent, Dictionary, LocationContent};
 use super::{OtlpOptions, TRUNCATED, attributes};
 
 /// Attributes of a wait: why, and in which state the thread left its CPU. No semantic convention has names for these.
-const REASON: &str = "descry.off_cpu.reason";
+pub(crate) const REASON: &str = "descry.off_cpu.reason";
 const STATE: &str = "descry.off_cpu.state";
 
 /// A part of one sample: all of it, or some of its timestamps with their share of the weight.

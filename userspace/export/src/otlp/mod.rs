@@ -34,6 +34,7 @@ mod wire;
 use descry_aggregate::profile::Profile;
 use opentelemetry_proto::tonic::profiles::v1development::ProfilesData;
 
+pub(crate) use build::REASON;
 pub use check::{Rule, Violation, check, check_metrics, check_traces};
 pub use logs::{LogRecord, LogWriter, Severity};
 pub use requests::{Requests, requests};

@@ -14,6 +14,7 @@ mod process;
 mod sink;
 mod tcp;
 mod text;
+mod wait;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -31,6 +32,7 @@ pub use process::SpanProcess;
 pub use sink::{Delivered, TraceSink};
 pub use tcp::{TcpRow, tcp_metrics, tcp_rows, tcp_table};
 pub use text::{TableStyle, table, text_line};
+pub use wait::wait_span;
 
 /// A kind as JSON lines name it.
 pub const fn kind_name(kind: SpanKind) -> &'static str {

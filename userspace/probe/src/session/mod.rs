@@ -259,8 +259,10 @@ fn load_object(options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebp
     let slow_call = options.syscalls.as_ref().and_then(|syscalls| syscalls.slower_than).unwrap_or_default();
     let [tasks, sums, stacks] = off_cpu::sizes(options.off_cpu.as_ref());
 
-    // Where userspace can name kernel functions, these tell more.
-    let file_kinds = u32::from(options.off_cpu.is_some() && !doctor::kernel_symbols());
+    // Where userspace can name kernel functions, these tell more; those of waits that are sent one by one it does not name.
+    let long_wait = options.off_cpu.and_then(|off_cpu| off_cpu.longer_than).unwrap_or(0);
+    let has_kinds = options.off_cpu.is_some() && (long_wait != 0 || !doctor::kernel_symbols());
+    let file_kinds = u32::from(has_kinds);
     let near_places = syscalls::near_places(cpus);
     let boot_before_monotonic =
         clock::read(ClockId::CLOCK_BOOTTIME)?.saturating_sub(clock::read(ClockId::CLOCK_MONOTONIC)?);
@@ -287,6 +289,7 @@ fn load_object(options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebp
         .override_global("KERNEL_STACKS", &kernel_stacks, true)
         .override_global("SLOW_CALL", &slow_call, true)
         .override_global("FILE_KINDS", &file_kinds, true)
+        .override_global("LONG_WAIT", &long_wait, true)
         .override_global("BOOT_BEFORE_MONOTONIC", &boot_before_monotonic, true)
         .map_max_entries("EVENTS", options.ring_bytes)
         .map_max_entries("TABLES", options.table_chunks)

@@ -21,6 +21,8 @@ use crate::{ProbeError, clock};
 pub struct OffCpu {
     /// Whether the stacks of those who wake are wanted.
     pub wakers: bool,
+    /// Waits of requests that take at least this long (ns) are sent one by one; none: none is.
+    pub longer_than: Option<u64>,
 }
 
 /// The maps of these programs.

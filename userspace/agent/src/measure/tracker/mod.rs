@@ -337,7 +337,11 @@ impl Tracker {
 
     fn follow(&mut self, event: Event, handle: &mut dyn FnMut(&mut Self, Event)) {
         match event {
-            Event::Sample(_) | Event::SlowCall(_) | Event::Stack(..) | Event::Wait(_) => handle(self, event),
+            Event::Sample(_)
+            | Event::SlowCall(_)
+            | Event::Stack(..)
+            | Event::Wait(_)
+            | Event::RequestWait(_) => handle(self, event),
             Event::Call(_) | Event::Arguments(_) => handle(self, event),
             Event::Opened(_) | Event::Message(_) | Event::Closed(_) | Event::ConnectFailed(_) => {
                 handle(self, event)
