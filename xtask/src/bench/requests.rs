@@ -12,6 +12,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{User, chown};
 
 use super::proc::{self, ProgramTime};
@@ -59,11 +60,19 @@ enum Load {
     TenThousand,
     /// 20,000 requests a second.
     TwentyThousand,
+    /// As many as h2load makes on 10,000 connections that stay open.
+    Connections,
 }
 
 impl Load {
-    const ALL: [Self; 5] =
-        [Self::Redis, Self::Nginx, Self::Postgres, Self::TenThousand, Self::TwentyThousand];
+    const ALL: [Self; 6] = [
+        Self::Redis,
+        Self::Nginx,
+        Self::Postgres,
+        Self::TenThousand,
+        Self::TwentyThousand,
+        Self::Connections,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -72,6 +81,7 @@ impl Load {
             Self::Postgres => "pgbench -S",
             Self::TenThousand => "10,000/s on nginx",
             Self::TwentyThousand => "20,000/s on nginx",
+            Self::Connections => "10,000 connections",
         }
     }
 
@@ -87,11 +97,11 @@ impl Load {
                 Ok(command)
             }
             Self::Postgres => postgres(dir, port),
-            Self::Nginx | Self::TenThousand | Self::TwentyThousand => {
+            Self::Nginx | Self::TenThousand | Self::TwentyThousand | Self::Connections => {
                 let root = dir.display();
                 let config = format!(
                     "daemon off; master_process off; pid {root}/pid; error_log {root}/error.log;\n\
-                     events {{ worker_connections 1024; }}\n\
+                     events {{ worker_connections 12000; }}\n\
                      http {{ access_log off; keepalive_requests 100000000;\n\
                      server {{ listen 127.0.0.1:{port}; root {root}; }} }}\n"
                 );
@@ -145,6 +155,12 @@ impl Load {
                 command.args(["--h1", &format!("--clients={clients}"), &format!("--rps={each}")]);
                 command.arg(format!("--requests={}", clients * each * seconds)).arg(url);
                 number_in(&output(&mut command)?, "s, ")
+            }
+            Self::Connections => {
+                let mut command = Command::new(tool("h2load")?);
+                // Some 30,000 a second here.
+                command.args(["--h1", "--clients=10000", &format!("--requests={}", 30_000 * seconds)]);
+                number_in(&output(command.arg(url))?, "s, ")
             }
         }
     }
@@ -211,6 +227,9 @@ struct Watched {
 pub fn run(args: &Args) -> Result<()> {
     need_root("to watch sockets")?;
     install::ensure(TESTS, "the servers and their clients")?;
+    // Clients and servers with many connections inherit it.
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
     let descry = products::descry()?;
     let heading = [
         "load",

@@ -27,8 +27,10 @@ pub(super) fn run(descry: &Path, shop: &Path, directory: &Path, seconds: u32) ->
         fs::remove_dir_all(&files).with_context(|| format!("cannot remove {}", files.display()))?;
     }
     let text = format!(
-        "rules: [{{comm: shop}}]\nothers: {{profile: false, requests: false, functions: false, logs: false}}\n\
-         profile: {{frequency: 99, window: 2s}}\nfunctions: {{names: ['shop:shop::Shop::*', 'shop:shop::Customer::get']}}\n\
+        "rules: [{{comm: shop}}]\n\
+         others: {{profile: false, off_cpu: false, requests: false, functions: false, logs: false}}\n\
+         profile: {{frequency: 99, window: 2s}}\noff_cpu: {{enabled: true, longer_than: 1ms}}\n\
+         functions: {{names: ['shop:shop::Shop::*', 'shop:shop::Customer::get']}}\n\
          health: {{enabled: false}}\nfile: {{directory: {}}}\n",
         files.display()
     );
@@ -110,13 +112,14 @@ fn trace(requests: &[Value]) -> String {
     };
     let line = |span: &&Value| {
         let took = nanos(span, "endTimeUnixNano").saturating_sub(nanos(span, "startTimeUnixNano"));
-        let kind = match span["kind"].as_u64() {
-            Some(2) => "server",
-            Some(3) => "client",
-            _ => "call of",
-        };
         let (name, indent) = (span["name"].as_str().unwrap_or_default(), "  ".repeat(depth(span)));
-        format!("    {:>9.3} ms  {indent}{kind} {name}\n", took as f64 / 1e6)
+        let kind = match span["kind"].as_u64() {
+            Some(2) => "server ",
+            Some(3) => "client ",
+            _ if name.starts_with("wait: ") => "",
+            _ => "call of ",
+        };
+        format!("    {:>9.3} ms  {indent}{kind}{name}\n", took as f64 / 1e6)
     };
     spans.iter().take(SHOWN).map(line).collect()
 }
