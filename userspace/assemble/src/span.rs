@@ -138,6 +138,30 @@ const TELLTALES: [(&str, &str); 3] =
     [("http.request.method", "http"), ("dns.question.name", "dns"), ("code.function.name", "function")];
 
 impl Span {
+    /// A span of something inside of a process, between two times: so far the root of a trace of its own, without attributes.
+    pub fn internal(
+        (trace, span): (TraceId, SpanId),
+        name: Cow<'static, str>,
+        (start, end): (UnixNanos, UnixNanos),
+    ) -> Self {
+        Self {
+            trace,
+            span,
+            parent: None,
+            trace_state: Box::default(),
+            flags: 1,
+            parent_is_remote: None,
+            kind: SpanKind::Internal,
+            name,
+            start,
+            end,
+            status: Status::Unset,
+            attributes: Vec::new(),
+            events: Vec::new(),
+            links: Vec::new(),
+        }
+    }
+
     /// The value of an attribute.
     pub fn attribute(&self, name: &str) -> Option<&Value> {
         self.attributes.iter().find_map(|(key, value)| (key == name).then_some(value))

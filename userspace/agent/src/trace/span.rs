@@ -3,7 +3,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use descry_assemble::span::{Span, SpanId, SpanKind, Status, TraceId, Value};
+use descry_assemble::span::{Span, SpanId, TraceId, Value};
 use descry_decode::Call;
 use descry_decode::ids::{BootNanos, Tgid, UnitId, UnixNanos};
 
@@ -27,21 +27,13 @@ pub fn span(call: &Call, traced: &Traced, boot_to_unix: i64) -> Span {
     if let Some(line) = traced.line {
         attributes.push(("code.line.number".into(), Value::Int(line.into())));
     }
+    let ids = (trace_id(call, boot_to_unix), id(call.start));
     Span {
-        trace: trace_id(call, boot_to_unix),
-        span: id(call.start),
         parent: call.parent.map(id),
-        trace_state: Box::default(),
         flags: TRACE_FLAGS,
         parent_is_remote: call.parent.map(|_| false),
-        kind: SpanKind::Internal,
-        name: traced.name.to_string().into(),
-        start: unix(call.start),
-        end: unix(call.end),
-        status: Status::Unset,
         attributes,
-        events: Vec::new(),
-        links: Vec::new(),
+        ..Span::internal(ids, traced.name.to_string().into(), (unix(call.start), unix(call.end)))
     }
 }
 

@@ -9,19 +9,14 @@
 use std::borrow::Cow;
 
 use descry_aggregate::{Circumstances, reason};
-use descry_assemble::span::{Attribute, Span, SpanId, SpanKind, Status, TraceId, Value};
+use descry_assemble::span::{Attribute, Span, SpanId, TraceId, Value};
 use descry_decode::ids::{BootNanos, Comm, SyscallNumber, UnixNanos};
 use descry_decode::{RequestWait, WaitKind, syscall};
 
 use crate::otlp::REASON;
 
 /// A wait as a span without a parent. `boot_to_unix`: Unix time minus boot time (ns).
-pub fn wait_span(
-    wait: &RequestWait,
-    thread: Comm,
-    (trace, span): (TraceId, SpanId),
-    boot_to_unix: i64,
-) -> Span {
+pub fn wait_span(wait: &RequestWait, thread: Comm, ids: (TraceId, SpanId), boot_to_unix: i64) -> Span {
     let is_blocked = wait.runnable > wait.start;
     let circumstances = Circumstances {
         kind: if is_blocked { WaitKind::Blocked } else { WaitKind::RunQueue },
@@ -46,22 +41,8 @@ pub fn wait_span(
         attributes.push((Cow::Borrowed("thread.name"), Value::Text(thread.into())));
     }
     let unix = |time: BootNanos| UnixNanos(time.0.saturating_add_signed(boot_to_unix));
-    Span {
-        trace,
-        span,
-        parent: None,
-        trace_state: Box::default(),
-        flags: 1,
-        parent_is_remote: None,
-        kind: SpanKind::Internal,
-        name: Cow::Owned(format!("wait: {reason}")),
-        start: unix(wait.start),
-        end: unix(wait.end),
-        status: Status::Unset,
-        attributes,
-        events: Vec::new(),
-        links: Vec::new(),
-    }
+    let name = Cow::Owned(format!("wait: {reason}"));
+    Span { attributes, ..Span::internal(ids, name, (unix(wait.start), unix(wait.end))) }
 }
 
 #[cfg(test)]

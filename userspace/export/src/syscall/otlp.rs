@@ -14,7 +14,7 @@
 use std::borrow::Cow;
 
 use descry_aggregate::syscalls::{SlowSyscall, SyscallReport, SyscallRow};
-use descry_assemble::span::{Attribute, Span, SpanId, SpanKind, Status, TraceId, Value};
+use descry_assemble::span::{Attribute, Span, SpanId, Status, TraceId, Value};
 use descry_decode::ids::UnixNanos;
 use descry_decode::syscall::Interface;
 use descry_process::Attributes;
@@ -102,20 +102,10 @@ pub fn slow_span(call: &SlowSyscall, trace: TraceId, span: SpanId) -> Span {
     if let Some(error) = &call.error {
         add("error.type", text(error.clone()));
     }
+    let end = UnixNanos(call.start.0.saturating_add(call.duration));
     Span {
-        trace,
-        span,
-        parent: None,
-        trace_state: Box::default(),
-        flags: 1,
-        parent_is_remote: None,
-        kind: SpanKind::Internal,
-        name: call.name.clone(),
-        start: call.start,
-        end: UnixNanos(call.start.0.saturating_add(call.duration)),
         status: call.error.as_ref().map_or(Status::Unset, |error| Status::Error(error.clone())),
         attributes,
-        events: Vec::new(),
-        links: Vec::new(),
+        ..Span::internal((trace, span), call.name.clone(), (call.start, end))
     }
 }
