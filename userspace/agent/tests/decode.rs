@@ -12,14 +12,14 @@ fn decode(arguments: &[&str]) -> Output {
     output.expect("descry can be run")
 }
 
-/// JSON lines of a capture; `DESCRY_UPDATE_GOLDEN=1` writes them anew.
+/// JSON lines of a capture; `UPDATE_GOLDEN=1` writes them anew.
 fn check(name: &str) -> String {
     let capture = golden(name);
     let output = decode(&["--format", "json", &capture.to_string_lossy()]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let found = String::from_utf8(output.stdout).expect("JSON is text");
     let expected = golden(&format!("{name}.jsonl"));
-    if std::env::var_os("DESCRY_UPDATE_GOLDEN").is_some() {
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(&expected, &found).expect("the golden file can be written");
     }
     let expected = std::fs::read_to_string(expected).expect("there is a golden file");

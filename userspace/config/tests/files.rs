@@ -42,12 +42,12 @@ fn collect_keys(schema: &serde_json::Value, keys: &mut Vec<String>) {
     schema.get("items").into_iter().for_each(|items| collect_keys(items, keys));
 }
 
-/// With `DESCRY_UPDATE_GOLDEN` set, the file is written instead.
+/// With `UPDATE_GOLDEN` set, the file is written instead.
 #[test]
 fn the_schema_is_the_golden_one() {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/config/schema.json");
     let text = serde_json::to_string_pretty(&schema()).unwrap() + "\n";
-    if std::env::var_os("DESCRY_UPDATE_GOLDEN").is_some() {
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(file, &text).unwrap();
     }
     assert_eq!(std::fs::read_to_string(file).unwrap(), text);
