@@ -28,6 +28,22 @@ fn is_call(span: &&&Span, name: &str) -> bool {
     span.kind() == SpanKind::Internal && span.name == name
 }
 
+/// Has the shop asked so often, and waits for the spans of all that it then served.
+fn serve(receiver: &Receiver, requests: u32, served: usize) -> Result<()> {
+    shop(requests)?;
+    eventually("all spans of the shop", || {
+        let seen = receiver.seen();
+        let servers = spans(&seen, "shop").iter().filter(|it| it.kind() == SpanKind::Server).count();
+        Ok((servers >= served).then_some(()))
+    })
+}
+
+/// The span that one lies below, in its trace.
+fn parent_of<'a>(span: &Span, all: &[&'a Span]) -> Result<&'a Span> {
+    let is_parent = |it: &&&Span| it.span_id == span.parent_span_id && it.trace_id == span.trace_id;
+    all.iter().find(is_parent).copied().with_context(|| format!("no parent of {span:?}"))
+}
+
 /// How often each function was called, by the last that was told of each process.
 fn calls(seen: &Seen) -> Result<BTreeMap<String, u64>> {
     let mut last: BTreeMap<(String, String), u64> = BTreeMap::new();
@@ -143,18 +159,13 @@ fn slow_system_calls_hang_under_the_request_that_they_were_made_for() -> Result<
         "logs: {enabled: false}\nrules: [{comm: shop}]\nothers: {requests: false, syscalls: false}\n\
          syscalls: {enabled: true, slower_than: 25ms}",
     ))?;
-    shop(80)?;
-    eventually("all spans of the shop", || {
-        Ok((spans(&receiver.seen(), "shop").iter().filter(|it| it.kind() == SpanKind::Server).count() >= 100)
-            .then_some(()))
-    })?;
+    serve(&receiver, 80, 100)?;
     agent.end()?;
     let seen = receiver.seen();
     let all = spans(&seen, "shop");
     let slow: Vec<&&Span> = all.iter().filter(|it| it.kind() == SpanKind::Internal).collect();
     for call in &slow {
-        let parent = all.iter().find(|it| it.span_id == call.parent_span_id && it.trace_id == call.trace_id);
-        let parent = parent.with_context(|| format!("no parent of {call:?}"))?;
+        let parent = parent_of(call, &all)?;
         ensure!(parent.kind() == SpanKind::Server, "{call:?} under {parent:?}");
     }
     // Each of 20 reports sleeps 30 ms. The customer and the waiter wait as long for each other, for no request.
@@ -177,11 +188,7 @@ fn long_waits_hang_under_the_request_that_they_were_made_for() -> Result<()> {
         "logs: {enabled: false}\nrules: [{comm: shop}]\nothers: {requests: false, off_cpu: false}\n\
          off_cpu: {enabled: true, longer_than: 1ms}",
     ))?;
-    shop(160)?;
-    eventually("all spans of the shop", || {
-        Ok((spans(&receiver.seen(), "shop").iter().filter(|it| it.kind() == SpanKind::Server).count() >= 200)
-            .then_some(()))
-    })?;
+    serve(&receiver, 160, 200)?;
     let told = agent.metric("descry_kernel_request_waits_total", "")?;
     agent.end()?;
     let seen = receiver.seen();
@@ -189,8 +196,7 @@ fn long_waits_hang_under_the_request_that_they_were_made_for() -> Result<()> {
     // Path of the request, reason, how long.
     let mut waits: Vec<(&str, &str, u64)> = Vec::new();
     for wait in all.iter().filter(|it| it.kind() == SpanKind::Internal) {
-        let parent = all.iter().find(|it| it.span_id == wait.parent_span_id && it.trace_id == wait.trace_id);
-        let parent = parent.with_context(|| format!("no parent of {wait:?}"))?;
+        let parent = parent_of(wait, &all)?;
         let serves = parent.start_time_unix_nano..=parent.end_time_unix_nano;
         ensure!(parent.kind() == SpanKind::Server && serves.contains(&wait.start_time_unix_nano), "{wait:?}");
         ensure!(text(&wait.attributes, "thread.name") == "waiter", "{wait:?}");

@@ -37,7 +37,7 @@ impl Wake {
         Ok(Self { filling, news })
     }
 
-    /// Waits until the ring of events is a quarter full, or the time is up.
+    /// Waits until the ring of events is a quarter full (or passes the next quarter), or the time is up.
     ///
     /// # Errors
     /// If the system refuses.

@@ -221,7 +221,7 @@ impl Session {
         }
     }
 
-    /// Readable, by edge, when the ring is a quarter full.
+    /// Readable, by edge, when the ring passes a quarter of its size, a half, or three quarters.
     pub(crate) fn ring(&self) -> BorrowedFd<'_> {
         self.events.as_fd()
     }
