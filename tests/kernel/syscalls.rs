@@ -251,6 +251,22 @@ fn a_child_that_is_killed_in_a_call() -> Result<()> {
     Ok(())
 }
 
+/// The kernel gives the stack of a thread that ended to the next that begins, whoever's it is.
+#[test]
+fn threads_that_come_and_go_beside_those_of_another_program() -> Result<()> {
+    let Some(_machine) = machine::alone()? else { return Ok(()) };
+    let _other = Workload::native("system_calls", &["0", "churn"])?;
+    let report = Report::of_started(&["threads"], &[])?;
+    report.lost_nothing()?;
+    // The thread that runs the program anew has the id of the process's first after that.
+    ensure!(report.calls("getuid") == 2000 && report.calls("getppid") == 13, "{:#}", report.json);
+    let of_32_bit: Vec<_> = report.rows("getpid").filter(|row| row["interface"] == "i386").collect();
+    let calls: u64 = of_32_bit.iter().filter_map(|row| row["calls"].as_u64()).sum();
+    ensure!(calls == if cfg!(target_arch = "x86_64") { 9 } else { 0 }, "{:#}", report.json);
+    ensure!(report.list("in_flight").is_empty(), "{:#}", report.json);
+    Ok(())
+}
+
 #[test]
 fn the_whole_machine_and_a_process_that_dies() -> Result<()> {
     let Some(_machine) = machine::alone()? else { return Ok(()) };

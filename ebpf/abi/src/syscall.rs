@@ -1,5 +1,7 @@
 //! System calls: what is counted in the kernel, and the record of a slow one.
 
+use crate::limits::NEAR_SYSCALL_THREADS;
+
 /// Set in a number: a call of the 32-bit interface, whose numbers are others. Bit 30 is the kernel's own mark of x32.
 pub const COMPAT: u32 = 1 << 31;
 /// Numbers with [traits](SyscallTraits); above those of every 64-bit interface.
@@ -56,12 +58,14 @@ pub struct ThreadCall {
     pub start: u64,
     /// The call.
     pub key: CallKey,
-    /// Thread.
+    /// Where the kernel saves the thread's user registers, which is its own place while it lives; 0: the entry is nobody's.
+    pub registers: u64,
+    /// Thread; 0: not written yet.
     pub tid: u32,
-    /// The kernel's own id of the thread; 0: the entry is nobody's.
-    pub thread: u32,
+    /// Zero.
+    pub reserved: u32,
 }
-const _: () = assert!(size_of::<ThreadCall>() == 24);
+const _: () = assert!(size_of::<ThreadCall>() == 32);
 
 /// A [`ThreadCall`] in a cache line of its own: neighbours run on other CPUs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,9 +74,16 @@ pub struct NearCall {
     /// The call.
     pub call: ThreadCall,
     /// Zero.
-    pub reserved: [u64; 5],
+    pub reserved: [u64; 4],
 }
 const _: () = assert!(size_of::<NearCall>() == 64);
+
+/// The near entry of a thread, by the low half of the address of its registers.
+#[inline(always)]
+pub const fn near_thread(registers: u32) -> u32 {
+    // The ends of stacks: multiples of a page but for some bytes, and often neighbours.
+    (registers >> 12).wrapping_mul(0x9e37_79b1) >> (u32::BITS - NEAR_SYSCALL_THREADS.ilog2())
+}
 
 /// Near rows whose keys share a place of the same number; a power of two.
 pub const ROWS_A_PLACE: u32 = 8;

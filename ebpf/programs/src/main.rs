@@ -80,9 +80,9 @@ pub fn task_rename(ctx: RawTracePointContext) -> i32 {
 }
 
 /// `sys_enter(regs, id)`.
-#[raw_tracepoint]
-pub fn syscall_enter(ctx: RawTracePointContext) -> i32 {
-    syscall::enter(ctx.arg::<u64>(1) as u32);
+#[btf_tracepoint]
+pub fn syscall_enter(ctx: BtfTracePointContext) -> i32 {
+    syscall::enter(ctx.arg(0), ctx.arg::<u64>(1) as u32);
     0
 }
 

@@ -181,14 +181,13 @@ pub static COPY_STATES: PerCpuArray<CopyState, PROGRAM_KINDS> = PerCpuArray::new
 #[btf_map]
 pub static SYSCALL_TRAITS: Array<SyscallTraits, TRAIT_SLOTS> = Array::new();
 
-/// The call that each thread is in, by the low bits of the kernel's own thread id. The first thread there has the entry
-/// until it ends. 1 entry; set at load where system calls are measured, as are those of the next five. Written by `syscall`.
+/// The call that each thread is in, by where its registers are saved. The first thread there has the entry until it ends. 1 entry; set at load where system calls are measured, as are those of the next five. Written by `syscall`.
 #[btf_map]
 pub static SYSCALL_NEAR_THREADS: Array<NearCall, 1> = Array::new();
 
-/// The same of threads whose entry there is another's, by the kernel's own thread id.
+/// The same of threads whose entry there is another's, by the address of their saved registers.
 #[btf_map]
-pub static SYSCALL_THREADS: HashMap<u32, ThreadCall, 64, NO_PREALLOC> = HashMap::new();
+pub static SYSCALL_THREADS: HashMap<u64, ThreadCall, 64, NO_PREALLOC> = HashMap::new();
 
 /// Whose the rows of `SYSCALL_NEAR_ROWS` are: a [`CallKey`] as a word; 0: nobody's. Written by `syscall`; userspace gives
 /// back those of processes that ended.

@@ -59,6 +59,14 @@ mod arch {
     /// `TS_COMPAT` (arch/x86/include/asm/thread_info.h): the call came by the 32-bit interface.
     pub const COMPAT_CALL: u32 = 2;
 
+    /// Whether a call surely came by the 64-bit interface: `syscall` puts the return address in rcx. Where the processor does
+    /// not (FRED), nothing is sure.
+    #[inline(always)]
+    pub fn is_surely_native(r: *const Registers) -> bool {
+        // SAFETY: the verifier checks the loads.
+        unsafe { (&raw const (*r).rcx).read() == (&raw const (*r).rip).read() }
+    }
+
     /// Arguments of a system call (syscall_get_arguments in arch/x86/include/asm/syscall.h).
     #[inline(always)]
     pub fn arguments(r: &Registers, _first: u64) -> [u64; 6] {
@@ -179,6 +187,13 @@ mod arch {
     /// `_TIF_32BIT` (arch/arm64/include/asm/thread_info.h): the task runs 32-bit code.
     pub const COMPAT_CALL: u32 = 1 << 22;
 
+    /// Whether a call surely came by the 64-bit interface: `PSR_MODE32_BIT` (arch/arm64/include/uapi/asm/ptrace.h).
+    #[inline(always)]
+    pub fn is_surely_native(r: *const Registers) -> bool {
+        // SAFETY: the verifier checks the load.
+        unsafe { (&raw const (*r).pstate).read() & 0x10 == 0 }
+    }
+
     /// Arguments of a system call (syscall_get_arguments in arch/arm64/include/asm/syscall.h). The result has taken the
     /// place of the first.
     #[inline(always)]
@@ -252,7 +267,7 @@ mod arch {
 
 pub use arch::{
     COMPAT_CALL, COPIED, RETURN_ADDRESS_BYTES, Registers, SIGNAL_FRAME, copy, function_arguments, goroutine,
-    holds, result, return_address,
+    holds, is_surely_native, result, return_address,
 };
 
 /// Where the sample hit.

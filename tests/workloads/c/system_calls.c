@@ -6,6 +6,9 @@
  * slow DIR  one slow open (of a FIFO in DIR), and one slow receive on a TCP socket, from functions that are named so
  * blocked   a thread waits for ever, from before "ready"
  * killed    a child waits in pause and is killed
+ * threads   400 threads, one after the other, call getuid 5 times each; the last of them calls getpid 9 times by the 32-bit
+ *           interface (x86-64 only) and then runs the program anew as "second"
+ * churn     the same threads with getppid, again and again, until it is killed
  * loop      getppid again and again, until it is killed */
 #define _GNU_SOURCE
 #include "workload.h"
@@ -152,6 +155,43 @@ static void killed(void)
 	wait(NULL);
 }
 
+static void *call_getuid(void *unused)
+{
+	for (int i = 0; i < 5; i++)
+		syscall(SYS_getuid);
+	return unused;
+}
+
+static void *call_getppid(void *unused)
+{
+	for (int i = 0; i < 5; i++)
+		syscall(SYS_getppid);
+	return unused;
+}
+
+static void run_threads(int count, void *(*body)(void *))
+{
+	for (int i = 0; i < count; i++) {
+		pthread_t thread;
+		check(pthread_create(&thread, NULL, body, NULL) == 0);
+		check(pthread_join(thread, NULL) == 0);
+	}
+}
+
+static void *become_second(void *program)
+{
+	call_getuid(NULL);
+#ifdef __x86_64__
+	for (int i = 0; i < 9; i++) {
+		long number = 20; /* getpid */
+		__asm__ volatile("int $0x80" : "+a"(number) : : "memory", "r8", "r9", "r10", "r11");
+		check(number == getpid());
+	}
+#endif
+	execl(program, program, "0", "second", NULL);
+	abort();
+}
+
 int main(int argc, char **argv)
 {
 	begin(argc, argv);
@@ -169,7 +209,16 @@ int main(int argc, char **argv)
 		blocked();
 	else if (!strcmp(what, "killed"))
 		killed();
-	else {
+	else if (!strcmp(what, "threads")) {
+		run_threads(399, call_getuid);
+		pthread_t thread;
+		check(pthread_create(&thread, NULL, become_second, argv[0]) == 0);
+		pthread_join(thread, NULL);
+	} else if (!strcmp(what, "churn")) {
+		ready();
+		while (running())
+			run_threads(10, call_getppid);
+	} else {
 		ready();
 		while (running())
 			syscall(SYS_getppid);

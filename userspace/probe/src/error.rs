@@ -143,6 +143,11 @@ impl ProbeError {
         move |source| Self::Map { map, source }
     }
 
+    /// A program was not attached to a tracepoint.
+    pub(crate) fn tracepoint(program: &'static str, tracepoint: &str, error: &dyn std::error::Error) -> Self {
+        Self::Attach { program, target: format!("tracepoint {tracepoint}"), reason: chain(error) }
+    }
+
     /// A program's error; of the verifier's log only the end, which says what is wrong.
     pub(crate) fn program(program: &'static str, error: &ProgramError) -> Self {
         let reason = match error {

@@ -2,7 +2,8 @@
 //!
 //! `dd` copies 300,000 bytes one at a time: 600,000 calls of a fraction of a microsecond each. It is timed bare and
 //! measured in turn (A B A B), so that a machine that changes its pace changes it for both. Two hooks that do nothing
-//! show what of the cost is the kernel's own: nobody who sees every call can be below that.
+//! show what of the cost is the kernel's own, two that read the clock what it is to time calls at all: nobody who tells
+//! how long every call took can be below that.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -38,6 +39,8 @@ enum Tool {
     Nobody,
     /// Two programs that do nothing, at the beginning and the end of every call.
     Empty,
+    /// Two programs that read the clock and do nothing else.
+    Clock,
     /// `descry syscalls` of another program: what it costs those who are not measured.
     DescryElsewhere,
     /// `descry syscalls`.
@@ -61,13 +64,21 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const SETTLE: Duration = Duration::from_millis(500);
 
 impl Tool {
-    const ALL: [Self; 6] =
-        [Self::Nobody, Self::Empty, Self::DescryElsewhere, Self::Descry, Self::Bpftrace, Self::Strace];
+    const ALL: [Self; 7] = [
+        Self::Nobody,
+        Self::Empty,
+        Self::Clock,
+        Self::DescryElsewhere,
+        Self::Descry,
+        Self::Bpftrace,
+        Self::Strace,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Self::Nobody => "nobody (noise)",
             Self::Empty => "two empty hooks",
+            Self::Clock => "two that read the clock",
             Self::DescryElsewhere => "descry, of another program",
             Self::Descry => "descry",
             Self::Bpftrace => "bpftrace, histogram",
@@ -81,13 +92,14 @@ impl Tool {
             command.stdout(Stdio::null()).stderr(Stdio::null());
         };
         let mut running = match self {
-            Self::Empty => {
+            Self::Empty | Self::Clock => {
                 let hooks = products::example("descry-probe", "empty_hooks")?;
                 // It ends with its standard input.
                 let stays = |command: &mut Command| {
                     command.stdin(Stdio::piped()).stdout(Stdio::null());
                 };
-                vec![Running::start(&hooks, [""; 0], stays)?]
+                let words = if self == Self::Clock { &["clock"][..] } else { &[] };
+                vec![Running::start(&hooks, words, stays)?]
             }
             Self::DescryElsewhere => {
                 let sleeper = Running::start(Path::new("sleep"), ["1h"], |_| {})?;
@@ -121,7 +133,9 @@ impl Tool {
         };
         let words = DD.join(" ");
         match self {
-            Self::Nobody | Self::Empty | Self::DescryElsewhere => tool(Path::new(DD[0]), &DD[1..]),
+            Self::Nobody | Self::Empty | Self::Clock | Self::DescryElsewhere => {
+                tool(Path::new(DD[0]), &DD[1..])
+            }
             Self::Bpftrace => tool(Path::new("bpftrace"), &["-e", HISTOGRAM, "-c", &words]),
             Self::Descry => {
                 let mut command = tool(descry, &["syscalls", "-o", "/dev/null", "--"]);

@@ -22,7 +22,7 @@ use descry_abi::syscall::{
 use crate::config::SLOW_CALL;
 use crate::emit::{self, count};
 use crate::maps::{ProgramKind, SYSCALL_ERRORS, SYSCALL_TRAITS, SYSCALL_UNRETURNED, State};
-use crate::registers::{self, Hit};
+use crate::registers::{self, Hit, Registers};
 use crate::scope;
 use crate::stack::{self, Taking, Walk};
 use crate::task::{self, Ids, Running};
@@ -43,16 +43,16 @@ fn traits(number: u32) -> SyscallTraits {
 
 /// A call begins.
 #[inline(always)]
-pub fn enter(number: u32) {
-    let task = Running::get();
-    let number = if task.in_compat_call() { number | COMPAT } else { number };
-    let call = match thread::current(task) {
+pub fn enter(registers: *const Registers, number: u32) {
+    let call = match thread::current(registers as u64) {
         Some(call) => call,
-        None => match thread::first_call(task) {
+        None => match thread::first_call(registers as u64) {
             Some(call) => call,
             None => return,
         },
     };
+    let is_compat = !registers::is_surely_native(registers) && Running::get().in_compat_call();
+    let number = if is_compat { number | COMPAT } else { number };
     // SAFETY: the pointer was checked by its lookup; only the thread itself writes its entry.
     unsafe {
         (*call).key.number = number;
@@ -63,9 +63,8 @@ pub fn enter(number: u32) {
 /// A call returns.
 #[inline(always)]
 pub fn exit(ctx: &RawTracePointContext, walk: Walk) {
-    let task = Running::get();
-    let Some(call) = thread::current(task) else {
-        if !scope::is_surely_out(task.process()) {
+    let Some(call) = thread::current(ctx.arg(0)) else {
+        if !scope::is_surely_out(Running::get().process()) {
             without_beginning(ctx);
         }
         return;
@@ -186,7 +185,7 @@ unsafe fn describe(state: *mut State, registers: u64, call: &Returned) -> u64 {
 pub fn exec(old_thread: u32) {
     let task = Running::get();
     if old_thread != task.thread() {
-        thread::rename(old_thread, task);
+        thread::rename(task);
     }
 }
 

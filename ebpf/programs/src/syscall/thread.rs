@@ -1,14 +1,16 @@
 //! The call that each thread is in.
 //!
-//! A thread is in one call at a time, so its beginning is kept by the thread's id; an entry is made once and written in
-//! place from then on, whichever CPU the thread moves to. It also says that the thread is watched, so the scope is asked once
-//! a thread. The thread's id is the kernel's own: it needs no translation.
+//! A thread is in one call at a time, so its beginning is kept by the thread; an entry is made once and written in place
+//! from then on, whichever CPU the thread moves to. It also says that the thread is watched, so the scope is asked once a
+//! thread. A thread is known by where the kernel saves its user registers: at the end of its kernel stack, which is its own
+//! while it lives. Both tracepoints hand that address over, so no helper need be called to know who runs.
 //!
-//! An entry lies at the low bits of its id. Where another thread was there first, it lies in a hash.
+//! An entry lies where that address says. Where another thread was there first, it lies in a hash.
+
+use core::arch::asm;
 
 use descry_abi::counter::Counter;
-use descry_abi::limits::NEAR_SYSCALL_THREADS;
-use descry_abi::syscall::{CallKey, ThreadCall};
+use descry_abi::syscall::{CallKey, ThreadCall, near_thread};
 
 use crate::atomic;
 use crate::emit::count;
@@ -16,43 +18,45 @@ use crate::maps::{SYSCALL_NEAR_THREADS, SYSCALL_THREADS};
 use crate::scope;
 use crate::task::{self, Running};
 
-/// The near entry of a thread's index, which may be another's.
+/// The low half of an address as a number to reckon with, whatever else the verifier knows the address to be.
 #[inline(always)]
-fn near(thread: u32) -> Option<*mut ThreadCall> {
-    let entry = SYSCALL_NEAR_THREADS.get_ptr_mut(thread & (NEAR_SYSCALL_THREADS - 1))?;
+fn low_half(registers: u64) -> u32 {
+    let half: u32;
+    // SAFETY: the instruction changes nothing else.
+    unsafe {
+        asm!("{half} = {low}", half = out(wreg) half, low = in(wreg) registers as u32, options(pure, nomem, nostack));
+    }
+    half
+}
+
+/// The near entry for these registers, which may be another thread's.
+#[inline(always)]
+fn near(registers: u64) -> Option<*mut ThreadCall> {
+    let entry = SYSCALL_NEAR_THREADS.get_ptr_mut(near_thread(low_half(registers)))?;
     // SAFETY: the pointer was checked by the lookup.
     Some(unsafe { &raw mut (*entry).call })
 }
 
 #[inline(always)]
-fn near_of(thread: u32) -> Option<*mut ThreadCall> {
+fn near_of(registers: u64) -> Option<*mut ThreadCall> {
     // SAFETY: the pointer was checked by the lookup; a word is read at once.
-    near(thread).filter(|call| unsafe { (**call).thread } == thread)
+    near(registers).filter(|call| unsafe { (**call).registers } == registers)
 }
 
-/// The two ids of an entry as one word, the kernel's own in its high half (BPF is little-endian here).
+/// The entry of the running thread, whose registers are saved there, if it has one.
 #[inline(always)]
-fn owner(entry: *mut ThreadCall) -> *mut u64 {
-    const { assert!(core::mem::offset_of!(ThreadCall, thread) == core::mem::offset_of!(ThreadCall, tid) + 4) }
-    // SAFETY: the caller's pointer is valid, and the two members are neighbours.
-    unsafe { (&raw mut (*entry).tid).cast() }
-}
-
-/// The entry of the running thread, if it has one.
-#[inline(always)]
-pub fn current(task: Running) -> Option<*mut ThreadCall> {
-    let thread = task.thread();
-    match near_of(thread) {
+pub fn current(registers: u64) -> Option<*mut ThreadCall> {
+    match near_of(registers) {
         Some(call) => Some(call),
-        None if scope::is_surely_out(task.process()) => None,
-        None => SYSCALL_THREADS.get_ptr_mut(thread),
+        None if scope::is_surely_out(Running::get().process()) => None,
+        None => SYSCALL_THREADS.get_ptr_mut(registers),
     }
 }
 
 /// Makes the entry of a thread that has none; none: it is not watched, or there was no room.
 #[inline(always)]
-pub fn first_call(task: Running) -> Option<*mut ThreadCall> {
-    if scope::is_surely_out(task.process()) {
+pub fn first_call(registers: u64) -> Option<*mut ThreadCall> {
+    if scope::is_surely_out(Running::get().process()) {
         return None;
     }
     let Some(ids) = task::current_ids() else {
@@ -63,65 +67,52 @@ pub fn first_call(task: Running) -> Option<*mut ThreadCall> {
         return None;
     }
     let key = CallKey { tgid: ids.tgid, number: 0 };
-    put(ThreadCall { start: 0, key, tid: ids.tid, thread: task.thread() })
-}
-
-/// Puts an entry where its thread finds it; none: there was no room.
-#[inline(always)]
-fn put(call: ThreadCall) -> Option<*mut ThreadCall> {
-    if let Some(entry) = near(call.thread) {
-        // SAFETY: the pointer was checked by the lookup; whoever writes the ids owns the entry.
+    if let Some(entry) = near(registers) {
+        // SAFETY: the pointer was checked by the lookup; whoever writes the address owns the entry.
         unsafe {
-            let ids = u64::from(call.thread) << 32 | u64::from(call.tid);
-            if atomic::put_if_zero(owner(entry), ids) == 0 {
-                (*entry).start = call.start;
-                (*entry).key = call.key;
+            if atomic::put_if_zero(&raw mut (*entry).registers, registers) == 0 {
+                (*entry).start = 0;
+                (*entry).key = key;
+                (*entry).tid = ids.tid;
                 return Some(entry);
             }
         }
     }
-    if SYSCALL_THREADS.insert(call.thread, call, 0).is_err() {
+    let call = ThreadCall { start: 0, key, registers, tid: ids.tid, reserved: 0 };
+    if SYSCALL_THREADS.insert(registers, call, 0).is_err() {
         count(Counter::SyscallThreadsFull);
         return None;
     }
-    SYSCALL_THREADS.get_ptr_mut(call.thread)
+    SYSCALL_THREADS.get_ptr_mut(registers)
 }
 
-/// Takes away the entry of a thread.
+/// Forgets the running thread, which ends, and tells the call that it was in. The scope is not asked: its stack will be
+/// another's, which must not find the entry of a process that has left the scope meanwhile.
 #[inline(always)]
-fn remove(thread: u32) -> Option<ThreadCall> {
-    if let Some(entry) = near_of(thread) {
-        // SAFETY: the pointer was checked by the lookup; the ids go last, since the entry is another's after that.
+pub fn forget(task: Running) -> Option<ThreadCall> {
+    let registers = task.registers_at();
+    if let Some(entry) = near_of(registers) {
+        // SAFETY: the pointer was checked by the lookup; the address goes last, since the entry is another's after that.
         unsafe {
             let call = *entry;
             (*entry).start = 0;
-            owner(entry).write_volatile(0);
+            (*entry).tid = 0;
+            (&raw mut (*entry).registers).write_volatile(0);
             return Some(call);
         }
     }
     // SAFETY: the pointer was checked by the lookup.
-    let call = unsafe { *SYSCALL_THREADS.get_ptr(thread)? };
+    let call = unsafe { *SYSCALL_THREADS.get_ptr(registers)? };
     // It is there.
-    let _ = SYSCALL_THREADS.remove(thread);
+    let _ = SYSCALL_THREADS.remove(registers);
     Some(call)
 }
 
-/// Forgets the running thread, which ends, and tells the call that it was in.
+/// The running thread has taken over the id of another.
 #[inline(always)]
-pub fn forget(task: Running) -> Option<ThreadCall> {
-    if scope::is_surely_out(task.process()) {
-        return None;
-    }
-    remove(task.thread())
-}
-
-/// The running thread has taken over the id of another, and keeps its call.
-#[inline(always)]
-pub fn rename(old_thread: u32, task: Running) {
-    let Some(mut call) = remove(old_thread) else { return };
-    if let Some(ids) = task::current_ids() {
-        call.tid = ids.tid;
-    }
-    call.thread = task.thread();
-    put(call);
+pub fn rename(task: Running) {
+    let Some(call) = current(task.registers_at()) else { return };
+    let Some(ids) = task.ids() else { return };
+    // SAFETY: the pointer was checked by its lookup; only the thread itself writes its entry.
+    unsafe { (*call).tid = ids.tid }
 }

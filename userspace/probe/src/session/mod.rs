@@ -22,7 +22,6 @@ use descry_decode::ids::Tgid;
 use nix::time::ClockId;
 use tracing::debug;
 
-use crate::error::chain;
 use crate::memory::give_memory_back;
 use crate::{ProbeError, Tables, clock, doctor, offsets, possible_cpus};
 use functions::Tracing;
@@ -187,11 +186,8 @@ impl Session {
     /// Attaches the programs that follow processes.
     pub fn attach_lifecycle(&mut self) -> Result<(), ProbeError> {
         for (name, tracepoint) in LIFECYCLE {
-            raw_program(&mut self.ebpf, name)?.attach(tracepoint).map_err(|error| ProbeError::Attach {
-                program: name,
-                target: format!("tracepoint {tracepoint}"),
-                reason: chain(&error),
-            })?;
+            let attached = raw_program(&mut self.ebpf, name)?.attach(tracepoint);
+            attached.map_err(|error| ProbeError::tracepoint(name, tracepoint, &error))?;
         }
         Ok(())
     }

@@ -12,7 +12,6 @@ use super::tcp::TcpMaps;
 use super::{Session, raw_program, take, tracing_program};
 use crate::ProbeError;
 use crate::doctor::Feature;
-use crate::error::chain;
 use crate::memory::give_memory_back;
 
 /// A program and the tracepoint that it is attached to.
@@ -144,7 +143,7 @@ impl Session {
     fn attach_raw(&mut self, hooks: &[Hook]) -> Result<(), ProbeError> {
         for hook in hooks.iter().copied() {
             let attached = raw_program(&mut self.ebpf, hook.0)?.attach(hook.1);
-            attached.map_err(|error| refused(hook, &error))?;
+            attached.map_err(|error| ProbeError::tracepoint(hook.0, hook.1, &error))?;
         }
         Ok(())
     }
@@ -152,7 +151,7 @@ impl Session {
     fn attach_by_socket(&mut self) -> Result<(), ProbeError> {
         for hook in BY_SOCKET {
             let attached = tracing_program(&mut self.ebpf, hook.0)?.attach();
-            attached.map_err(|error| refused(hook, &error))?;
+            attached.map_err(|error| ProbeError::tracepoint(hook.0, hook.1, &error))?;
         }
         Ok(())
     }
@@ -183,8 +182,4 @@ impl Session {
             tracing::debug!(%error, %tgid, "the units of a process cannot be followed");
         }
     }
-}
-
-fn refused((program, tracepoint): Hook, error: &ProgramError) -> ProbeError {
-    ProbeError::Attach { program, target: format!("tracepoint {tracepoint}"), reason: chain(error) }
 }

@@ -144,11 +144,11 @@ impl Session {
         programs.push(one_of(SWITCH));
         for name in programs {
             let attached = tracing_program(&mut self.ebpf, name)?.attach();
-            attached.map_err(|error| refused(name, tracepoint_of(name), &error))?;
+            attached.map_err(|error| ProbeError::tracepoint(name, tracepoint_of(name), &error))?;
         }
         off_cpu.control(true)?;
         let program = iterator(&mut self.ebpf)?;
-        let failed = |error: &dyn std::error::Error| refused(LIST, "the list of tasks", error);
+        let failed = |error: &dyn std::error::Error| ProbeError::tracepoint(LIST, "the list of tasks", error);
         let link = program.attach().map_err(|error| failed(&error))?;
         let link = program.take_link(link).map_err(|error| failed(&error))?;
         let mut list = link.into_file().map_err(|error| failed(&error))?;
@@ -225,10 +225,6 @@ fn tracepoint_of(name: &str) -> &'static str {
     let with_loop = [SWITCH, WAKING].into_iter().find(|pair| pair.0 == name || pair.1 == name);
     let other = || OTHERS.iter().find(|(program, _)| *program == name).map(|(_, tracepoint)| *tracepoint);
     with_loop.map(|(_, _, tracepoint)| tracepoint).or_else(other).unwrap_or_default()
-}
-
-fn refused(program: &'static str, target: &str, error: &dyn std::error::Error) -> ProbeError {
-    ProbeError::Attach { program, target: format!("tracepoint {target}"), reason: chain(error) }
 }
 
 fn iterator(ebpf: &mut Ebpf) -> Result<&mut Iter, ProbeError> {

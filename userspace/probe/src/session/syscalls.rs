@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use aya::maps::{Array, HashMap, MapData, MapKeys, PerCpuArray, PerCpuHashMap, PerCpuValues};
-use aya::{Ebpf, EbpfLoader, Pod};
+use aya::{Btf, Ebpf, EbpfLoader, Pod};
 use descry_abi::histogram::Histogram;
 use descry_abi::limits::{
     MAX_SYSCALL_ERRORS, MAX_SYSCALL_MEMORY, MAX_SYSCALL_ROWS, MAX_SYSCALL_THREADS, NEAR_SYSCALL_ROWS,
@@ -15,7 +15,7 @@ use descry_abi::syscall::{
 use descry_decode::ids::Tgid;
 use tracing::debug;
 
-use super::{Session, raw_program, take};
+use super::{Session, raw_program, take, tracing_program};
 use crate::ProbeError;
 use crate::error::chain;
 
@@ -66,7 +66,7 @@ pods! {
     Failure(ErrorKey), 12;
     Durations(Histogram), 1312;
     Never(Unreturned), 16;
-    InFlight(ThreadCall), 24;
+    InFlight(ThreadCall), 32;
     Near(NearCall), 64;
     Traits(SyscallTraits), 4;
 }
@@ -84,7 +84,7 @@ const TRAITS: &str = "SYSCALL_TRAITS";
 /// The maps of system calls.
 pub(super) struct SyscallMaps {
     near_threads: Array<MapData, Near>,
-    threads: HashMap<MapData, u32, InFlight>,
+    threads: HashMap<MapData, u64, InFlight>,
     row_keys: Array<MapData, u64>,
     near_rows: PerCpuArray<MapData, Durations>,
     rows: PerCpuHashMap<MapData, Call, Durations>,
@@ -143,18 +143,18 @@ impl SyscallMaps {
 const ENTER: &str = "syscall_enter";
 const EXIT: &str = "syscall_exit";
 const EXIT_WITHOUT_LOOP: &str = "syscall_exit_without_loop";
-/// Programs with their tracepoints, in the order of attachment: a call is seen to begin only when its end will be.
-const BESIDE: [(&str, &str); 3] = [
-    ("syscall_thread_exit", "sched_process_exit"),
-    ("syscall_exec", "sched_process_exec"),
-    (ENTER, "sys_enter"),
-];
+/// Programs with their tracepoints, attached between the two: a call is seen to begin only when its end will be.
+const BESIDE: [(&str, &str); 2] =
+    [("syscall_thread_exit", "sched_process_exit"), ("syscall_exec", "sched_process_exec")];
 
 impl Session {
     pub(super) fn load_syscalls(&mut self) -> Result<(), ProbeError> {
         for (name, _) in BESIDE {
             raw_program(&mut self.ebpf, name)?.load().map_err(|error| ProbeError::program(name, &error))?;
         }
+        let types = Btf::from_sys_fs().map_err(|error| ProbeError::program(ENTER, &error.into()))?;
+        let enter = tracing_program(&mut self.ebpf, ENTER)?;
+        enter.load("sys_enter", &types).map_err(|error| ProbeError::program(ENTER, &error))?;
         if self.has_loop {
             match raw_program(&mut self.ebpf, EXIT)?.load() {
                 Ok(()) => return Ok(()),
@@ -170,12 +170,11 @@ impl Session {
     pub fn attach_syscalls(&mut self) -> Result<(), ProbeError> {
         let exit = if self.has_loop { EXIT } else { EXIT_WITHOUT_LOOP };
         for (program, tracepoint) in [(exit, "sys_exit")].into_iter().chain(BESIDE) {
-            raw_program(&mut self.ebpf, program)?.attach(tracepoint).map_err(|error| ProbeError::Attach {
-                program,
-                target: format!("tracepoint {tracepoint}"),
-                reason: chain(&error),
-            })?;
+            let attached = raw_program(&mut self.ebpf, program)?.attach(tracepoint);
+            attached.map_err(|error| ProbeError::tracepoint(program, tracepoint, &error))?;
         }
+        let attached = tracing_program(&mut self.ebpf, ENTER)?.attach();
+        attached.map_err(|error| ProbeError::tracepoint(ENTER, "sys_enter", &error))?;
         Ok(())
     }
 
@@ -239,12 +238,12 @@ impl Session {
     pub fn syscall_threads(&self) -> Result<Vec<ThreadCall>, ProbeError> {
         let maps = self.syscalls.as_ref().ok_or(ProbeError::Missing { name: THREADS })?;
         let threads = distinct(maps.threads.keys(), |thread| thread, |_| true, THREADS)?;
-        // A thread may have ended meanwhile.
+        // A thread may have ended meanwhile, or have just got its entry.
         let far = threads.iter().filter_map(|thread| maps.threads.get(thread, 0).ok()).map(|call| call.0);
         let mut calls: Vec<ThreadCall> = far.collect();
         for near in maps.near_threads.iter() {
             let Near(NearCall { call, .. }) = near.map_err(ProbeError::map(NEAR_THREADS))?;
-            calls.extend((call.thread != 0).then_some(call));
+            calls.extend((call.tid != 0).then_some(call));
         }
         Ok(calls)
     }
