@@ -7,13 +7,15 @@
 //! By "Sanitization of `db.query.text`" and "Generating a summary of the query" in the semantic conventions for
 //! database client spans.
 
+mod known;
 mod lexer;
 mod sanitize;
 mod summary;
 
 use std::sync::Arc;
 
-use lexer::Lexer;
+pub use known::statement as known_statement;
+use lexer::{Lexer, Token};
 use sanitize::Sanitizer;
 use summary::Summarizer;
 
@@ -63,33 +65,53 @@ pub struct Statement {
 
 /// Reads a statement, or several in one text. `whole`: nothing of it is missing at its end.
 pub fn statement(text: &[u8], whole: bool, dialect: Dialect) -> Statement {
-    let head = text.get(..MAX_INPUT).unwrap_or(text);
-    // In another encoding a quote may be half of a character: nothing is told from there on.
-    let (known, is_utf8) = match std::str::from_utf8(head) {
-        Ok(known) => (known, true),
-        Err(error) => {
-            let valid = head.get(..error.valid_up_to()).and_then(|valid| std::str::from_utf8(valid).ok());
-            (valid.unwrap_or_default(), false)
-        }
-    };
-    let whole = whole && is_utf8 && head.len() == text.len();
+    let mut tokens = Tokens::of(text, whole, dialect);
     let (mut sanitizer, mut summarizer) = (Sanitizer::default(), Summarizer::default());
-    let mut lexer = Lexer::new(known, dialect);
-    while let Some(token) = lexer.next() {
-        // The last word of a text that was cut off may be half of a word, and what looks like one a literal.
-        if !whole && lexer.is_at_end() {
-            break;
-        }
+    while let Some(token) = tokens.next() {
         sanitizer.token(&token);
         summarizer.token(&token);
     }
-    let summary = summarizer.finish(whole);
+    let summary = summarizer.finish(tokens.whole);
     Statement {
         summary: summary.text,
-        text: sanitizer.finish(whole && !lexer.is_blind()),
+        text: sanitizer.finish(tokens.are_all()),
         operation: summary.operation,
         collection: summary.collection,
         procedure: summary.procedure,
+    }
+}
+
+/// The tokens of a text that can be relied on.
+struct Tokens<'a> {
+    lexer: Lexer<'a>,
+    /// Nothing is missing at the text's end.
+    whole: bool,
+}
+
+impl<'a> Tokens<'a> {
+    fn of(text: &'a [u8], whole: bool, dialect: Dialect) -> Self {
+        let head = text.get(..MAX_INPUT).unwrap_or(text);
+        // In another encoding a quote may be half of a character: nothing is told from there on.
+        let (known, is_utf8) = match std::str::from_utf8(head) {
+            Ok(known) => (known, true),
+            Err(error) => {
+                let valid = head.get(..error.valid_up_to()).and_then(|valid| std::str::from_utf8(valid).ok());
+                (valid.unwrap_or_default(), false)
+            }
+        };
+        let whole = whole && is_utf8 && head.len() == text.len();
+        Self { lexer: Lexer::new(known, dialect), whole }
+    }
+
+    fn next(&mut self) -> Option<Token<'a>> {
+        let token = self.lexer.next()?;
+        // The last word of a text that was cut off may be half of a word, and what looks like one a literal.
+        (self.whole || !self.lexer.is_at_end()).then_some(token)
+    }
+
+    /// Whether none is missing, once the last was given.
+    fn are_all(&self) -> bool {
+        self.whole && !self.lexer.is_blind()
     }
 }
 

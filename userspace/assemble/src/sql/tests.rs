@@ -266,6 +266,20 @@ proptest! {
         prop_assert!(!leaks(&statement(head, head.len() == text.len(), PG)));
     }
 
+    /// Texts of the same tokens, whole and cut off: what was kept of the one is told of the other.
+    #[test]
+    fn what_is_known_is_what_would_be_told(text in text(PG), cut in 0..400_usize) {
+        for dialect in [PG, Dialect::PostgreSql(Backslash::Unknown), MY] {
+            let other = text.replace("SECRET", "other").replace("4242", "7");
+            for text in [&text, &other] {
+                let head = text.as_bytes().get(..cut).unwrap_or(text.as_bytes());
+                for whole in [head.len() == text.len(), false] {
+                    prop_assert_eq!(&*known_statement(head, whole, dialect), &statement(head, whole, dialect));
+                }
+            }
+        }
+    }
+
     #[test]
     fn no_literal_of_mysql_comes_out(text in text(MY), cut in 0..400_usize) {
         prop_assert!(!leaks(&statement(text.as_bytes(), true, MY)));
@@ -279,6 +293,7 @@ proptest! {
         for dialect in [PG, MY] {
             let told = statement(&bytes, true, dialect);
             prop_assert!(told.text.len() <= MAX_TEXT + 3);
+            prop_assert_eq!(&*known_statement(&bytes, true, dialect), &told);
         }
     }
 }

@@ -264,7 +264,7 @@ impl State {
     }
 
     fn statement(&self, text: &[u8], whole: bool) -> Arc<Statement> {
-        Arc::new(sql::statement(text, whole, Dialect::MySql(self.backslash)))
+        sql::known_statement(text, whole, Dialect::MySql(self.backslash))
     }
 
     fn prepared(&mut self, id: Option<u32>) -> Asked {

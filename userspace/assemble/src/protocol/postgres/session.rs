@@ -148,7 +148,7 @@ impl State {
     }
 
     fn statement(&self, text: &[u8], whole: bool) -> Arc<Statement> {
-        Arc::new(sql::statement(text, whole, Dialect::PostgreSql(self.backslash)))
+        sql::known_statement(text, whole, Dialect::PostgreSql(self.backslash))
     }
 
     fn asked(&mut self, kind: u8, message: &Message<'_>, exchanges: &mut Vec<Exchange>) {
