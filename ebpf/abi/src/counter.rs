@@ -38,6 +38,10 @@ counters! {
     OutOfScope = "out_of_scope",
     /// Samples left out because fewer of their process are wanted; those that are taken stand for them, if any are.
     LeftOut = "left_out",
+    /// Times that threads left their CPU, of processes whose waits the rules leave out.
+    SwitchesExcluded = "switches_excluded",
+    /// System calls of processes of which the rules leave them out.
+    SyscallsExcluded = "syscalls_excluded",
     /// Samples lost because the ring was full.
     RingFullSample = "ring_full_sample",
     /// Stack copies lost because the ring was full; the sample itself is kept and marked as cut.

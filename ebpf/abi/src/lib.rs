@@ -8,6 +8,7 @@
 
 pub mod counter;
 pub mod event;
+pub mod exclusion;
 pub mod function;
 pub mod histogram;
 pub mod limits;

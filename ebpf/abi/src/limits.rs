@@ -25,6 +25,8 @@ pub const MAX_SCOPE: u32 = 65_536;
 pub const SCOPE_FILTER_SLOTS: u32 = 4096;
 /// Processes of which fewer samples are taken at once (about 80 B each, where there may be any).
 pub const MAX_SAMPLE_SHARES: u32 = 8192;
+/// Processes that the kernel side knows to leave something out of (8 B each, where there may be any); a power of two.
+pub const EXCLUSION_SLOTS: u32 = 16_384;
 /// Bytes of user stack shipped for a walk in userspace (per CPU, and per such sample in the ring).
 pub const STACK_COPY_BYTES: usize = 24 * 1024;
 /// The ring's reader is woken while the bytes in the ring are in a band of this size, of which each quarter of the ring has

@@ -18,6 +18,16 @@ pub unsafe fn add(to: *mut u64, what: u64) {
 /// As of [`add`].
 #[inline(always)]
 pub unsafe fn put_if_zero(to: *mut u64, what: u64) -> u64 {
+    // SAFETY: valid as the caller says.
+    unsafe { exchange(to, 0, what) }
+}
+
+/// Writes a word in the place of another, if that is there, and returns what was.
+///
+/// # Safety
+/// As of [`add`].
+#[inline(always)]
+pub unsafe fn exchange(to: *mut u64, expected: u64, what: u64) -> u64 {
     let was: u64;
     // SAFETY: valid as the caller says. The instruction compares with r0, and leaves there what it found.
     unsafe {
@@ -25,7 +35,7 @@ pub unsafe fn put_if_zero(to: *mut u64, what: u64) -> u64 {
             "r0 = cmpxchg_64({to} + 0, r0, {what})",
             to = in(reg) to,
             what = in(reg) what,
-            inout("r0") 0_u64 => was,
+            inout("r0") expected => was,
         );
     }
     was

@@ -31,6 +31,8 @@ globals! {
     SHARES: u32 = 0;
     /// While the ring holds a multiple of so many times `RING_BAND`, its reader is woken. A power of two.
     RING_WAKE_BANDS: u64 = 8;
+    /// Parts that the rules leave out of some processes: the bits of `descry_abi::exclusion`.
+    EXCLUSIONS: u32 = 0;
     /// 1: kernel frames are wanted.
     KERNEL_STACKS: u32 = 1;
     /// Waits of at least this long (ns) that are made for a request are sent one by one; 0: none is.

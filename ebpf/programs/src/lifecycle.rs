@@ -10,8 +10,8 @@ use crate::config::{FOLLOW, LIFECYCLE, REQUESTS, SCOPE_BY_COMM, SCOPE_BY_EXECUTA
 use crate::emit::{self, count};
 use crate::maps::{PROCESSES, SAMPLE_SHARES, SCOPE_EXECUTABLES, UNIT_RULES};
 use crate::net::{request, tls};
-use crate::scope;
 use crate::task::{Ids, Task, pointer};
+use crate::{exclusion, scope};
 
 /// Bits of a wait status that hold the signal that ended a process (`wait(2)`).
 const TERMINATING_SIGNAL: u32 = 0x7f;
@@ -29,6 +29,7 @@ pub fn fork(parent: *const c_void, child: *const c_void) {
     if FOLLOW.load() != 0 {
         scope::add_process(child.tgid);
     }
+    exclusion::inherit(parent.tgid, child.tgid);
     send(EventKind::Fork, child, parent.tgid, Task::current().comm());
 }
 
@@ -41,6 +42,7 @@ pub fn exec(task: *const c_void, old_pid: u64) {
     let _ = PROCESSES.remove(ids.tgid);
     let _ = SAMPLE_SHARES.remove(ids.tgid);
     let _ = UNIT_RULES.remove(ids.tgid);
+    exclusion::forget(ids.tgid);
     let comm = task.comm();
     if SCOPE_BY_COMM.load() != 0 && comm == SCOPE_COMM.load() {
         scope::add_process(ids.tgid);
@@ -72,6 +74,7 @@ pub fn exit(task: *const c_void) {
     let _ = PROCESSES.remove(ids.tgid);
     let _ = SAMPLE_SHARES.remove(ids.tgid);
     let _ = UNIT_RULES.remove(ids.tgid);
+    exclusion::forget(ids.tgid);
     scope::remove_process(ids.tgid);
     let mut status = task.exit_code();
     if status & TERMINATING_SIGNAL == SIGKILL && task.is_out_of_memory() {

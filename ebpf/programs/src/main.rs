@@ -7,6 +7,7 @@
 mod atomic;
 mod config;
 mod emit;
+mod exclusion;
 mod function;
 mod lifecycle;
 mod maps;

@@ -8,9 +8,9 @@ use descry_abi::event::{SampleHeader, StackCopyHeader};
 use descry_abi::function::{ArgumentPlaces, CallerKey, FunctionKey, FunctionTotals, OpenCalls};
 use descry_abi::histogram::Histogram;
 use descry_abi::limits::{
-    CHUNK_SLOTS, FRAME_SLOTS, MAX_CALLERS, MAX_FUNCTION_TOTALS, MAX_FUNCTIONS, MAX_OFF_CPU_TASKS,
-    MAX_PROCESSES, MAX_SAMPLE_SHARES, MAX_SCOPE, MAX_STACKS_SENT, MAX_WAIT_SUMS, MEMO_SLOTS,
-    SCOPE_FILTER_SLOTS, STACK_COPY_BYTES, WINDOW_WORDS,
+    CHUNK_SLOTS, EXCLUSION_SLOTS, FRAME_SLOTS, MAX_CALLERS, MAX_FUNCTION_TOTALS, MAX_FUNCTIONS,
+    MAX_OFF_CPU_TASKS, MAX_PROCESSES, MAX_SAMPLE_SHARES, MAX_SCOPE, MAX_STACKS_SENT, MAX_WAIT_SUMS,
+    MEMO_SLOTS, SCOPE_FILTER_SLOTS, STACK_COPY_BYTES, WINDOW_WORDS,
 };
 use descry_abi::net::{
     MAX_CAPTURE, MAX_CONNECTIONS, MAX_CONNECTS, MAX_THREADS_IN_SERIES, MAX_UNITS, Message,
@@ -155,6 +155,11 @@ pub static SCOPE_EXECUTABLES: HashMap<ExecutableKey, u32, 1024> = HashMap::new()
 /// by `lifecycle`.
 #[btf_map]
 pub static SAMPLE_SHARES: HashMap<u32, SampleShare, { MAX_SAMPLE_SHARES as usize }> = HashMap::new();
+
+/// What is left out of which process, see `descry_abi::exclusion`; 1 entry where nothing is. Written by userspace; removed on
+/// exec and exit by `lifecycle`.
+#[btf_map]
+pub static EXCLUDED: Array<u64, { EXCLUSION_SLOTS as usize }> = Array::new();
 
 /// Processes with a mapping table. Written by userspace; removed on exec by `lifecycle`.
 #[btf_map]

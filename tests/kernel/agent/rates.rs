@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use descry_tests::machine;
 use descry_tests::workload::Workload;
 use opentelemetry_proto::tonic::common::v1::KeyValue;
+use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 
 use super::Agent;
 use super::receiver::{Receiver, Seen};
@@ -81,6 +82,70 @@ fn a_rule_has_a_frequency_of_its_own_and_what_nobody_wants_is_not_taken() -> Res
     let deep = measured(&receiver.seen(), "deep");
     ensure!(deep.samples.is_empty(), "nobody wants {deep:?}");
     ensure!(left_out > 5 * excluded, "{left_out} samples were left out by the kernel side, {excluded} later");
+    Ok(())
+}
+
+/// Calls of a program in the metrics that have come so far.
+fn calls(receiver: &Receiver, program: &str) -> u64 {
+    let mut calls = 0;
+    for resource in receiver.seen().metrics.iter().flat_map(|request| &request.resource_metrics) {
+        let attributes: Vec<KeyValue> =
+            resource.resource.iter().flat_map(|resource| &resource.attributes).cloned().collect();
+        if text(&attributes, "process.executable.name") != program {
+            continue;
+        }
+        for metric in resource.scope_metrics.iter().flat_map(|scope| &scope.metrics) {
+            if let Some(Data::ExponentialHistogram(durations)) = &metric.data
+                && metric.name == "descry.syscall.duration"
+            {
+                calls += durations.data_points.iter().map(|point| point.count).sum::<u64>();
+            }
+        }
+    }
+    calls
+}
+
+/// A process that is left out costs what the hooks cost: the kernel side knows of it, of its children and of programs that
+/// start.
+#[test]
+fn waits_and_system_calls_that_nobody_wants_are_not_measured() -> Result<()> {
+    let Some(_machine) = machine::alone()? else { return Ok(()) };
+    let receiver = Receiver::start()?;
+    // Thread after thread, of which each makes calls and the first waits for each.
+    let _before = Workload::native("system_calls", &["0", "churn"])?;
+    let wanted = Workload::native("pool", &["0"])?;
+    let config = |rules: &str| {
+        format!(
+            "profile: {{enabled: false, window: 1s}}\nlogs: {{enabled: false}}\nrequests: {{enabled: false}}\n\
+             off_cpu: {{enabled: true}}\nsyscalls: {{enabled: true}}\n{rules}\
+             destinations: [{{name: sink, endpoint: '{}', compression: none}}]\n",
+            receiver.url()
+        )
+    };
+    let agent = Agent::start(&config("rules: [{comm: system_calls, syscalls: false, off_cpu: false}]\n"))?;
+    let _later = Workload::native("system_calls", &["0", "churn"])?;
+    agent.until("descry_kernel_syscalls_excluded_total", "", 20_000)?;
+    agent.until("descry_kernel_switches_excluded_total", "", 2_000)?;
+    agent.until("descry_agent_windows_total", "", 4)?;
+    let over_limit = agent.metric("descry_agent_exclusions_over_limit_total", "")?;
+    let excluded = calls(&receiver, "system_calls");
+    let others = calls(&receiver, "pool");
+    let waits = measured(&receiver.seen(), "system_calls");
+    ensure!(over_limit == 0, "{over_limit} processes found no place");
+    ensure!(excluded == 0, "{excluded} calls of a program that is left out");
+    ensure!(waits.time == 0, "{waits:?} of a program that is left out");
+    ensure!(others > 0 && measured(&receiver.seen(), "pool").time > 0, "{others} calls of {}", wanted.pid());
+
+    // Another rule, which the kernel side need not be loaded anew for: now the other one is left out.
+    agent.reconfigure(&config("rules: [{comm: pool, syscalls: false, off_cpu: false}]\n"))?;
+    let windows = agent.metric("descry_agent_windows_total", "")?;
+    agent.until("descry_agent_windows_total", "", windows + 3)?;
+    let (now, others) = (calls(&receiver, "system_calls"), calls(&receiver, "pool"));
+    ensure!(now > 10_000, "{now} calls of a program that is wanted now");
+    agent.until("descry_agent_windows_total", "", windows + 6)?;
+    let more = calls(&receiver, "pool") - others;
+    ensure!(more == 0, "{more} calls of a program that is left out now");
+    agent.end()?;
     Ok(())
 }
 

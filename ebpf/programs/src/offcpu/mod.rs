@@ -12,6 +12,7 @@ use aya_ebpf::helpers::generated::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_
 use aya_ebpf::programs::BtfTracePointContext;
 use descry_abi::counter::Counter;
 use descry_abi::event::{EventKind, RequestWait, Wait};
+use descry_abi::exclusion::WAITS;
 use descry_abi::offcpu::{Control, NO_STACK, TaskTimes, WaitKey, WaitKind, WaitState, WaitSum};
 
 use crate::config::{LONG_WAIT, SWITCH_HAS_STATE, TASK_FLAGS, TASK_ON_CPU, TASK_PID, TASK_STATE};
@@ -20,7 +21,7 @@ use crate::maps::{OFF_CPU_CONTROL, OFF_CPU_TASKS, WAIT_SUMS};
 use crate::net::request;
 use crate::stack::Walk;
 use crate::task::{self, Ids, Task, direct};
-use crate::{lifecycle, scope, unit};
+use crate::{exclusion, lifecycle, scope, unit};
 
 /// `PF_EXITING` (include/linux/sched.h): the task is on its way out.
 const EXITING: u32 = 4;
@@ -48,23 +49,49 @@ pub fn switch(ctx: &BtfTracePointContext, walk: Walk) {
     let preempted = ctx.arg::<u64>(0) & 0xff != 0;
     let state =
         if SWITCH_HAS_STATE.load() != 0 { ctx.arg::<u64>(3) as u32 } else { direct(prev, TASK_STATE.load()) };
+    let leaving = leaving(direct::<u32>(prev, TASK_PID.load()));
+    let coming = OFF_CPU_TASKS.get_ptr_mut(direct::<u32>(next, TASK_PID.load()));
+    // The clock is what costs most of those that nobody measures.
+    if leaving.is_none() && coming.is_none() {
+        return;
+    }
     let now = now();
-    leaves(ctx, prev, if preempted { 0 } else { state }, now, walk);
-    comes(next, now, control);
+    if let Some(times) = coming {
+        comes(times, now, control);
+    }
+    if let Some(ids) = leaving {
+        leaves(ctx, prev, ids, if preempted { 0 } else { state }, now, walk);
+    }
+}
+
+/// Who leaves its CPU, the running task; none: nobody wants to know of it. `pid` is the kernel's own id.
+#[inline(always)]
+fn leaving(pid: u32) -> Option<Ids> {
+    if pid == 0 {
+        return None;
+    }
+    let Some(ids) = task::current_ids() else {
+        count(Counter::PidNotVisible);
+        return None;
+    };
+    if !scope::current_is_watched(ids.tgid) {
+        return None;
+    }
+    if exclusion::has(ids.tgid, WAITS) {
+        // Of one that was measured until now nothing goes on. It may be gone already.
+        if OFF_CPU_TASKS.get_ptr(pid).is_some() {
+            let _ = OFF_CPU_TASKS.remove(pid);
+        }
+        count(Counter::SwitchesExcluded);
+        return None;
+    }
+    Some(ids)
 }
 
 /// The running task leaves its CPU.
 #[inline(always)]
-fn leaves(ctx: &BtfTracePointContext, prev: *mut task_struct, state: u32, now: u64, walk: Walk) {
-    // SAFETY: the helper has no preconditions.
-    let pid = unsafe { bpf_get_current_pid_tgid() } as u32;
-    if pid == 0 {
-        return;
-    }
-    let Some(ids) = task::current_ids() else { return count(Counter::PidNotVisible) };
-    if !scope::current_is_watched(ids.tgid) {
-        return;
-    }
+fn leaves(ctx: &BtfTracePointContext, prev: *mut task_struct, ids: Ids, state: u32, now: u64, walk: Walk) {
+    let pid = direct::<u32>(prev, TASK_PID.load());
     let times = match OFF_CPU_TASKS.get_ptr_mut(pid) {
         Some(times) => times,
         // What a task does after its exit was told is nobody's time any more.
@@ -116,8 +143,7 @@ fn request_of_running(tgid: u32, syscall: i32) -> u64 {
 
 /// A task gets a CPU: its wait is over.
 #[inline(always)]
-fn comes(next: *mut task_struct, now: u64, control: Control) {
-    let Some(times) = OFF_CPU_TASKS.get_ptr_mut(direct::<u32>(next, TASK_PID.load())) else { return };
+fn comes(times: *mut TaskTimes, now: u64, control: Control) {
     // SAFETY: the pointer was checked by the lookup. No other CPU writes: the task is on the way to this one.
     let times = unsafe { &mut *times };
     let (out, waker) = (times.out, times.waker);
@@ -216,7 +242,7 @@ pub fn wakeup_new(ctx: &BtfTracePointContext) {
     let raw = ctx.arg::<*const c_void>(0).cast_mut().cast::<task_struct>();
     let task = Task(raw as u64);
     let Some(ids) = task.ids() else { return count(Counter::PidNotVisible) };
-    if !scope::task_is_watched(task, ids.tgid) {
+    if !scope::task_is_watched(task, ids.tgid) || exclusion::has(ids.tgid, WAITS) {
         return;
     }
     let now = now();
@@ -314,7 +340,7 @@ pub fn list(raw: *mut task_struct) {
     }
     let task = Task(raw as u64);
     let Some(ids) = task.ids() else { return count(Counter::PidNotVisible) };
-    if !scope::task_is_watched(task, ids.tgid) {
+    if !scope::task_is_watched(task, ids.tgid) || exclusion::has(ids.tgid, WAITS) {
         return;
     }
     let now = now();

@@ -13,6 +13,7 @@ use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_probe_read_user_str};
 use aya_ebpf::programs::RawTracePointContext;
 use descry_abi::counter::Counter;
 use descry_abi::event::EventKind;
+use descry_abi::exclusion::SYSCALLS;
 use descry_abi::limits::{MAX_KERNEL_FRAMES, MAX_USER_FRAMES};
 use descry_abi::syscall::{
     COMPAT, CallKey, ErrorKey, MAX_ERRNO, PATH_BYTES, Replaces, SlowCall, SyscallTraits, TRAIT_SLOTS,
@@ -23,9 +24,9 @@ use crate::config::SLOW_CALL;
 use crate::emit::{self, count};
 use crate::maps::{ProgramKind, SYSCALL_ERRORS, SYSCALL_TRAITS, SYSCALL_UNRETURNED, State};
 use crate::registers::{self, Hit, Registers};
-use crate::scope;
 use crate::stack::{self, Taking, Walk};
 use crate::task::{self, Ids, Running};
+use crate::{exclusion, scope};
 
 #[inline(always)]
 fn now() -> u64 {
@@ -51,6 +52,10 @@ pub fn enter(registers: *const Registers, number: u32) {
             None => return,
         },
     };
+    // SAFETY: the pointer was checked by its lookup.
+    if exclusion::has(unsafe { (*call).key.tgid }, SYSCALLS) {
+        return count(Counter::SyscallsExcluded);
+    }
     let is_compat = !registers::is_surely_native(registers) && Running::get().in_compat_call();
     let number = if is_compat { number | COMPAT } else { number };
     // SAFETY: the pointer was checked by its lookup; only the thread itself writes its entry.
@@ -72,7 +77,10 @@ pub fn exit(ctx: &RawTracePointContext, walk: Walk) {
     // SAFETY: the pointer was checked by the lookup; only the thread itself writes its entry.
     let (start, key, tid) = unsafe { ((*call).start, (*call).key, (*call).tid) };
     if start == 0 {
-        return without_beginning(ctx);
+        if !exclusion::has(key.tgid, SYSCALLS) {
+            without_beginning(ctx);
+        }
+        return;
     }
     // SAFETY: as above.
     unsafe { (*call).start = 0 };

@@ -4,6 +4,7 @@ use descry_config::{Config, Period};
 use descry_decode::syscall;
 use descry_probe::{Functions, OffCpu, Options, Sampling, Syscalls};
 
+use super::exclusions::Exclusions;
 use super::shares::Shares;
 use crate::failure::Failure;
 use crate::measure;
@@ -38,6 +39,7 @@ pub fn options(config: &Config) -> Result<Options, Failure> {
             traits: syscall::traits(),
         }),
         net: requests.enabled,
+        exclusions: Exclusions::wanted(config),
         functions: (!functions.names.is_empty())
             .then_some(Functions { event_rate: functions.spans_per_second }),
         // The reason of a wait is known by them.
@@ -58,7 +60,7 @@ pub fn needs_loading(old: &Config, new: &Config) -> bool {
     let loaded = |config: &Config| {
         let profile = &config.profile;
         let kernel = (profile.enabled, profile.frequency, profile.kernel, profile.unwind_memory);
-        let kernel = (kernel, Shares::are_wanted(config));
+        let kernel = (kernel, Shares::are_wanted(config), Exclusions::wanted(config));
         let others =
             (config.off_cpu.clone(), config.requests.clone(), config.syscalls.clone(), config.logs.clone());
         (kernel, others, config.functions.clone(), config.resource.command_args)

@@ -9,6 +9,7 @@
 //! ```
 
 mod destinations;
+mod exclusions;
 mod functions;
 mod health;
 mod kernel;

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 use descry_aggregate::profile::ProfileKind;
 use descry_aggregate::syscalls::SyscallRow;
 use descry_aggregate::{Aggregator, CodeRef};
-use descry_config::Config;
+use descry_config::{Config, Switches};
 use descry_decode::ids::{Comm, Tgid};
 use descry_decode::{Call, ConnectFailed, Event, Lifecycle, Opened, RequestWait, Role, SlowCall, WaitOf};
 use descry_export::span::wait_span;
 use descry_probe::Session;
 use rustc_hash::FxHashMap;
 
+use super::exclusions::Exclusions;
 use super::functions::{FunctionCounters, Functions};
 use super::lives::{LifeCounters, Lives};
 use super::outlets::Outlets;
@@ -38,6 +39,8 @@ counters! {
         samples_excluded,
         /// Samples of processes of which more are taken than the rules want, because there are too many such processes.
         frequencies_over_limit,
+        /// Times that the kernel side could not be told what the rules leave out of a process: it is left out later.
+        exclusions_over_limit,
         /// Slow system calls of processes that the rules leave out.
         slow_syscalls_excluded,
         /// Long waits of requests of processes that the rules leave out; they are in no span.
@@ -57,6 +60,7 @@ counters! {
 pub struct Recorder {
     samples: Option<Aggregator>,
     shares: Option<Shares>,
+    exclusions: Option<Exclusions>,
     waits: Option<Waits>,
     requests: Option<Requests<Done>>,
     syscalls: Option<Syscalls>,
@@ -80,6 +84,7 @@ impl Recorder {
         Ok(Self {
             samples: None,
             shares: None,
+            exclusions: None,
             waits: None,
             requests: None,
             syscalls: None,
@@ -108,6 +113,7 @@ impl Recorder {
         self.functions = Functions::new(config, self.clocks)?;
         self.lives = config.logs.enabled.then(|| Lives::new(config, self.clocks.boot_to_unix));
         self.requests = requests::begin(config, self.clocks)?;
+        self.exclusions = Exclusions::new(config);
         self.set_rules(config)
     }
 
@@ -118,6 +124,9 @@ impl Recorder {
     pub fn set_rules(&mut self, config: &Config) -> anyhow::Result<()> {
         self.rules = Rules::new(config);
         self.shares = Shares::new(config);
+        if let Some(exclusions) = &mut self.exclusions {
+            exclusions.judge_all(&mut self.rules);
+        }
         self.wanted = Wanted::new(config, self.clocks.boot_to_unix)?;
         Ok(())
     }
@@ -206,6 +215,9 @@ impl Recorder {
         if let Some(shares) = &mut self.shares {
             shares.forget();
         }
+        if let Some(exclusions) = &mut self.exclusions {
+            exclusions.judge_some(&mut self.rules);
+        }
         let mut owners: FxHashMap<Tgid, PerfMapOwner> = FxHashMap::default();
         for profile in &profiles {
             let over = profile.aggregator.counters();
@@ -245,12 +257,17 @@ impl Recorder {
         let calls = syscalls.cut(session, tracker)?;
         self.counters.syscalls_over_limit += calls.over_limit();
         let mut rows = calls.finish();
-        let rules = &mut self.rules;
-        rows.retain(|row| {
-            let tgid = row.process.0;
-            rules.of(tgid, Comm::default(), || tracker.who(tgid)).syscalls
-        });
+        let (rules, exclusions) = (&mut self.rules, &mut self.exclusions);
+        rows.retain(|row| judge(rules, exclusions, tracker, row.process.0).syscalls);
         Ok(Some(rows))
+    }
+
+    fn tell_exclusions(&mut self, session: &mut Session) -> Result<(), Failure> {
+        if let Some(exclusions) = &mut self.exclusions {
+            exclusions.tell(session)?;
+            self.counters.exclusions_over_limit += exclusions.take_full();
+        }
+        Ok(())
     }
 
     /// Nothing is measured any more; what is open ends. The ring was drained.
@@ -387,9 +404,14 @@ impl Consumer for Recorder {
             }
             Event::Wait(wait) => {
                 if let Some(waits) = &mut self.waits
-                    && self.rules.of(wait.of.tgid, Comm::default(), || tracker.who(wait.of.tgid)).off_cpu
+                    && judge(&mut self.rules, &mut self.exclusions, tracker, wait.of.tgid).off_cpu
                 {
                     waits.wait(tracker, &wait);
+                }
+            }
+            Event::Fork(fork) => {
+                if let Some(exclusions) = &mut self.exclusions {
+                    exclusions.forked(&fork);
                 }
             }
             Event::Comm(named) => {
@@ -410,9 +432,17 @@ impl Consumer for Recorder {
             }
             Event::Exec(lifecycle) | Event::Exit(lifecycle) => {
                 let is_exit = matches!(event, Event::Exit(_));
+                if !is_exit {
+                    self.rules.renew(lifecycle.tgid);
+                }
                 self.lifecycle(tracker, &lifecycle, is_exit);
                 if let Some(shares) = &mut self.shares {
                     shares.ended(lifecycle.tgid);
+                }
+                match &mut self.exclusions {
+                    Some(exclusions) if is_exit => exclusions.ended(lifecycle.tgid),
+                    Some(exclusions) => exclusions.began(&lifecycle, &mut self.rules),
+                    None => {}
                 }
                 if let Some(functions) = &mut self.functions {
                     functions.ended(lifecycle.tgid);
@@ -429,6 +459,7 @@ impl Consumer for Recorder {
     }
 
     fn ready(&mut self, session: &mut Session, tracker: &mut Tracker) -> Result<(), Failure> {
+        self.tell_exclusions(session)?;
         if let Some(functions) = &mut self.functions {
             functions.ready(session, tracker, &mut self.rules, &self.own)?;
         }
@@ -441,8 +472,9 @@ impl Consumer for Recorder {
             self.counters.frequencies_over_limit += shares.take_full();
         }
         if let Some(waits) = &mut self.waits {
-            waits.drained(session, tracker, &mut wants(&mut self.rules))?;
+            waits.drained(session, tracker, &mut wants(&mut self.rules, &mut self.exclusions))?;
         }
+        self.tell_exclusions(session)?;
         if let Some(syscalls) = &mut self.syscalls {
             syscalls.drained(session, tracker)?;
         }
@@ -470,7 +502,7 @@ impl Consumer for Recorder {
 
     fn ending(&mut self, session: &mut Session, tracker: &mut Tracker) -> Result<(), Failure> {
         match &mut self.waits {
-            Some(waits) => waits.ending(session, tracker, &mut wants(&mut self.rules)),
+            Some(waits) => waits.ending(session, tracker, &mut wants(&mut self.rules, &mut self.exclusions)),
             None => Ok(()),
         }
     }
@@ -481,6 +513,23 @@ impl Consumer for Recorder {
 }
 
 /// Whose waits the rules want.
-fn wants(rules: &mut Rules) -> impl FnMut(&mut Tracker, &WaitOf) -> bool {
-    |tracker, of| rules.of(of.tgid, Comm::default(), || tracker.who(of.tgid)).off_cpu
+fn wants(
+    rules: &mut Rules,
+    exclusions: &mut Option<Exclusions>,
+) -> impl FnMut(&mut Tracker, &WaitOf) -> bool {
+    |tracker, of| judge(rules, exclusions, tracker, of.tgid).off_cpu
+}
+
+/// What is done with a process, of which the kernel side may have to know.
+fn judge<'a>(
+    rules: &'a mut Rules,
+    exclusions: &mut Option<Exclusions>,
+    tracker: &mut Tracker,
+    tgid: Tgid,
+) -> &'a Switches {
+    let switches = rules.of(tgid, Comm::default(), || tracker.who(tgid));
+    if let Some(exclusions) = exclusions {
+        exclusions.met(tgid, switches);
+    }
+    switches
 }

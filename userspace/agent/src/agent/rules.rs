@@ -73,6 +73,11 @@ impl Rules {
         is_new
     }
 
+    /// A process runs another program: it is judged anew.
+    pub fn renew(&mut self, tgid: Tgid) {
+        self.decided.remove(&tgid);
+    }
+
     /// Looks at every process anew: a program may have been replaced by one of the same name, or listen elsewhere.
     pub fn forget(&mut self) {
         self.decided.clear();

@@ -1,5 +1,6 @@
 //! The loaded kernel side. What each kind of measurement loads and attaches is in a file of its own.
 
+mod exclusions;
 mod functions;
 mod net;
 mod off_cpu;
@@ -26,6 +27,8 @@ use crate::memory::give_memory_back;
 use crate::{ProbeError, Tables, clock, doctor, offsets, possible_cpus};
 use functions::Tracing;
 
+use exclusions::Excluded;
+pub use exclusions::Parts;
 pub use functions::{FunctionFigures, Functions};
 pub use net::{SocketHooks, Wanted};
 pub use off_cpu::OffCpu;
@@ -65,6 +68,8 @@ pub struct Options {
     pub net: bool,
     /// Traced functions; none: no functions.
     pub functions: Option<Functions>,
+    /// What may be left out of single processes: [`Session::exclude`].
+    pub exclusions: Parts,
     /// Whether kernel frames are wanted.
     pub kernel_stacks: bool,
     /// Bytes of the event ring: a power of two.
@@ -80,6 +85,7 @@ pub struct Session {
     counts: PerCpuArray<MapData, u64>,
     processes: HashMap<MapData, u32, Slots>,
     shares: HashMap<MapData, u32, sampling::Share>,
+    excluded: Excluded,
     ring_bytes: usize,
     /// Kept until the programs that use them are loaded.
     _scope: ScopeMaps,
@@ -130,6 +136,7 @@ impl Session {
         let events = take(&mut ebpf, "EVENTS")?;
         let processes = take(&mut ebpf, "PROCESSES")?;
         let shares = take(&mut ebpf, sampling::SHARES)?;
+        let excluded = take(&mut ebpf, exclusions::EXCLUDED)?;
         let scope = ScopeMaps::filled(&mut ebpf, options)?;
         let syscalls = options.syscalls.as_ref().map(|syscalls| SyscallMaps::new(&mut ebpf, syscalls));
         let mut session = Self {
@@ -137,6 +144,7 @@ impl Session {
             counts: counts.try_into().map_err(ProbeError::map("COUNTS"))?,
             processes: processes.try_into().map_err(ProbeError::map("PROCESSES"))?,
             shares: shares.try_into().map_err(ProbeError::map(sampling::SHARES))?,
+            excluded: excluded.try_into().map_err(ProbeError::map(exclusions::EXCLUDED))?,
             ring_bytes: options.ring_bytes as usize,
             _scope: scope,
             logger: None,
@@ -246,6 +254,7 @@ fn load_object(options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebp
     let pid_namespace = options.pid_namespace.unwrap_or_default();
     let weight = options.sampling.map_or(0, |sampling| sampling.weight());
     let shares = u32::from(options.sampling.is_some_and(|sampling| sampling.has_shares));
+    let exclusions = options.exclusions.bits();
     let functions = u32::from(options.functions.is_some());
     let event_interval = options.functions.map_or(0, Functions::interval);
     let kernel_stacks = u32::from(options.kernel_stacks);
@@ -278,6 +287,7 @@ fn load_object(options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebp
         .override_global("PID_NAMESPACE", &pid_namespace, true)
         .override_global("SAMPLE_WEIGHT", &weight, true)
         .override_global("SHARES", &shares, true)
+        .override_global("EXCLUSIONS", &exclusions, true)
         .override_global("REQUESTS", &requests, true)
         .override_global("FUNCTIONS", &functions, true)
         .override_global("FUNCTION_EVENT_INTERVAL", &event_interval, true)
@@ -295,6 +305,9 @@ fn load_object(options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebp
         .map_max_entries("MEMOS", cpus);
     if shares == 0 {
         loader.map_max_entries(sampling::SHARES, 1);
+    }
+    if exclusions == 0 {
+        loader.map_max_entries(exclusions::EXCLUDED, 1);
     }
     if options.syscalls.is_some() {
         loader.override_global("NEAR_PLACES", &near_places, true);

@@ -1,0 +1,165 @@
+//! What the rules leave out of which process, told to the kernel side: a thread's switches and system calls that nobody wants
+//! to know of cost it next to nothing.
+
+use std::collections::VecDeque;
+
+use descry_abi::limits::EXCLUSION_SLOTS;
+use descry_config::{Config, Switches};
+use descry_decode::Lifecycle;
+use descry_decode::ids::{Comm, Tgid};
+use descry_probe::{Parts, Session};
+use descry_process::identity;
+use descry_process::target::processes;
+use rustc_hash::FxHashMap;
+
+use super::rules::Rules;
+use crate::failure::Failure;
+
+/// Processes that are judged anew with each window: reading who one is takes a tenth of a millisecond.
+const JUDGED_A_WINDOW: usize = 64;
+/// Of processes that begin one is judged in so many nanoseconds, and so many at once.
+const JUDGED_EVERY: u64 = 10_000_000;
+const JUDGED_AT_ONCE: u64 = 100;
+
+/// What was told of whom.
+pub struct Exclusions {
+    /// What is measured at all and left out of some.
+    may: Parts,
+    /// What is left out of a process; those of which nothing is are not there.
+    told: FxHashMap<Tgid, Parts>,
+    untold: FxHashMap<Tgid, Parts>,
+    /// The processes of `told`, in the order in which they are judged anew. It may name some that are gone.
+    turns: VecDeque<Tgid>,
+    /// From when on the next process that begins may be judged (ns since boot).
+    next_began: u64,
+    /// Times that the kernel side could not be told.
+    full: u64,
+}
+
+impl Exclusions {
+    /// What the rules of a configuration may leave out of some processes.
+    pub fn wanted(config: &Config) -> Parts {
+        let leaves_out = |part: fn(&Switches) -> bool| {
+            !part(&config.others) || config.rules.iter().any(|rule| !part(&rule.switches()))
+        };
+        Parts {
+            waits: config.off_cpu.enabled && leaves_out(|switches| switches.off_cpu),
+            syscalls: config.syscalls.enabled && leaves_out(|switches| switches.syscalls),
+        }
+    }
+
+    /// Of a kernel side that knows of nobody; none: nothing is left out of anybody.
+    pub fn new(config: &Config) -> Option<Self> {
+        let may = Self::wanted(config);
+        (may != Parts::default()).then(|| Self {
+            may,
+            told: FxHashMap::default(),
+            untold: FxHashMap::default(),
+            turns: VecDeque::new(),
+            next_began: 0,
+            full: 0,
+        })
+    }
+
+    /// A process was judged.
+    pub fn met(&mut self, tgid: Tgid, switches: &Switches) {
+        let parts = Parts {
+            waits: self.may.waits && !switches.off_cpu,
+            syscalls: self.may.syscalls && !switches.syscalls,
+        };
+        if parts != self.told.get(&tgid).copied().unwrap_or_default() {
+            self.tell_of(tgid, parts);
+        }
+    }
+
+    fn tell_of(&mut self, tgid: Tgid, parts: Parts) {
+        if parts == Parts::default() {
+            self.told.remove(&tgid);
+        } else if self.told.insert(tgid, parts).is_none() {
+            if self.told.len() > EXCLUSION_SLOTS as usize {
+                self.told.remove(&tgid);
+                self.full += 1;
+                return;
+            }
+            self.turns.push_back(tgid);
+        }
+        self.untold.insert(tgid, parts);
+    }
+
+    /// A process has a child, of which the kernel side leaves out the same.
+    pub fn forked(&mut self, fork: &Lifecycle) {
+        if let Some(parts) = self.told.get(&Tgid(fork.other)).copied() {
+            self.tell_of(fork.tgid, parts);
+        }
+    }
+
+    /// A process runs another program.
+    pub fn began(&mut self, exec: &Lifecycle, rules: &mut Rules) {
+        self.ended(exec.tgid);
+        // Who has no turn is judged by what is measured of it.
+        let next = self.next_began.max(exec.time.0.saturating_sub(JUDGED_AT_ONCE * JUDGED_EVERY));
+        if next <= exec.time.0 {
+            self.next_began = next + JUDGED_EVERY;
+            self.judge(exec.tgid, rules);
+        }
+    }
+
+    /// A process has ended. The kernel side knows, unless it is told of it only now.
+    pub fn ended(&mut self, tgid: Tgid) {
+        if self.told.remove(&tgid).is_some() {
+            self.untold.insert(tgid, Parts::default());
+        }
+    }
+
+    /// Judges all processes of the machine.
+    pub fn judge_all(&mut self, rules: &mut Rules) {
+        // Without /proc nobody can be judged, and all are measured.
+        for tgid in processes().unwrap_or_default() {
+            self.judge(tgid, rules);
+            // It may be the child of one, and nobody heard of it.
+            self.untold.entry(tgid).or_insert_with(|| self.told.get(&tgid).copied().unwrap_or_default());
+        }
+    }
+
+    /// Judges some of those of which something is left out anew: they may be in another cgroup, or listen, meanwhile.
+    pub fn judge_some(&mut self, rules: &mut Rules) {
+        for _ in 0..JUDGED_A_WINDOW.min(self.turns.len()) {
+            let Some(tgid) = self.turns.pop_front() else { return };
+            if self.told.contains_key(&tgid) {
+                self.judge(tgid, rules);
+                if self.told.contains_key(&tgid) {
+                    self.turns.push_back(tgid);
+                }
+            }
+        }
+    }
+
+    fn judge(&mut self, tgid: Tgid, rules: &mut Rules) {
+        let mut read = None;
+        let who = &mut read;
+        let switches = rules.of(tgid, Comm::default(), move || {
+            *who = identity::read(tgid).ok();
+            who.as_ref()
+        });
+        self.met(tgid, switches);
+    }
+
+    /// Tells the kernel side what is new.
+    ///
+    /// # Errors
+    /// What the kernel refuses.
+    pub fn tell(&mut self, session: &mut Session) -> Result<(), Failure> {
+        for (tgid, parts) in self.untold.drain() {
+            if !session.exclude(tgid, parts)? {
+                self.told.remove(&tgid);
+                self.full += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Times since the last call that the kernel side could not be told of a process: it measures what is left out later.
+    pub fn take_full(&mut self) -> u64 {
+        std::mem::take(&mut self.full)
+    }
+}
