@@ -229,7 +229,7 @@ impl Default for Profile {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct OffCpu {
-    /// Whether waits are measured: it costs each switch of threads some hundred nanoseconds.
+    /// Whether waits are measured: it costs each switch of threads two to four microseconds.
     pub enabled: bool,
     /// Waits made for a request that took longer become spans below it, with their reason; from 100us to 1h. Without: none
     /// do.
