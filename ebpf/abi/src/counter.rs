@@ -128,6 +128,8 @@ counters! {
     TcpPeersFull = "tcp_peers_full",
     /// Messages of connections that are of no known protocol.
     MessagesIgnored = "messages_ignored",
+    /// Messages of processes of which the rules leave requests out, and times that they found nothing to receive.
+    MessagesExcluded = "messages_excluded",
     /// Messages whose bytes passed no buffer of the program (sendfile, splice); their number is known.
     MessagesSpliced = "messages_spliced",
     /// Messages whose bytes could not be seen (io_uring); their number is known.

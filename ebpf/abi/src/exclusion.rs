@@ -9,6 +9,8 @@ use crate::limits::EXCLUSION_SLOTS;
 pub const WAITS: u32 = 1;
 /// Its system calls.
 pub const SYSCALLS: u32 = 2;
+/// What it sends and receives on sockets.
+pub const MESSAGES: u32 = 4;
 
 /// A word; without parts it stands for nobody.
 #[inline(always)]

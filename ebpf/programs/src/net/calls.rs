@@ -1,6 +1,7 @@
 //! System calls that move bytes on sockets: where each keeps its buffer.
 
 use descry_abi::counter::Counter;
+use descry_abi::exclusion::MESSAGES;
 use descry_abi::net::MAX_SERIES;
 
 use super::connection;
@@ -9,8 +10,8 @@ use super::socket::Socket;
 use super::{HOLDS_NO_DATA, series, state};
 use crate::emit::{count, count_many};
 use crate::registers;
-use crate::scope;
 use crate::task::{Ids, Running};
+use crate::{exclusion, scope};
 
 /// How a call names its buffer. The numbers of calls are those of asm/unistd.h.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -133,6 +134,9 @@ pub fn ended(registers: u64, result: i64) {
     let Some(ids) = task.ids() else { return count(Counter::PidNotVisible) };
     if !scope::current_is_watched(ids.tgid) {
         return;
+    }
+    if exclusion::has(ids.tgid, MESSAGES) {
+        return count(Counter::MessagesExcluded);
     }
     let Some(state) = state() else { return };
     // SAFETY: `state` is this CPU's own: tracepoints run with preemption off.

@@ -18,11 +18,12 @@ pub mod tls;
 use crate::maps::NetState;
 use aya_ebpf::cty::c_void;
 use descry_abi::counter::Counter;
+use descry_abi::exclusion::MESSAGES;
 
 use crate::emit::count;
 use crate::maps::{CONNECTIONS, NET_STATES};
 use crate::task::Running;
-use crate::{scope, unit};
+use crate::{exclusion, scope, unit};
 
 use socket::{Progress, Socket};
 
@@ -57,6 +58,9 @@ fn looked_at(socket: u64) {
     if !scope::may_be_watched(ids.tgid) {
         return;
     }
+    if exclusion::has(ids.tgid, MESSAGES) {
+        return count(Counter::MessagesExcluded);
+    }
     series::broke_off();
     let Some(connection) = CONNECTIONS.get_ptr(socket) else { return };
     // SAFETY: the pointer was checked by the lookup.
@@ -69,6 +73,9 @@ fn moved(argument: *const c_void, result: i32, flags: u64, is_sent: bool) {
     let Some(ids) = task.ids() else { return count(Counter::PidNotVisible) };
     if !scope::may_be_watched(ids.tgid) {
         return;
+    }
+    if exclusion::has(ids.tgid, MESSAGES) {
+        return count(Counter::MessagesExcluded);
     }
     if result <= 0 {
         return series::broke_off();

@@ -15,6 +15,7 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_probe_read_user};
 use aya_ebpf::programs::{ProbeContext, RetProbeContext};
 use descry_abi::counter::Counter;
+use descry_abi::exclusion::MESSAGES;
 use descry_abi::tls::{TlsCookie, TlsFunction, TlsSessionKey};
 
 use super::calls::Call;
@@ -25,9 +26,9 @@ use crate::emit::count;
 use crate::function;
 use crate::maps::{CONNECTIONS, TLS_CONTROL, TLS_SESSIONS, TLS_UNITS};
 use crate::registers::{self, Registers};
-use crate::scope;
 use crate::task::{self, Ids};
 use crate::unit::{self, Unit};
+use crate::{exclusion, scope};
 
 /// Messages of a connection for which it is looked whether a function of TLS moved them; after these now and then.
 const LOOKED_AT: u32 = 16;
@@ -92,6 +93,9 @@ pub fn enter(ctx: &ProbeContext) {
     if matches!(called, TlsFunction::Free | TlsFunction::GoClose) {
         // It need not be there.
         let _ = TLS_SESSIONS.remove(key);
+        return;
+    }
+    if exclusion::has(ids.tgid, MESSAGES) {
         return;
     }
     let unit = unit::current(ids.tgid);

@@ -1,5 +1,5 @@
-//! What the rules leave out of which process, told to the kernel side: a thread's switches and system calls that nobody wants
-//! to know of cost it next to nothing.
+//! What the rules leave out of which process, told to the kernel side: switches of threads, system calls and messages that
+//! nobody wants to know of cost next to nothing.
 
 use std::collections::VecDeque;
 
@@ -39,12 +39,15 @@ pub struct Exclusions {
 impl Exclusions {
     /// What the rules of a configuration may leave out of some processes.
     pub fn wanted(config: &Config) -> Parts {
+        // Who listens on a port of a rule shows when it accepts a connection there.
+        let has_ports = config.rules.iter().any(|rule| !rule.ports.is_empty());
         let leaves_out = |part: fn(&Switches) -> bool| {
             !part(&config.others) || config.rules.iter().any(|rule| !part(&rule.switches()))
         };
         Parts {
             waits: config.off_cpu.enabled && leaves_out(|switches| switches.off_cpu),
             syscalls: config.syscalls.enabled && leaves_out(|switches| switches.syscalls),
+            messages: config.requests.enabled && !has_ports && leaves_out(|switches| switches.requests),
         }
     }
 
@@ -66,6 +69,7 @@ impl Exclusions {
         let parts = Parts {
             waits: self.may.waits && !switches.off_cpu,
             syscalls: self.may.syscalls && !switches.syscalls,
+            messages: self.may.messages && !switches.requests,
         };
         if parts != self.told.get(&tgid).copied().unwrap_or_default() {
             self.tell_of(tgid, parts);

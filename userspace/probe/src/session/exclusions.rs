@@ -1,7 +1,7 @@
 //! What the kernel side leaves out of which process.
 
 use aya::maps::{Array, MapData};
-use descry_abi::exclusion::{SYSCALLS, WAITS, parts_of, slot, word};
+use descry_abi::exclusion::{MESSAGES, SYSCALLS, WAITS, parts_of, slot, word};
 use descry_decode::ids::Tgid;
 
 use super::Session;
@@ -16,12 +16,16 @@ pub struct Parts {
     pub waits: bool,
     /// System calls.
     pub syscalls: bool,
+    /// Messages on sockets.
+    pub messages: bool,
 }
 
 impl Parts {
     /// As the kernel side knows them.
     pub(super) fn bits(self) -> u32 {
-        (if self.waits { WAITS } else { 0 }) | (if self.syscalls { SYSCALLS } else { 0 })
+        [(self.waits, WAITS), (self.syscalls, SYSCALLS), (self.messages, MESSAGES)]
+            .into_iter()
+            .fold(0, |bits, (is_set, bit)| if is_set { bits | bit } else { bits })
     }
 }
 

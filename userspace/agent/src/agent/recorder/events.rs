@@ -26,8 +26,7 @@ impl Recorder {
             {
                 shares.forget();
             }
-            let switches = self.rules.of(opened.tgid, Comm::default(), || tracker.who(opened.tgid));
-            self.wanted.of(switches)
+            self.wanted.of(judge(&mut self.rules, &mut self.exclusions, tracker, opened.tgid))
         };
         requests.opened(tracker, opened, terms);
     }
