@@ -1,5 +1,6 @@
 //! Measurements of what descry costs, beside other tools where there are any.
 
+mod burner;
 mod export;
 mod offcpu;
 mod proc;

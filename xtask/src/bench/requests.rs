@@ -1,7 +1,8 @@
 //! What it costs servers to have their requests watched, and what watching costs.
 //!
 //! Throughput is compared with that of bare runs in turn (A B A B), so that a machine that changes its pace changes it
-//! for both. Client, server and descry share the machine's processors: what descry uses is missing to the others.
+//! for both. Client, server and descry share the machine's processors: what descry uses is missing to the others. How much
+//! that is shows in runs beside a program that uses as much of one and watches nobody.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -15,6 +16,7 @@ use anyhow::{Context, Result, bail};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{User, chown};
 
+use super::burner::Burner;
 use super::proc::{self, ProgramTime};
 use super::spread::{print_table, show};
 use super::unwind::Statistics;
@@ -235,6 +237,7 @@ pub fn run(args: &Args) -> Result<()> {
         "load",
         "requests/s bare",
         "watched / bare",
+        "as busy / bare",
         "descry's CPU",
         "us a request",
         "peak MB",
@@ -249,7 +252,10 @@ pub fn run(args: &Args) -> Result<()> {
     }
     println!("\nmedian (least..greatest) of the pairs; every request a span, encoded as OTLP\n");
     print_table(&rows);
-    println!("\nThe last column is the kernel's own account of descry's programs, in a run of its own.");
+    println!(
+        "\nAs busy: beside a thread that uses as much of a processor as descry did, and watches nobody."
+    );
+    println!("The last column is the kernel's own account of descry's programs, in a run of its own.");
     Ok(())
 }
 
@@ -268,10 +274,14 @@ fn measure(load: Load, args: &Args, descry: &Path) -> Result<Vec<String>> {
     load.prepare(port)?;
     // The first run is not like the others: caches and tables are cold.
     load.requests(port, 1)?;
-    let (mut bare, mut watched) = (Vec::new(), Vec::new());
+    let (mut bare, mut watched, mut beside) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..args.pairs {
         bare.push(load.requests(port, args.seconds)?);
-        watched.push(watch(load, args, descry, server.pid(), port)?);
+        let run = watch(load, args, descry, server.pid(), port)?;
+        let burner = Burner::start(run.cpu);
+        watched.push(run);
+        beside.push(load.requests(port, args.seconds)?);
+        drop(burner);
     }
     let account = {
         let _statistics = Statistics::enable()?;
@@ -283,6 +293,7 @@ fn measure(load: Load, args: &Args, descry: &Path) -> Result<Vec<String>> {
     }
     let each = |figure: fn(&Watched) -> f64, decimals| show(watched.iter().map(figure), decimals);
     let kept = bare.iter().zip(&watched).map(|(bare, watched)| watched.rate / bare);
+    let kept_beside = bare.iter().zip(&beside).map(|(bare, beside)| beside / bare);
     let mut lost: Vec<String> = watched.iter().map(|run| run.lost.clone()).collect();
     lost.sort();
     lost.dedup();
@@ -290,6 +301,7 @@ fn measure(load: Load, args: &Args, descry: &Path) -> Result<Vec<String>> {
         load.name().to_owned(),
         show(bare.iter().copied(), 0),
         show(kept, 3),
+        show(kept_beside, 3),
         each(|run| run.cpu, 2),
         each(|run| run.cpu_each, 1),
         each(|run| run.peak_rss as f64 / 1e6, 0),
