@@ -27,7 +27,8 @@ pub fn inherit(parent: u32, child: u32) {
     let of_parent = EXCLUDED.get_ptr(slot(parent)).map_or(0, |word| unsafe { word.read_volatile() });
     let parts = parts_of(of_parent, parent);
     if parts == 0 {
-        return;
+        // Should its number have been another's, that is over.
+        return forget(child);
     }
     if let Some(of_child) = EXCLUDED.get_ptr_mut(slot(child)) {
         // SAFETY: the pointer was checked by the lookup. Where another process has the place, it keeps it.

@@ -1,7 +1,8 @@
 //! What the rules leave out of which process, told to the kernel side: switches of threads, system calls and messages that
 //! nobody wants to know of cost next to nothing.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use descry_abi::limits::EXCLUSION_SLOTS;
 use descry_config::{Config, Switches};
@@ -26,10 +27,10 @@ pub struct Exclusions {
     /// What is measured at all and left out of some.
     may: Parts,
     /// What is left out of a process; those of which nothing is are not there.
-    told: FxHashMap<Tgid, Parts>,
+    told: BTreeMap<Tgid, Parts>,
     untold: FxHashMap<Tgid, Parts>,
-    /// The processes of `told`, in the order in which they are judged anew. It may name some that are gone.
-    turns: VecDeque<Tgid>,
+    /// Who was judged anew last; those with higher ids come next.
+    last_judged: Tgid,
     /// From when on the next process that begins may be judged (ns since boot).
     next_began: u64,
     /// Times that the kernel side could not be told.
@@ -56,9 +57,9 @@ impl Exclusions {
         let may = Self::wanted(config);
         (may != Parts::default()).then(|| Self {
             may,
-            told: FxHashMap::default(),
+            told: BTreeMap::new(),
             untold: FxHashMap::default(),
-            turns: VecDeque::new(),
+            last_judged: Tgid(0),
             next_began: 0,
             full: 0,
         })
@@ -71,29 +72,29 @@ impl Exclusions {
             syscalls: self.may.syscalls && !switches.syscalls,
             messages: self.may.messages && !switches.requests,
         };
-        if parts != self.told.get(&tgid).copied().unwrap_or_default() {
-            self.tell_of(tgid, parts);
+        if parts == self.told.get(&tgid).copied().unwrap_or_default() {
+            return;
         }
-    }
-
-    fn tell_of(&mut self, tgid: Tgid, parts: Parts) {
         if parts == Parts::default() {
             self.told.remove(&tgid);
-        } else if self.told.insert(tgid, parts).is_none() {
-            if self.told.len() > EXCLUSION_SLOTS as usize {
-                self.told.remove(&tgid);
-                self.full += 1;
-                return;
-            }
-            self.turns.push_back(tgid);
+        } else if !lives(tgid) {
+            // It was heard of its end, and nobody would say when its number is another's.
+            return;
+        } else if self.told.len() < EXCLUSION_SLOTS as usize || self.told.contains_key(&tgid) {
+            self.told.insert(tgid, parts);
+        } else {
+            self.full += 1;
+            return;
         }
         self.untold.insert(tgid, parts);
     }
 
-    /// A process has a child, of which the kernel side leaves out the same.
+    /// A process has a child, of which the kernel side leaves out the same by itself.
     pub fn forked(&mut self, fork: &Lifecycle) {
-        if let Some(parts) = self.told.get(&Tgid(fork.other)).copied() {
-            self.tell_of(fork.tgid, parts);
+        if let Some(parts) = self.told.get(&Tgid(fork.other)).copied()
+            && self.told.len() < EXCLUSION_SLOTS as usize
+        {
+            self.told.insert(fork.tgid, parts);
         }
     }
 
@@ -127,15 +128,11 @@ impl Exclusions {
 
     /// Judges some of those of which something is left out anew: they may be in another cgroup, or listen, meanwhile.
     pub fn judge_some(&mut self, rules: &mut Rules) {
-        for _ in 0..JUDGED_A_WINDOW.min(self.turns.len()) {
-            let Some(tgid) = self.turns.pop_front() else { return };
-            if self.told.contains_key(&tgid) {
-                self.judge(tgid, rules);
-                if self.told.contains_key(&tgid) {
-                    self.turns.push_back(tgid);
-                }
-            }
-        }
+        let after = (Bound::Excluded(self.last_judged), Bound::Unbounded);
+        let some: Vec<Tgid> = self.told.range(after).map(|(tgid, _)| *tgid).take(JUDGED_A_WINDOW).collect();
+        // After the last comes the first.
+        self.last_judged = some.last().copied().unwrap_or(Tgid(0));
+        some.into_iter().for_each(|tgid| self.judge(tgid, rules));
     }
 
     fn judge(&mut self, tgid: Tgid, rules: &mut Rules) {
@@ -166,4 +163,9 @@ impl Exclusions {
     pub fn take_full(&mut self) -> u64 {
         std::mem::take(&mut self.full)
     }
+}
+
+/// Whether a process has not ended.
+fn lives(tgid: Tgid) -> bool {
+    identity::stat(tgid).is_ok_and(|stat| !stat.has_ended)
 }

@@ -41,6 +41,8 @@ pub struct Stat {
     pub parent: Option<Tgid>,
     /// When it started.
     pub start_time: StartTime,
+    /// All of its threads have ended: it waits for its parent to hear of it.
+    pub has_ended: bool,
     /// What it has taken until now.
     pub usage: Usage,
 }
@@ -76,7 +78,9 @@ impl Stat {
         let time = |place| Duration::from_nanos(count(place).saturating_mul(TICK_NANOS));
         let usage =
             Usage { user: time(14), system: time(15), virtual_bytes: count(23), resident_pages: count(24) };
-        Ok(Self { comm: comm_from_bytes(name), parent, start_time: StartTime(start), usage })
+        // Its first thread may end before others.
+        let has_ended = matches!(field(3), Some("Z" | "X")) && count(20) <= 1;
+        Ok(Self { comm: comm_from_bytes(name), parent, start_time: StartTime(start), has_ended, usage })
     }
 }
 
