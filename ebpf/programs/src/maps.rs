@@ -156,8 +156,8 @@ pub static SCOPE_EXECUTABLES: HashMap<ExecutableKey, u32, 1024> = HashMap::new()
 #[btf_map]
 pub static SAMPLE_SHARES: HashMap<u32, SampleShare, { MAX_SAMPLE_SHARES as usize }> = HashMap::new();
 
-/// What is left out of which process, see `descry_abi::exclusion`; 1 entry where nothing is. Written by userspace; removed on
-/// exec and exit by `lifecycle`.
+/// What is left out of which process, see `descry_abi::exclusion`; 1 entry where nothing is. Written by userspace; added on
+/// fork and removed on exec and exit by `lifecycle`.
 #[btf_map]
 pub static EXCLUDED: Array<u64, { EXCLUSION_SLOTS as usize }> = Array::new();
 
@@ -186,7 +186,8 @@ pub static COPY_STATES: PerCpuArray<CopyState, PROGRAM_KINDS> = PerCpuArray::new
 #[btf_map]
 pub static SYSCALL_TRAITS: Array<SyscallTraits, TRAIT_SLOTS> = Array::new();
 
-/// The call that each thread is in, by where its registers are saved. The first thread there has the entry until it ends. 1 entry; set at load where system calls are measured, as are those of the next five. Written by `syscall`.
+/// The call that each thread is in, by where its registers are saved. The first thread there has the entry until it ends.
+/// 1 entry; set at load where system calls are measured, as are those of the next five. Written by `syscall`.
 #[btf_map]
 pub static SYSCALL_NEAR_THREADS: Array<NearCall, 1> = Array::new();
 
