@@ -167,8 +167,8 @@ pub fn hooks() -> Vec<Hook> {
         Hook {
             name: "BTF tracepoints",
             available: program(ProgramType::Tracing),
-            needed_for: "time off the CPU: the scheduler's tracepoints and its list of tasks",
-            without_it: "no `profile --mode off-cpu` or `wall`",
+            needed_for: "time off the CPU (the scheduler's tracepoints and its list of tasks), and system calls",
+            without_it: "no `profile --mode off-cpu` or `wall`, no `syscalls`",
             remedy: rights,
         },
         Hook {

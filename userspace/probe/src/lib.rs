@@ -25,7 +25,7 @@ pub use cpu::{online_cpus, possible_cpus};
 pub use error::ProbeError;
 pub use memory::{give_code_back, give_memory_back, keep_large_blocks_apart, map_file};
 pub use session::{
-    FunctionFigures, Functions, OffCpu, Options, Parts, Sampler, Sampling, Scope, Session, SocketHooks,
+    Exclusion, FunctionFigures, Functions, OffCpu, Options, Sampler, Sampling, Scope, Session, SocketHooks,
     SyscallCount, Syscalls, TcpCount, TlsProbes, TlsSites, Wanted,
 };
 pub use sideband::{ExecEvent, MmapEvent, SideBand, SideBandEvent};

@@ -8,7 +8,7 @@ use descry_abi::limits::EXCLUSION_SLOTS;
 use descry_config::{Config, Switches};
 use descry_decode::Lifecycle;
 use descry_decode::ids::{Comm, Tgid};
-use descry_probe::{Parts, Session};
+use descry_probe::{Exclusion, Session};
 use descry_process::identity;
 use descry_process::target::processes;
 use rustc_hash::FxHashMap;
@@ -25,10 +25,10 @@ const JUDGED_AT_ONCE: u64 = 100;
 /// What was told of whom.
 pub struct Exclusions {
     /// What is measured at all and left out of some.
-    may: Parts,
+    may: Exclusion,
     /// What is left out of a process; those of which nothing is are not there.
-    told: BTreeMap<Tgid, Parts>,
-    untold: FxHashMap<Tgid, Parts>,
+    told: BTreeMap<Tgid, Exclusion>,
+    untold: FxHashMap<Tgid, Exclusion>,
     /// Who was judged anew last; those with higher ids come next.
     last_judged: Tgid,
     /// From when on the next process that begins may be judged (ns since boot).
@@ -39,13 +39,13 @@ pub struct Exclusions {
 
 impl Exclusions {
     /// What the rules of a configuration may leave out of some processes.
-    pub fn wanted(config: &Config) -> Parts {
+    pub fn wanted(config: &Config) -> Exclusion {
         // Who listens on a port of a rule shows when it accepts a connection there.
         let has_ports = config.rules.iter().any(|rule| !rule.ports.is_empty());
         let leaves_out = |part: fn(&Switches) -> bool| {
             !part(&config.others) || config.rules.iter().any(|rule| !part(&rule.switches()))
         };
-        Parts {
+        Exclusion {
             waits: config.off_cpu.enabled && leaves_out(|switches| switches.off_cpu),
             syscalls: config.syscalls.enabled && leaves_out(|switches| switches.syscalls),
             messages: config.requests.enabled && !has_ports && leaves_out(|switches| switches.requests),
@@ -55,7 +55,7 @@ impl Exclusions {
     /// Of a kernel side that knows of nobody; none: nothing is left out of anybody.
     pub fn new(config: &Config) -> Option<Self> {
         let may = Self::wanted(config);
-        (may != Parts::default()).then(|| Self {
+        (may != Exclusion::default()).then(|| Self {
             may,
             told: BTreeMap::new(),
             untold: FxHashMap::default(),
@@ -67,7 +67,7 @@ impl Exclusions {
 
     /// A process was judged.
     pub fn met(&mut self, tgid: Tgid, switches: &Switches) {
-        let parts = Parts {
+        let parts = Exclusion {
             waits: self.may.waits && !switches.off_cpu,
             syscalls: self.may.syscalls && !switches.syscalls,
             messages: self.may.messages && !switches.requests,
@@ -75,7 +75,7 @@ impl Exclusions {
         if parts == self.told.get(&tgid).copied().unwrap_or_default() {
             return;
         }
-        if parts == Parts::default() {
+        if parts == Exclusion::default() {
             self.told.remove(&tgid);
         } else if !lives(tgid) {
             // It was heard of its end, and nobody would say when its number is another's.
@@ -112,7 +112,7 @@ impl Exclusions {
     /// A process has ended. The kernel side knows, unless it is told of it only now.
     pub fn ended(&mut self, tgid: Tgid) {
         if self.told.remove(&tgid).is_some() {
-            self.untold.insert(tgid, Parts::default());
+            self.untold.insert(tgid, Exclusion::default());
         }
     }
 
@@ -132,7 +132,14 @@ impl Exclusions {
         let some: Vec<Tgid> = self.told.range(after).map(|(tgid, _)| *tgid).take(JUDGED_A_WINDOW).collect();
         // After the last comes the first.
         self.last_judged = some.last().copied().unwrap_or(Tgid(0));
-        some.into_iter().for_each(|tgid| self.judge(tgid, rules));
+        for tgid in some {
+            // Of its end nobody heard if the ring was full.
+            if lives(tgid) {
+                self.judge(tgid, rules);
+            } else {
+                self.ended(tgid);
+            }
+        }
     }
 
     fn judge(&mut self, tgid: Tgid, rules: &mut Rules) {
@@ -168,4 +175,78 @@ impl Exclusions {
 /// Whether a process has not ended.
 fn lives(tgid: Tgid) -> bool {
     identity::stat(tgid).is_ok_and(|stat| !stat.has_ended)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::id;
+
+    use descry_decode::ids::{BootNanos, Tid};
+
+    use super::*;
+
+    /// No process has it: it is above the kernel's limit.
+    const GONE: Tgid = Tgid(1 << 30);
+    const ALL: Exclusion = Exclusion { waits: true, syscalls: true, messages: true };
+    const NOTHING_WANTED: &str = "{off_cpu: false, syscalls: false, requests: false}";
+
+    fn config(rest: &str) -> Config {
+        let file = format!("off_cpu: {{enabled: true}}\nsyscalls: {{enabled: true}}\n{rest}");
+        descry_config::load(&file, |_| None).unwrap().config
+    }
+
+    fn event(tgid: Tgid, other: Tgid, time: u64) -> Lifecycle {
+        Lifecycle { time: BootNanos(time), tgid, tid: Tid(tgid.0), other: other.0, comm: Comm::default() }
+    }
+
+    #[test]
+    fn only_what_some_rule_leaves_out_is_looked_for() {
+        assert_eq!(Exclusions::wanted(&config("")), Exclusion::default());
+        assert!(Exclusions::new(&config("rules: [{comm: a, profile: false}]")).is_none());
+        let others = format!("others: {NOTHING_WANTED}");
+        assert_eq!(Exclusions::wanted(&config(&others)), ALL);
+        // Who listens there is known by its messages.
+        let by_port = Exclusions::wanted(&config(&format!("rules: [{{ports: [80]}}]\n{others}")));
+        assert_eq!(by_port, Exclusion { messages: false, ..ALL });
+        let measured = descry_config::load(&others, |_| None).unwrap().config;
+        assert_eq!(Exclusions::wanted(&measured), Exclusion { messages: true, ..Exclusion::default() });
+    }
+
+    #[test]
+    fn the_kernel_side_hears_of_those_that_live_until_they_end() {
+        let config_now = config(&format!("others: {NOTHING_WANTED}"));
+        let mut exclusions = Exclusions::new(&config_now).unwrap();
+        let own = Tgid(id());
+        exclusions.met(GONE, &config_now.others);
+        assert!(exclusions.untold.is_empty(), "nobody would say when its number is another's");
+        exclusions.met(own, &config_now.others);
+        assert_eq!(exclusions.untold.remove(&own), Some(ALL));
+        exclusions.met(own, &config_now.others);
+        assert!(exclusions.untold.is_empty(), "it knows");
+
+        exclusions.forked(&event(GONE, own, 0));
+        assert!(exclusions.untold.is_empty(), "it does so by itself");
+        // The end of that child got lost.
+        exclusions.judge_some(&mut Rules::new(&config_now));
+        assert_eq!(exclusions.untold.remove(&GONE), Some(Exclusion::default()));
+        assert_eq!(exclusions.told.keys().copied().collect::<Vec<_>>(), [own]);
+
+        exclusions.met(own, &config("").others);
+        assert_eq!(exclusions.untold.remove(&own), Some(Exclusion::default()), "it is wanted again");
+    }
+
+    #[test]
+    fn programs_that_start_are_judged_at_a_bounded_rate() {
+        let config = config(&format!("others: {NOTHING_WANTED}"));
+        let (mut exclusions, mut rules) = (Exclusions::new(&config).unwrap(), Rules::new(&config));
+        let own = Tgid(id());
+        let mut is_judged = |time: u64| {
+            exclusions.began(&event(own, Tgid(0), time), &mut rules);
+            exclusions.told.contains_key(&own)
+        };
+        let second = 1_000_000_000;
+        let at_once = (0..1000).filter(|_| is_judged(100 * second)).count() as u64;
+        assert_eq!(at_once, JUDGED_AT_ONCE + 1);
+        assert!(is_judged(101 * second));
+    }
 }

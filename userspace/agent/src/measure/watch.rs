@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use descry_decode::ids::{BootNanos, Tgid, UnixNanos};
-use descry_probe::{Options, Parts, Scope, Session, SideBand, Wake};
+use descry_probe::{Exclusion, Options, Scope, Session, SideBand, Wake};
 use descry_process::identity::ResourceOptions;
 use descry_process::namespace::PidNamespace;
 use nix::time::{ClockId, clock_gettime};
@@ -31,7 +31,7 @@ pub fn options(table_chunks: u32) -> anyhow::Result<Options> {
         off_cpu: None,
         net: false,
         functions: None,
-        exclusions: Parts::default(),
+        exclusions: Exclusion::default(),
         kernel_stacks: true,
         ring_bytes: MIN_RING,
         table_chunks,

@@ -9,9 +9,9 @@ use crate::ProbeError;
 
 pub(super) const EXCLUDED: &str = "EXCLUDED";
 
-/// Parts of what is measured.
+/// What is left out of a process, or may be of some.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Parts {
+pub struct Exclusion {
     /// Time off the CPU.
     pub waits: bool,
     /// System calls.
@@ -20,7 +20,7 @@ pub struct Parts {
     pub messages: bool,
 }
 
-impl Parts {
+impl Exclusion {
     /// As the kernel side knows them.
     pub(super) fn bits(self) -> u32 {
         [(self.waits, WAITS), (self.syscalls, SYSCALLS), (self.messages, MESSAGES)]
@@ -38,7 +38,7 @@ impl Session {
     ///
     /// # Errors
     /// If the kernel side was loaded for no [exclusions](super::Options::exclusions), and what else the kernel refuses.
-    pub fn exclude(&mut self, tgid: Tgid, parts: Parts) -> Result<bool, ProbeError> {
+    pub fn exclude(&mut self, tgid: Tgid, parts: Exclusion) -> Result<bool, ProbeError> {
         let failed = ProbeError::map(EXCLUDED);
         let index = slot(tgid.0);
         let was = self.excluded.get(&index, 0).map_err(&failed)?;

@@ -28,7 +28,7 @@ use crate::{ProbeError, Tables, clock, doctor, offsets, possible_cpus};
 use functions::Tracing;
 
 use exclusions::Excluded;
-pub use exclusions::Parts;
+pub use exclusions::Exclusion;
 pub use functions::{FunctionFigures, Functions};
 pub use net::{SocketHooks, Wanted};
 pub use off_cpu::OffCpu;
@@ -69,7 +69,7 @@ pub struct Options {
     /// Traced functions; none: no functions.
     pub functions: Option<Functions>,
     /// What may be left out of single processes: [`Session::exclude`].
-    pub exclusions: Parts,
+    pub exclusions: Exclusion,
     /// Whether kernel frames are wanted.
     pub kernel_stacks: bool,
     /// Bytes of the event ring: a power of two.
