@@ -24,8 +24,8 @@ pub struct Histogram {
     pub sum: u64,
     /// The longest (ns).
     pub max: u64,
-    /// Zero.
-    pub reserved: u64,
+    /// Whose durations these are, where who writes them has to know: a word of its own; else 0.
+    pub owner: u64,
     /// How many fell into each bucket.
     pub buckets: [u64; BUCKETS],
 }
@@ -33,7 +33,7 @@ const _: () = assert!(size_of::<Histogram>() == 32 + BUCKETS * 8);
 
 impl Default for Histogram {
     fn default() -> Self {
-        Self { count: 0, sum: 0, max: 0, reserved: 0, buckets: [0; BUCKETS] }
+        Self { count: 0, sum: 0, max: 0, owner: 0, buckets: [0; BUCKETS] }
     }
 }
 
@@ -62,3 +62,17 @@ pub const fn bucket_of_doubling(duration: u64, doubling: u32) -> u32 {
     let bucket = (doubling << SCALE) + quarter;
     if bucket < BUCKETS as u32 { bucket } else { BUCKETS as u32 - 1 }
 }
+
+/// Durations below this (ns) have their buckets in [`SHORT_BUCKETS`].
+pub const SHORT: usize = 4096;
+
+/// The buckets of the durations below [`SHORT`], for who would rather read one byte than reckon.
+pub static SHORT_BUCKETS: [u8; SHORT] = {
+    let mut buckets = [0; SHORT];
+    let mut duration = 0;
+    while duration < SHORT {
+        buckets[duration] = bucket(duration as u64) as u8;
+        duration += 1;
+    }
+    buckets
+};

@@ -36,16 +36,17 @@ pub struct ErrorKey {
 const _: () = assert!(size_of::<ErrorKey>() == 12);
 
 impl CallKey {
-    /// Both numbers in one word, which is 0 for no call: no process has the id 0.
+    /// Both numbers in one word, which is 0 for no call: no process has the id 0. On a little-endian machine, as all that
+    /// descry runs on, it is what the key's eight bytes hold.
     pub const fn word(self) -> u64 {
-        (self.tgid as u64) << 32 | self.number as u64
+        (self.number as u64) << 32 | self.tgid as u64
     }
 
     /// The key of a word; none: it is that of no call.
     pub const fn from_word(word: u64) -> Option<Self> {
         match word {
             0 => None,
-            word => Some(Self { tgid: (word >> 32) as u32, number: word as u32 }),
+            word => Some(Self { tgid: word as u32, number: (word >> 32) as u32 }),
         }
     }
 }
@@ -62,8 +63,8 @@ pub struct ThreadCall {
     pub registers: u64,
     /// Thread; 0: not written yet.
     pub tid: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// The near row that the call takes if it can.
+    pub wanted_row: u32,
 }
 const _: () = assert!(size_of::<ThreadCall>() == 32);
 
@@ -90,12 +91,19 @@ pub const ROWS_A_PLACE: u32 = 8;
 /// How many of them are taken by whoever comes first. The rest is for rows that could not be allocated.
 pub const FIRST_ROWS: u32 = 4;
 
-/// The first near row that may be a call's, of so many places (a power of two).
+/// The near row that a call takes if it can, of so many places (a power of two).
 #[inline(always)]
-pub const fn first_near_row(key: CallKey, places: u32) -> u32 {
-    // The calls of one process have neighbouring numbers; those of others are to lie elsewhere.
-    let place = key.number ^ (key.tgid.wrapping_mul(0x9e37_79b1) >> 16);
-    (place & (places - 1)) * ROWS_A_PLACE
+pub const fn wanted_row(key: CallKey, places: u32) -> u32 {
+    // The numbers of one process's calls are neighbours, and some that are often made are 256 apart.
+    let hash = key.number.wrapping_mul(0x9e37_79b1) ^ key.tgid.wrapping_mul(0x85eb_ca6b);
+    (hash >> 16 & (places - 1)) * ROWS_A_PLACE + (hash >> 24) % FIRST_ROWS
+}
+
+/// The near row that it takes where those before this one (counted from 0) are others': one of the same place.
+#[inline(always)]
+pub const fn nth_row(wanted: u32, nth: u32) -> u32 {
+    let way = if nth < FIRST_ROWS { (wanted + nth) % FIRST_ROWS } else { nth % ROWS_A_PLACE };
+    wanted / ROWS_A_PLACE * ROWS_A_PLACE + way
 }
 
 /// Calls that did not return because their thread ended.

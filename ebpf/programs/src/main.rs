@@ -90,14 +90,14 @@ pub fn syscall_enter(ctx: BtfTracePointContext) -> i32 {
 /// `sys_exit(regs, ret)`. Kernel 5.17 and later (`bpf_loop`), or where no slow calls are wanted.
 #[raw_tracepoint]
 pub fn syscall_exit(ctx: RawTracePointContext) -> i32 {
-    syscall::exit(&ctx, unwind::walk_by_loop);
+    syscall::exit::<true>(&ctx);
     0
 }
 
 /// `sys_exit(regs, ret)` on kernels without `bpf_loop`: 5.15 and later.
 #[raw_tracepoint]
 pub fn syscall_exit_without_loop(ctx: RawTracePointContext) -> i32 {
-    syscall::exit(&ctx, unwind::walk_by_calls);
+    syscall::exit::<false>(&ctx);
     0
 }
 

@@ -1,5 +1,6 @@
 //! How much the agent measures of whom: rates of single rules.
 
+use std::process::Command;
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, ensure};
@@ -146,6 +147,30 @@ fn waits_and_system_calls_that_nobody_wants_are_not_measured() -> Result<()> {
     let more = calls(&receiver, "pool") - others;
     ensure!(more == 0, "{more} calls of a program that is left out now");
     agent.end()?;
+    Ok(())
+}
+
+/// Rows are read while the program goes on counting in them.
+#[test]
+fn calls_of_a_process_that_outlives_windows_are_all_counted() -> Result<()> {
+    const BYTES: u64 = 10_000_000;
+    let Some(_machine) = machine::alone()? else { return Ok(()) };
+    let receiver = Receiver::start()?;
+    let agent = Agent::start(&format!(
+        "profile: {{enabled: false, window: 1s}}\nlogs: {{enabled: false}}\nrequests: {{enabled: false}}\n\
+         syscalls: {{enabled: true}}\ndestinations: [{{name: sink, endpoint: '{}', compression: none}}]\n",
+        receiver.url()
+    ))?;
+    let count = format!("count={BYTES}");
+    let copied =
+        Command::new("dd").args(["if=/dev/zero", "of=/dev/null", "bs=1", "status=none", &count]).status()?;
+    ensure!(copied.success(), "dd: {copied}");
+    let windows = agent.metric("descry_agent_windows_total", "")?;
+    ensure!(windows >= 4, "dd lived through {windows} windows only");
+    agent.end()?;
+    let told = calls(&receiver, "dd");
+    // Beside reading and writing it begins and ends.
+    ensure!(told.abs_diff(2 * BYTES) < 500, "{told} calls of {}", 2 * BYTES);
     Ok(())
 }
 

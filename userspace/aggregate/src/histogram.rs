@@ -22,6 +22,25 @@ pub fn record(to: &mut Histogram, duration: u64) {
     }
 }
 
+/// What came since `before`. The longest is known if it is the longest of all; else it is told as the end of the last bucket
+/// that something fell into.
+pub fn since(now: &Histogram, before: &Histogram) -> Histogram {
+    let mut new = Histogram {
+        count: now.count.saturating_sub(before.count),
+        sum: now.sum.saturating_sub(before.sum),
+        max: now.max,
+        ..Histogram::default()
+    };
+    for ((new, now), before) in new.buckets.iter_mut().zip(&now.buckets).zip(&before.buckets) {
+        *new = now.saturating_sub(*before);
+    }
+    if now.max == before.max {
+        let last = new.buckets.iter().rposition(|count| *count > 0);
+        new.max = last.map_or(0, |last| upper_bound(last).min(now.max));
+    }
+    new
+}
+
 /// The duration (ns) that a share of all durations, 0 to 1, does not exceed: the middle (geometric mean) of the bucket
 /// that holds it, so at most 9 % off, and never above the longest. None of an empty histogram.
 pub fn quantile(histogram: &Histogram, share: f64) -> Option<u64> {
@@ -52,7 +71,7 @@ pub fn upper_bound(index: usize) -> u64 {
 mod tests {
     use descry_abi::histogram::{BUCKETS, Histogram, bucket};
 
-    use super::{add, quantile, record, upper_bound};
+    use super::{add, quantile, record, since, upper_bound};
 
     fn check(durations: &[u64], share: f64, expected: Option<u64>) {
         let mut histogram = Histogram::default();
@@ -80,6 +99,20 @@ mod tests {
         check(&[100, 100, 100, 1_000_000], 0.5, Some(99));
         check(&[100, 100, 100, 1_000_000], 0.99, Some(961_548));
         check(&[1 << 50], 0.5, Some(1 << 50));
+    }
+
+    #[test]
+    fn what_came_since() {
+        let mut now = Histogram::default();
+        record(&mut now, 700);
+        let before = now;
+        assert_eq!(since(&now, &before), Histogram::default());
+        record(&mut now, 500);
+        let new = since(&now, &before);
+        assert_eq!((new.count, new.sum, new.max), (1, 500, 512));
+        record(&mut now, 800);
+        let new = since(&now, &before);
+        assert_eq!((new.count, new.sum, new.max), (2, 1300, 800));
     }
 
     #[test]

@@ -6,12 +6,11 @@
 use std::hash::Hash;
 use std::net::SocketAddr;
 
-use descry_abi::histogram::Histogram;
 use descry_abi::tcp::TcpPeer;
 use indexmap::IndexMap;
 use rustc_hash::{FxBuildHasher, FxHashSet};
 
-use crate::histogram::upper_bound;
+use crate::histogram::since;
 use crate::request::Temporality;
 
 /// Rows at most (2.7 KiB each, twice that with [`Temporality::Delta`]): those that the kernel side has, and as many of
@@ -135,26 +134,11 @@ fn is_empty(counts: &TcpPeer) -> bool {
 /// What came since `before`.
 fn without(now: &TcpPeer, before: &TcpPeer) -> TcpPeer {
     TcpPeer {
-        connects: difference(&now.connects, &before.connects),
-        round_trips: difference(&now.round_trips, &before.round_trips),
+        connects: since(&now.connects, &before.connects),
+        round_trips: since(&now.round_trips, &before.round_trips),
         failed: now.failed.saturating_sub(before.failed),
         retransmits: now.retransmits.saturating_sub(before.retransmits),
     }
-}
-
-/// The longest is the end of the last bucket that something fell into, where that is below the longest of all.
-fn difference(now: &Histogram, before: &Histogram) -> Histogram {
-    let mut new = Histogram {
-        count: now.count.saturating_sub(before.count),
-        sum: now.sum.saturating_sub(before.sum),
-        ..Histogram::default()
-    };
-    for ((new, now), before) in new.buckets.iter_mut().zip(&now.buckets).zip(&before.buckets) {
-        *new = now.saturating_sub(*before);
-    }
-    let last = new.buckets.iter().rposition(|count| *count > 0);
-    new.max = last.map_or(0, |last| upper_bound(last).min(now.max));
-    new
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@
 mod rows;
 mod thread;
 
+use core::hint::cold_path;
+
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::cty::c_void;
@@ -17,7 +19,7 @@ use descry_abi::exclusion::SYSCALLS;
 use descry_abi::limits::{MAX_KERNEL_FRAMES, MAX_USER_FRAMES};
 use descry_abi::syscall::{
     COMPAT, CallKey, ErrorKey, MAX_ERRNO, PATH_BYTES, Replaces, SlowCall, SyscallTraits, TRAIT_SLOTS,
-    Unreturned,
+    ThreadCall, Unreturned,
 };
 
 use crate::config::SLOW_CALL;
@@ -26,7 +28,7 @@ use crate::maps::{ProgramKind, SYSCALL_ERRORS, SYSCALL_TRAITS, SYSCALL_UNRETURNE
 use crate::registers::{self, Hit, Registers};
 use crate::stack::{self, Taking, Walk};
 use crate::task::{self, Ids, Running};
-use crate::{exclusion, scope};
+use crate::{exclusion, scope, unwind};
 
 #[inline(always)]
 fn now() -> u64 {
@@ -53,21 +55,25 @@ pub fn enter(registers: *const Registers, number: u32) {
         },
     };
     // SAFETY: the pointer was checked by its lookup.
-    if exclusion::has(unsafe { (*call).key.tgid }, SYSCALLS) {
+    let tgid = unsafe { (*call).key.tgid };
+    if exclusion::has(tgid, SYSCALLS) {
         return count(Counter::SyscallsExcluded);
     }
     let is_compat = !registers::is_surely_native(registers) && Running::get().in_compat_call();
     let number = if is_compat { number | COMPAT } else { number };
+    // What can be done before the clock is read is done here: it goes by the kernel's own way in, which reading the clock
+    // waits for, while at the end of a call each instruction takes its time.
     // SAFETY: the pointer was checked by its lookup; only the thread itself writes its entry.
     unsafe {
         (*call).key.number = number;
+        (*call).wanted_row = rows::wanted(CallKey { tgid, number });
         (*call).start = now();
     }
 }
 
-/// A call returns.
+/// A call returns. `HAS_LOOP`: the kernel has `bpf_loop`.
 #[inline(always)]
-pub fn exit(ctx: &RawTracePointContext, walk: Walk) {
+pub fn exit<const HAS_LOOP: bool>(ctx: &RawTracePointContext) {
     let Some(call) = thread::current(ctx.arg(0)) else {
         if !scope::is_surely_out(Running::get().process()) {
             without_beginning(ctx);
@@ -75,9 +81,11 @@ pub fn exit(ctx: &RawTracePointContext, walk: Walk) {
         return;
     };
     // SAFETY: the pointer was checked by the lookup; only the thread itself writes its entry.
-    let (start, key, tid) = unsafe { ((*call).start, (*call).key, (*call).tid) };
+    let start = unsafe { (*call).start };
     if start == 0 {
-        if !exclusion::has(key.tgid, SYSCALLS) {
+        cold_path();
+        // SAFETY: as above.
+        if !exclusion::has(unsafe { (*call).key.tgid }, SYSCALLS) {
             without_beginning(ctx);
         }
         return;
@@ -85,13 +93,15 @@ pub fn exit(ctx: &RawTracePointContext, walk: Walk) {
     // SAFETY: as above.
     unsafe { (*call).start = 0 };
     let duration = now() - start;
-    rows::add(key, duration);
+    rows::add(call, duration);
     let result: i64 = ctx.arg::<u64>(1) as i64;
-    if (-MAX_ERRNO..0).contains(&result) && traits(key.number).replaces != Replaces::Always as u8 {
-        failed(&ErrorKey { call: key, errno: -result as u32 });
+    if (-MAX_ERRNO..0).contains(&result) {
+        cold_path();
+        failed(call, -result as u32);
     }
     if SLOW_CALL.load() != 0 && duration >= SLOW_CALL.load() {
-        slow(ctx, &Returned { key, tid, duration, result }, walk);
+        cold_path();
+        slow::<HAS_LOOP>(ctx, call, duration);
     }
 }
 
@@ -111,9 +121,15 @@ fn without_beginning(ctx: &RawTracePointContext) {
     }
 }
 
-/// Counts an error.
-#[inline(always)]
-fn failed(key: &ErrorKey) {
+/// Counts an error, if the call is one that tells its result.
+#[inline(never)]
+fn failed(call: *const ThreadCall, errno: u32) {
+    // SAFETY: the caller's pointer was checked by its lookup.
+    let call = unsafe { (*call).key };
+    if traits(call.number).replaces == Replaces::Always as u8 {
+        return;
+    }
+    let key = &ErrorKey { call, errno };
     if SYSCALL_ERRORS.get_ptr(key).is_none() {
         // Another CPU may have made it meanwhile: then it is there.
         let _ = SYSCALL_ERRORS.insert(key, 0, BPF_NOEXIST.into());
@@ -134,8 +150,12 @@ struct Returned {
 }
 
 /// Sends a slow call with the stack that made it.
-#[inline(always)]
-fn slow(ctx: &RawTracePointContext, call: &Returned, walk: Walk) {
+#[inline(never)]
+fn slow<const HAS_LOOP: bool>(ctx: &RawTracePointContext, call: *const ThreadCall, duration: u64) {
+    // SAFETY: the caller's pointer was checked by its lookup; only the thread itself writes its entry.
+    let (key, tid) = unsafe { ((*call).key, (*call).tid) };
+    let call = &Returned { key, tid, duration, result: ctx.arg::<u64>(1) as i64 };
+    let walk: Walk = if HAS_LOOP { unwind::walk_by_loop } else { unwind::walk_by_calls };
     let taking = Taking {
         program: ProgramKind::Syscall,
         record: EventKind::SlowCall,

@@ -54,7 +54,7 @@ pub fn current(registers: u64) -> Option<*mut ThreadCall> {
 }
 
 /// Makes the entry of a thread that has none; none: it is not watched, or there was no room.
-#[inline(always)]
+#[inline(never)]
 pub fn first_call(registers: u64) -> Option<*mut ThreadCall> {
     if scope::is_surely_out(Running::get().process()) {
         return None;
@@ -78,7 +78,7 @@ pub fn first_call(registers: u64) -> Option<*mut ThreadCall> {
             }
         }
     }
-    let call = ThreadCall { start: 0, key, registers, tid: ids.tid, reserved: 0 };
+    let call = ThreadCall { start: 0, key, registers, tid: ids.tid, wanted_row: 0 };
     if SYSCALL_THREADS.insert(registers, call, 0).is_err() {
         count(Counter::SyscallThreadsFull);
         return None;

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use descry_abi::syscall::ThreadCall;
+use descry_abi::histogram::Histogram;
+use descry_abi::syscall::{CallKey, ThreadCall};
+use descry_aggregate::histogram;
 use descry_aggregate::syscalls::{OpenSyscall, ProcessName, Syscalls};
 use descry_decode::Event;
 use descry_decode::ids::{Comm, SyscallNumber, Tgid, Tid};
@@ -46,6 +48,8 @@ pub struct Recorder {
     pub counters: RecorderCounters,
     /// Processes that were named.
     targets: Vec<Tgid>,
+    /// Rows that stay with living processes, as they were when they were told last. As many as there are rows, at most.
+    told: FxHashMap<u32, (CallKey, Box<Histogram>)>,
     /// Processes that ended since the last sweep, with their last names.
     ended: FxHashMap<Tgid, Comm>,
     swept: Instant,
@@ -61,6 +65,7 @@ impl Recorder {
             open: Vec::new(),
             counters: RecorderCounters::default(),
             targets: targets.to_vec(),
+            told: FxHashMap::default(),
             ended: FxHashMap::default(),
             swept: Instant::now(),
             began: Instant::now(),
@@ -82,12 +87,19 @@ impl Recorder {
         wanted: impl Fn(Tgid) -> bool,
     ) -> Result<(), Failure> {
         let mut names: FxHashMap<Tgid, ProcessName> = FxHashMap::default();
-        let (calls, ended) = (&mut self.calls, &self.ended);
+        let (calls, ended, told) = (&mut self.calls, &self.ended, &mut self.told);
         let mut name = |tgid: Tgid| {
             let name = || process_name(tracker, tgid, ended.get(&tgid).copied());
             names.entry(tgid).or_insert_with(name).clone()
         };
-        session.take_syscalls(wanted, |count| match count {
+        let lives = |tgid: Tgid| !ended.contains_key(&tgid) && find::tids(tgid).is_ok();
+        session.take_syscalls(wanted, lives, |count| match count {
+            SyscallCount::Row { row, call, stays, parts } => {
+                let durations = since_told(told, row, call, stays, parts);
+                if durations.count > 0 {
+                    calls.returned(&name(Tgid(call.tgid)), SyscallNumber(call.number), &durations);
+                }
+            }
             SyscallCount::Returned(key, durations) => {
                 calls.returned(&name(Tgid(key.tgid)), SyscallNumber(key.number), durations);
             }
@@ -141,6 +153,23 @@ impl Recorder {
             }
         }));
         Ok(())
+    }
+}
+
+/// What was added to a row since it was told last.
+fn since_told(
+    told: &mut FxHashMap<u32, (CallKey, Box<Histogram>)>,
+    row: u32,
+    call: CallKey,
+    stays: bool,
+    parts: &[&Histogram],
+) -> Histogram {
+    let mut now = Histogram::default();
+    parts.iter().for_each(|part| histogram::add(&mut now, part));
+    let before = if stays { told.insert(row, (call, Box::new(now))) } else { told.remove(&row) };
+    match before {
+        Some((owner, before)) if owner == call => histogram::since(&now, &before),
+        _ => now,
     }
 }
 

@@ -28,11 +28,23 @@ pub struct Syscalls {
     pub traits: Vec<(u32, SyscallTraits)>,
 }
 
-/// What was counted, one CPU's part of it at a time: parts of equal keys are to be added up.
+/// What was counted, mostly one CPU's part of it at a time: parts of equal keys are to be added up.
 #[derive(Clone, Copy, Debug)]
 pub enum SyscallCount<'a> {
     /// Calls that returned.
     Returned(CallKey, &'a Histogram),
+    /// Calls that returned since the row was made: those that were told of it before are among them.
+    Row {
+        /// The row.
+        row: u32,
+        /// Whose it is.
+        call: CallKey,
+        /// Whether it stays, and counts on. It does while its process lives: a number that is read and set to 0 while a
+        /// program adds to it may come twice.
+        stays: bool,
+        /// All durations so far, each CPU's.
+        parts: &'a [&'a Histogram],
+    },
     /// How many of them failed so.
     Failed(ErrorKey, u64),
     /// Calls that did not return.
@@ -178,35 +190,38 @@ impl Session {
         Ok(())
     }
 
-    /// Tells what was counted of the processes for which `wanted` says so, and forgets it. What a process that lives on counts
-    /// in the middle of that is lost.
+    /// Tells what was counted of the processes for which `wanted` says so, and forgets it but for rows of those that live. What
+    /// is not in such a row and is counted in the middle of that is lost.
     pub fn take_syscalls(
         &mut self,
         wanted: impl Fn(Tgid) -> bool,
+        lives: impl Fn(Tgid) -> bool,
         mut tell: impl FnMut(SyscallCount<'_>),
     ) -> Result<(), ProbeError> {
         let maps = self.syscalls.as_mut().ok_or(ProbeError::Missing { name: ROWS })?;
         let wants = |call: &CallKey| wanted(Tgid(call.tgid));
-        let mut tell_parts = |key, parts: &PerCpuValues<Durations>| {
-            let parts = parts.iter().filter(|part| part.0.count > 0);
-            parts.for_each(|part| tell(SyscallCount::Returned(key, &part.0)));
-        };
-        for index in 0..maps.row_keys.len() {
-            let word = maps.row_keys.get(&index, 0).map_err(ProbeError::map(ROW_KEYS))?;
-            let Some(key) = CallKey::from_word(word).filter(wants) else { continue };
-            let parts = maps.near_rows.get(&index, 0).map_err(ProbeError::map(NEAR_ROWS))?;
-            tell_parts(key, &parts);
+        for row in 0..maps.row_keys.len() {
+            let word = maps.row_keys.get(&row, 0).map_err(ProbeError::map(ROW_KEYS))?;
+            let Some(call) = CallKey::from_word(word).filter(wants) else { continue };
+            let parts = maps.near_rows.get(&row, 0).map_err(ProbeError::map(NEAR_ROWS))?;
+            let stays = lives(Tgid(call.tgid));
+            let durations: Vec<&Histogram> = parts.iter().map(|part| &part.0).collect();
+            tell(SyscallCount::Row { row, call, stays, parts: &durations });
+            if stays {
+                continue;
+            }
             // Whoever takes the row next finds zeros.
             let zeros = vec![Durations(Histogram::default()); parts.len()];
             let zeros = PerCpuValues::try_from(zeros)
                 .map_err(|source| ProbeError::System { action: "make zeros for every CPU", source })?;
-            maps.near_rows.set(index, zeros, 0).map_err(ProbeError::map(NEAR_ROWS))?;
-            maps.row_keys.set(index, 0, 0).map_err(ProbeError::map(ROW_KEYS))?;
+            maps.near_rows.set(row, zeros, 0).map_err(ProbeError::map(NEAR_ROWS))?;
+            maps.row_keys.set(row, 0, 0).map_err(ProbeError::map(ROW_KEYS))?;
         }
         for key in distinct(maps.rows.keys(), |Call(key)| key, wants, ROWS)? {
             let parts = maps.rows.get(&Call(key), 0).map_err(ProbeError::map(ROWS))?;
             maps.rows.remove(&Call(key)).map_err(ProbeError::map(ROWS))?;
-            tell_parts(key, &parts);
+            let parts = parts.iter().filter(|part| part.0.count > 0);
+            parts.for_each(|part| tell(SyscallCount::Returned(key, &part.0)));
         }
         let wants_error = |error: &ErrorKey| wants(&error.call);
         for key in distinct(maps.errors.keys(), |Failure(key)| key, wants_error, ERRORS)? {
