@@ -40,6 +40,8 @@ counters! {
     LeftOut = "left_out",
     /// Times that threads left their CPU, of processes whose waits the rules leave out.
     SwitchesExcluded = "switches_excluded",
+    /// Times that a task got a CPU and no program was told: its wait is told by how long it ran since.
+    ArrivalsUnseen = "arrivals_unseen",
     /// System calls of processes of which the rules leave them out.
     SyscallsExcluded = "syscalls_excluded",
     /// Samples lost because the ring was full.

@@ -128,6 +128,8 @@ pub struct TaskTimes {
     pub on: u64,
     /// Time on a CPU before `on` (ns).
     pub cpu: u64,
+    /// What the scheduler said of its time on a CPU when it left it, or was listed (`se.sum_exec_runtime`, ns).
+    pub ran: u64,
     /// Id of the stack with which it left its CPU.
     pub stack: u64,
     /// Id of the stack of the task that woke it.
@@ -147,7 +149,7 @@ pub struct TaskTimes {
     /// Zero.
     pub reserved: [u8; 2],
 }
-const _: () = assert!(size_of::<TaskTimes>() == 72);
+const _: () = assert!(size_of::<TaskTimes>() == 80);
 
 /// What waits are added up by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

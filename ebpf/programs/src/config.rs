@@ -77,6 +77,8 @@ globals! {
     TASK_STATE: u32 = 0;
     /// `task_struct.on_cpu`.
     TASK_ON_CPU: u32 = 0;
+    /// `task_struct.se.sum_exec_runtime`.
+    TASK_RUNTIME: u32 = 0;
     /// `task_struct.flags`.
     TASK_FLAGS: u32 = 0;
     /// `task_struct.cgroups`.

@@ -101,6 +101,7 @@ const NET_MEMBERS: &[(&str, &str)] = &[
 const OFF_CPU_MEMBERS: &[(&str, &str)] = &[
     ("TASK_STATE", "task_struct.__state"),
     ("TASK_ON_CPU", "task_struct.on_cpu"),
+    ("TASK_RUNTIME", "task_struct.se.sum_exec_runtime"),
     ("TASK_FLAGS", "task_struct.flags"),
     ("TASK_CGROUPS", "task_struct.cgroups"),
     ("CSS_SET_CGROUP", "css_set.dfl_cgrp"),

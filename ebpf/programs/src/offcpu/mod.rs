@@ -15,7 +15,9 @@ use descry_abi::event::{EventKind, RequestWait, Wait};
 use descry_abi::exclusion::WAITS;
 use descry_abi::offcpu::{Control, NO_STACK, TaskTimes, WaitKey, WaitKind, WaitState, WaitSum};
 
-use crate::config::{LONG_WAIT, SWITCH_HAS_STATE, TASK_FLAGS, TASK_ON_CPU, TASK_PID, TASK_STATE};
+use crate::config::{
+    LONG_WAIT, SWITCH_HAS_STATE, TASK_FLAGS, TASK_ON_CPU, TASK_PID, TASK_RUNTIME, TASK_STATE,
+};
 use crate::emit::{self, count};
 use crate::maps::{OFF_CPU_CONTROL, OFF_CPU_TASKS, WAIT_SUMS};
 use crate::net::request;
@@ -60,7 +62,8 @@ pub fn switch(ctx: &BtfTracePointContext, walk: Walk) {
         comes(times, now, control);
     }
     if let Some(ids) = leaving {
-        leaves(ctx, prev, ids, if preempted { 0 } else { state }, now, walk);
+        let left = Left { ids, state: if preempted { 0 } else { state }, now, control };
+        leaves(ctx, prev, &left, walk);
     }
 }
 
@@ -88,9 +91,19 @@ fn leaving(pid: u32) -> Option<Ids> {
     Some(ids)
 }
 
+/// How the running task leaves its CPU.
+struct Left {
+    ids: Ids,
+    /// The kernel's; 0: it could go on.
+    state: u32,
+    now: u64,
+    control: Control,
+}
+
 /// The running task leaves its CPU.
 #[inline(always)]
-fn leaves(ctx: &BtfTracePointContext, prev: *mut task_struct, ids: Ids, state: u32, now: u64, walk: Walk) {
+fn leaves(ctx: &BtfTracePointContext, prev: *mut task_struct, how: &Left, walk: Walk) {
+    let Left { ids, state, now, control } = *how;
     let pid = direct::<u32>(prev, TASK_PID.load());
     let times = match OFF_CPU_TASKS.get_ptr_mut(pid) {
         Some(times) => times,
@@ -105,16 +118,17 @@ fn leaves(ctx: &BtfTracePointContext, prev: *mut task_struct, ids: Ids, state: u
             times
         }
     };
+    let ran = direct::<u64>(prev, TASK_RUNTIME.load());
+    came_unseen(times, ran, now, control);
     let left = stacks::of_running(ctx, ids, now, walk);
     // SAFETY: the pointer was checked by the lookup. No other CPU writes: the task is neither woken nor switched in before
     // this program ends.
     let times = unsafe { &mut *times };
-    // One that came to its CPU while it was being listed is taken to have had it since then.
-    let since = if times.on == 0 { times.out } else { times.on };
-    if since != 0 {
-        times.cpu += now.wrapping_sub(since);
+    if times.on != 0 {
+        times.cpu += now.wrapping_sub(times.on);
     }
     times.on = 0;
+    times.ran = ran;
     times.request = if LONG_WAIT.load() == 0 { 0 } else { request_of_running(ids.tgid, left.syscall) };
     times.stack = left.stack;
     times.syscall = left.syscall;
@@ -181,6 +195,26 @@ fn comes(times: *mut TaskTimes, now: u64, control: Control) {
     if now > runnable {
         add(&key, now - runnable, now);
     }
+}
+
+/// A task has its CPU, and no program was told that it got it: it had it as long as it ran since it left one. It came while it
+/// was being listed, or the CPU was that of a process in whose context the kernel runs no programs, as some virtual machines
+/// protect one. `ran`: what the scheduler says of its time on a CPU.
+#[inline(always)]
+fn came_unseen(times: *mut TaskTimes, ran: u64, now: u64, control: Control) {
+    // SAFETY: the pointer was checked by the lookup. No other CPU writes: the task is the running one.
+    let (out, runnable, before) = unsafe { ((*times).out, (*times).runnable, (*times).ran) };
+    if out == 0 {
+        return;
+    }
+    count(Counter::ArrivalsUnseen);
+    let came = now.wrapping_sub(ran.wrapping_sub(before).min(now.wrapping_sub(out)));
+    if runnable == 0 {
+        // Nor was its waking told.
+        // SAFETY: as above.
+        unsafe { (*times).runnable = came };
+    }
+    comes(times, came, control);
 }
 
 #[inline(always)]
@@ -348,6 +382,7 @@ pub fn list(raw: *mut task_struct) {
     let mut times = TaskTimes {
         tgid: ids.tgid,
         tid: ids.tid,
+        ran: direct::<u64>(raw, TASK_RUNTIME.load()),
         syscall: -1,
         state: WaitState::from_kernel(state) as u8,
         ..TaskTimes::default()

@@ -21,8 +21,10 @@ use std::time::{Duration, Instant};
 
 /// Rounds of arithmetic in one share of the work, some tens of microseconds.
 const ROUNDS: u64 = 20_000;
-/// What the stock clerk does: holds the lock for this long, then lets it go for as long.
+/// What the stock clerk does: holds the lock for this long, then lets it go for one of these times in turn (ms). They differ,
+/// lest customers, who wait until it is let go, always come back when it is.
 const HOLD: Duration = Duration::from_millis(5);
+const PAUSES: [u64; 8] = [2, 9, 4, 7, 3, 8, 5, 6];
 /// Between two requests of the customer.
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -70,12 +72,12 @@ fn wait_for_report() {
 
 /// Holds the lock half of the time.
 fn clerk() {
-    loop {
+    for pause in PAUSES.iter().cycle() {
         if let Ok(mut stock) = STOCK.lock() {
             *stock = stock.saturating_add(1);
             std::thread::sleep(HOLD);
         }
-        std::thread::sleep(HOLD);
+        std::thread::sleep(Duration::from_millis(*pause));
     }
 }
 
