@@ -1,6 +1,6 @@
 //! System calls: what was counted in the kernel, read out.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aya::maps::{Array, HashMap, MapData, MapKeys, PerCpuArray, PerCpuHashMap, PerCpuValues};
 use aya::{Btf, Ebpf, EbpfLoader, Pod};
@@ -39,8 +39,8 @@ pub enum SyscallCount<'a> {
         row: u32,
         /// Whose it is.
         call: CallKey,
-        /// Whether it stays, and counts on. It does while its process lives: a number that is read and set to 0 while a
-        /// program adds to it may come twice.
+        /// Whether it stays, and counts on. It does while its process lives and makes this call: a number that is read and
+        /// set to 0 while a program adds to it may come twice.
         stays: bool,
         /// All durations so far, each CPU's.
         parts: &'a [&'a Histogram],
@@ -98,6 +98,8 @@ pub(super) struct SyscallMaps {
     near_threads: Array<MapData, Near>,
     threads: HashMap<MapData, u64, InFlight>,
     row_keys: Array<MapData, u64>,
+    /// How many calls were in the near rows that stayed when they were told last.
+    counts: BTreeMap<u32, u64>,
     near_rows: PerCpuArray<MapData, Durations>,
     rows: PerCpuHashMap<MapData, Call, Durations>,
     errors: PerCpuHashMap<MapData, Failure, u64>,
@@ -142,6 +144,7 @@ impl SyscallMaps {
             threads: take(ebpf, THREADS)?.try_into().map_err(ProbeError::map(THREADS))?,
             near_threads: take(ebpf, NEAR_THREADS)?.try_into().map_err(ProbeError::map(NEAR_THREADS))?,
             row_keys: take(ebpf, ROW_KEYS)?.try_into().map_err(ProbeError::map(ROW_KEYS))?,
+            counts: BTreeMap::new(),
             near_rows: take(ebpf, NEAR_ROWS)?.try_into().map_err(ProbeError::map(NEAR_ROWS))?,
             rows: take(ebpf, ROWS)?.try_into().map_err(ProbeError::map(ROWS))?,
             errors: take(ebpf, ERRORS)?.try_into().map_err(ProbeError::map(ERRORS))?,
@@ -190,8 +193,8 @@ impl Session {
         Ok(())
     }
 
-    /// Tells what was counted of the processes for which `wanted` says so, and forgets it but for rows of those that live. What
-    /// is not in such a row and is counted in the middle of that is lost.
+    /// Tells what was counted of the processes for which `wanted` says so, and forgets it but for rows that stay. What a
+    /// process that lives counts in the middle of that, in no such row, is lost.
     pub fn take_syscalls(
         &mut self,
         wanted: impl Fn(Tgid) -> bool,
@@ -204,13 +207,20 @@ impl Session {
             let word = maps.row_keys.get(&row, 0).map_err(ProbeError::map(ROW_KEYS))?;
             let Some(call) = CallKey::from_word(word).filter(wants) else { continue };
             let parts = maps.near_rows.get(&row, 0).map_err(ProbeError::map(NEAR_ROWS))?;
-            let stays = lives(Tgid(call.tgid));
+            let lives = lives(Tgid(call.tgid));
             let durations: Vec<&Histogram> = parts.iter().map(|part| &part.0).collect();
+            let count = durations.iter().map(|part| part.count).sum();
+            let stays = lives && maps.counts.insert(row, count) != Some(count);
             tell(SyscallCount::Row { row, call, stays, parts: &durations });
             if stays {
                 continue;
             }
-            // Whoever takes the row next finds zeros.
+            maps.counts.remove(&row);
+            // Whoever takes the row next finds zeros. A process that lives may begin to count again: not in a row that is
+            // nobody's and still says that it is its own.
+            if lives {
+                maps.row_keys.set(row, 0, 0).map_err(ProbeError::map(ROW_KEYS))?;
+            }
             let zeros = vec![Durations(Histogram::default()); parts.len()];
             let zeros = PerCpuValues::try_from(zeros)
                 .map_err(|source| ProbeError::System { action: "make zeros for every CPU", source })?;
