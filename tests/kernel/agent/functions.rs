@@ -220,3 +220,31 @@ fn long_waits_hang_under_the_request_that_they_were_made_for() -> Result<()> {
     ensure!(told as usize >= waits.len(), "{told} were told");
     Ok(())
 }
+
+/// Where no trace is ever taken, the kernel side sends nothing of what would hang below one; metrics count everything.
+#[test]
+fn nothing_is_sent_of_parts_of_traces_that_nobody_takes() -> Result<()> {
+    let Some(_machine) = machine::alone()? else { return Ok(()) };
+    let receiver = Receiver::start()?;
+    let agent = Agent::start(&config(
+        &receiver,
+        "logs: {enabled: false}\nrules: [{comm: shop}]\nothers: {requests: false, off_cpu: false, syscalls: false}\n\
+         requests: {sampler: always_off}\nfunctions: {names: ['shop:shop::Shop::search']}\n\
+         off_cpu: {enabled: true, longer_than: 1ms}\nsyscalls: {enabled: true, slower_than: 25ms}",
+    ))?;
+    shop(40)?;
+    // 40 of the customer's, and a search for each of ten reports; of server and client.
+    agent.until("descry_requests_trace_not_sampled_total", "", 50)?;
+    for name in ["request_waits", "syscall_slow"] {
+        let sent = agent.metric(&format!("descry_kernel_{name}_total"), "")?;
+        ensure!(sent == 0, "{sent} {name}");
+    }
+    agent.end()?;
+    let seen = receiver.seen();
+    let spans = spans(&seen, "shop");
+    ensure!(spans.is_empty(), "{spans:?}");
+    // Ten of the customer's searches, and one for each of ten reports; the first may come before the probes are there.
+    let searches = calls(&seen)?.remove("shop::Shop::search").unwrap_or(0);
+    ensure!((5..=20).contains(&searches), "{searches} searches");
+    Ok(())
+}

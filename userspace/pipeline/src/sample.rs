@@ -145,6 +145,11 @@ impl Sampling {
         Self { sampler, traces_per_second, limit: None, counters: SamplingCounters::default() }
     }
 
+    /// Whether no trace is ever taken, whatever a caller says: what is only told below requests need not be measured.
+    pub fn takes_none(&self) -> bool {
+        !self.sampler.parent_based && self.sampler.root == Root::Off
+    }
+
     /// Decides of a span that is the first of its trace here, and notes it in its flags: those below it inherit them.
     /// What the caller of a parent-based sampler decided counts against no limit. `traces_per_second`: the service's own, in
     /// the place of everybody's.

@@ -73,6 +73,16 @@ fn a_share_of_traces_is_that_share() {
 }
 
 #[test]
+fn a_sampler_that_takes_none_says_so() {
+    let takes_none =
+        |name, ratio| Sampling::new(Sampler::named(Some(name), Some(ratio)).unwrap(), 0).takes_none();
+    assert!(takes_none("always_off", "") && takes_none("traceidratio", "0"));
+    // A caller may have decided otherwise.
+    assert!(!takes_none("parentbased_always_off", "") && !takes_none("parentbased_traceidratio", "0"));
+    assert!(!takes_none("always_on", "") && !takes_none("traceidratio", "0.001"));
+}
+
+#[test]
 fn samplers_that_are_none_are_refused() {
     assert!(Sampler::named(Some("sometimes"), None).is_err());
     for ratio in ["-0.1", "1.1", "NaN", "much"] {

@@ -5,6 +5,7 @@ use descry_decode::syscall;
 use descry_probe::{Functions, OffCpu, Options, Sampling, Syscalls};
 
 use super::exclusions::Exclusions;
+use super::requests;
 use super::shares::Shares;
 use crate::failure::Failure;
 use crate::measure;
@@ -40,8 +41,9 @@ pub fn options(config: &Config) -> Result<Options, Failure> {
         }),
         net: requests.enabled,
         exclusions: Exclusions::wanted(config),
-        functions: (!functions.names.is_empty())
-            .then_some(Functions { event_rate: functions.spans_per_second }),
+        functions: (!functions.names.is_empty()).then(|| Functions {
+            event_rate: if takes_no_trace(config) { 0 } else { functions.spans_per_second },
+        }),
         // The reason of a wait is known by them.
         kernel_stacks: profile.kernel || off_cpu.enabled,
         ring_bytes: ring,
@@ -51,8 +53,15 @@ pub fn options(config: &Config) -> Result<Options, Failure> {
 
 /// The time (ns) above which system calls or waits are told one by one: below their requests only.
 fn of_requests(config: &Config, time: &Option<Period>) -> Option<u64> {
-    let time = time.as_ref().filter(|_| config.requests.enabled)?;
+    let time = time.as_ref().filter(|_| config.requests.enabled && !takes_no_trace(config))?;
     Some(u64::try_from(time.0.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// Whether no request becomes a span: the kernel side then sends nothing of what would hang below one.
+fn takes_no_trace(config: &Config) -> bool {
+    // A sampler that there is not is told of where requests begin to be followed.
+    config.requests.enabled
+        && requests::sampling_of(&config.requests).is_ok_and(|sampling| sampling.takes_none())
 }
 
 /// Whether the kernel side has to be loaded anew for what has changed.

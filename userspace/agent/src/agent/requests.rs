@@ -8,7 +8,7 @@ use descry_assemble::span::Span;
 use descry_config::{Config, RequestProtocol, Sampler, Switches};
 use descry_export::send::MetricSettings;
 use descry_export::span::SpanProcess;
-use descry_pipeline::is_sampled;
+use descry_pipeline::{Sampling, is_sampled};
 use rustc_hash::FxHashMap;
 
 use crate::decode::protocols;
@@ -45,6 +45,16 @@ impl SpanOutput for Done {
     }
 }
 
+/// Which traces are sent.
+///
+/// # Errors
+/// A sampler that there is not.
+pub fn sampling_of(requests: &descry_config::Requests) -> anyhow::Result<Sampling> {
+    let sampler = requests.sampler.map(Sampler::as_str);
+    let ratio = requests.sampler_ratio.map(|ratio| ratio.0);
+    sampling(sampler, ratio, requests.traces_per_second)
+}
+
 /// Begins to follow requests, if a configuration wants that.
 ///
 /// # Errors
@@ -54,9 +64,7 @@ pub fn begin(config: &Config, began: Clocks) -> anyhow::Result<Option<Requests<D
     if !of_requests.enabled {
         return Ok(None);
     }
-    let sampler = of_requests.sampler.map(Sampler::as_str);
-    let ratio = of_requests.sampler_ratio.map(|ratio| ratio.0);
-    let sampling = sampling(sampler, ratio, of_requests.traces_per_second)?;
+    let sampling = sampling_of(of_requests)?;
     let settings = settings(&of_requests.routes, &[], began.boot_to_unix)?;
     let metrics = MetricSettings::from_env(|name| std::env::var(name).ok())?;
     let temporality = metrics.are_wanted.then_some(metrics.temporality);
