@@ -122,6 +122,10 @@ counters! {
     CopyTooSoon = "copy_too_soon",
     /// Messages on sockets, written to the ring.
     Messages = "messages",
+    /// Exchanges that equal templates, told in short; of some only the request does.
+    Exchanges = "exchanges",
+    /// Exchanges that equal templates, lost because the ring was full; their connection shows a gap.
+    RingFullExchange = "ring_full_exchange",
     /// Messages lost because the ring was full; their connection shows a gap.
     RingFullMessage = "ring_full_message",
     /// Openings, ends and failures of connections lost because the ring was full.

@@ -32,6 +32,8 @@ pub enum EventKind {
     Message = 17,
     /// [`crate::net::Closed`].
     ConnectionClosed = 18,
+    /// [`crate::template::Exchange`].
+    Exchange = 19,
     /// [`crate::tcp::ConnectFailed`].
     ConnectFailed = 24,
     /// [`crate::function::FunctionCall`].
@@ -57,6 +59,7 @@ impl EventKind {
             16 => Self::ConnectionOpened,
             17 => Self::Message,
             18 => Self::ConnectionClosed,
+            19 => Self::Exchange,
             24 => Self::ConnectFailed,
             8 => Self::FunctionCall,
             9 => Self::FunctionArguments,

@@ -18,6 +18,7 @@ pub mod scope;
 pub mod share;
 pub mod syscall;
 pub mod tcp;
+pub mod template;
 pub mod tls;
 pub mod unit;
 pub mod unwind;

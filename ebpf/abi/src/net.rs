@@ -3,6 +3,8 @@
 //! A connection is told of once ([`Opened`]), when its first bytes pass after descry came; then each message
 //! ([`Message`]), with the head of its bytes and the true number; then its end ([`Closed`]) where the kernel tells it.
 
+use crate::template::Waiting;
+
 /// Bytes that a record holds at most, and that are captured of one message unless more are wanted.
 pub const MAX_CAPTURE: usize = 4096;
 /// Records that tell of one message at most, where more are wanted. Each is as if a call of its own had moved its bytes.
@@ -23,8 +25,11 @@ pub const MAX_CONNECTS: u32 = 8192;
 pub const MAX_UNITS: u32 = 65_536;
 
 /// Value of a verdict on a connection: none of its bytes are wanted any more. Other values but the next: so many bytes of
-/// each message are, [`MAX_WIDE_CAPTURE`] at most.
+/// each message are ([`VERDICT_BYTES`]), [`MAX_WIDE_CAPTURE`] at most; above those bits the family of its templates
+/// (8 bits, 0: it has none), and how many words the keys of its requests are made of.
 pub const VERDICT_IGNORE: u32 = 0;
+/// The bits of a verdict that are a number of bytes.
+pub const VERDICT_BYTES: u32 = 0xffff;
 /// Value of a verdict on a connection: none of its plaintext is wanted any more. What was thought of its ciphertext says
 /// nothing of that.
 pub const VERDICT_IGNORE_PLAINTEXT: u32 = u32::MAX;
@@ -150,6 +155,63 @@ impl Closer {
             _ => return None,
         })
     }
+}
+
+/// What the kernel side knows of a connection. Found by the address of its `struct sock`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Connection {
+    /// Its socket's inode number.
+    pub id: u64,
+    /// The request that its bytes belong to.
+    pub request: u64,
+    /// Bytes since its first sight.
+    pub sent: u64,
+    /// The same that it received.
+    pub received: u64,
+    /// TCP's sequence numbers at that: of the byte written next, and of the byte read next.
+    pub write_begin: u32,
+    /// The same that it reads.
+    pub read_begin: u32,
+    /// Messages since then.
+    pub messages: u32,
+    /// Bytes of a message that are captured at most.
+    pub capture: u32,
+    /// A [`Role`].
+    pub role: u8,
+    /// 1: the last message was sent.
+    pub last_was_sent: u8,
+    /// Whether the kernel tells of its end.
+    pub is_tcp: u8,
+    /// A [`Closer`]: who ended it, once somebody did.
+    pub closed_by: u8,
+    /// 1: `request` is the one that it was made for, and nothing was sent yet.
+    pub is_fresh: u8,
+    /// A [`TlsState`].
+    pub tls: u8,
+    /// Whether its first bytes were seen; once there is plaintext: whether the first of that was.
+    pub from_start: u8,
+    /// The protocol of its templates ([`TemplateKey::of`](crate::template::TemplateKey)); 0: it has none.
+    pub family: u8,
+    /// The process that had it first.
+    pub tgid: u32,
+    /// Words at the beginning of its requests that keys of templates are made of.
+    pub start_words: u32,
+    /// A request that was not told of yet.
+    pub waiting: Waiting,
+}
+const _: () = assert!(size_of::<Connection>() == 112);
+
+/// What is known of TLS on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum TlsState {
+    /// Nothing.
+    None = 0,
+    /// A message began as a record of TLS does.
+    Records = 1,
+    /// Its plaintext is seen: what goes over the socket is not wanted.
+    Plaintext = 2,
 }
 
 /// A connection's end.

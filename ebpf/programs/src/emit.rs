@@ -12,9 +12,10 @@ use descry_abi::limits::{MAX_KERNEL_FRAMES, MAX_USER_FRAMES, RING_BAND, STACK_CO
 use descry_abi::net::{Closed, MAX_CAPTURE, MESSAGE_UNSEEN, Message, Opened};
 use descry_abi::syscall::{PATH_BYTES, SlowCall};
 use descry_abi::tcp::ConnectFailed;
+use descry_abi::template::Exchange;
 
 use crate::config::RING_WAKE_BANDS;
-use crate::maps::{COUNTS, CopyState, EVENTS, NetState, State};
+use crate::maps::{COUNTS, CopyState, EVENTS, NET_STATES, NetState, State};
 
 /// Bytes of messages after which a CPU looks how full the ring is: an eighth of a band, so that a few CPUs look in each band.
 const UNLOOKED: u64 = RING_BAND / 8;
@@ -233,6 +234,19 @@ pub fn opened(event: &Opened) -> bool {
         count(Counter::RingFullConnection);
     }
     sent
+}
+
+/// Sends an exchange that equals templates.
+#[inline(always)]
+pub fn exchange(exchange: &Exchange) {
+    const WORDS: usize = size_of::<Exchange>() / 8;
+    // SAFETY: an Exchange is ten words without padding.
+    let words = unsafe { &*core::ptr::from_ref(exchange).cast::<[u64; WORDS]>() };
+    let Some(state) = NET_STATES.get_ptr_mut(0) else { return count(Counter::NoState) };
+    match EVENTS.output_untyped::<[u64; WORDS]>(words, waking_at_times(state, size_of::<Exchange>() as u64)) {
+        Ok(()) => count(Counter::Exchanges),
+        Err(_) => count(Counter::RingFullExchange),
+    }
 }
 
 /// Sends a connection's end.

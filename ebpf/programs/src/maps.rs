@@ -13,7 +13,7 @@ use descry_abi::limits::{
     MEMO_SLOTS, SCOPE_FILTER_SLOTS, STACK_COPY_BYTES, WINDOW_WORDS,
 };
 use descry_abi::net::{
-    MAX_CAPTURE, MAX_CONNECTIONS, MAX_CONNECTS, MAX_THREADS_IN_SERIES, MAX_UNITS, Message,
+    Connection, MAX_CAPTURE, MAX_CONNECTIONS, MAX_CONNECTS, MAX_THREADS_IN_SERIES, MAX_UNITS, Message,
 };
 use descry_abi::offcpu::{Control, TaskTimes, WaitKey, WaitSum};
 use descry_abi::scope::ExecutableKey;
@@ -22,12 +22,12 @@ use descry_abi::syscall::{
     CallKey, ErrorKey, NearCall, OTHER_ROWS, ROWS_A_PLACE, SyscallTraits, TRAIT_SLOTS, ThreadCall, Unreturned,
 };
 use descry_abi::tcp::{MAX_TCP_PEERS, TcpPeer, TcpPeerKey};
+use descry_abi::template::{MAX_TEMPLATES, Template, TemplateKey};
 use descry_abi::tls::{MAX_TLS_SESSIONS, MAX_TLS_UNITS, TlsSessionKey};
 use descry_abi::unit::{MAX_UNIT_RULES, UnitKey, UnitRule};
 use descry_abi::unwind::Process;
 
 use crate::net::connect::Connecting;
-use crate::net::connection::Connection;
 use crate::net::payload::Rest;
 use crate::net::series::Series;
 use crate::net::tls::{TlsSession, TlsUnit};
@@ -271,6 +271,12 @@ pub static TCP_EMPTY: Array<TcpPeer, 1> = Array::new();
 /// What userspace found out of connections, by their id: bytes of a message that are wanted. Written by userspace.
 #[btf_map]
 pub static VERDICTS: LruHashMap<u64, u32, { MAX_CONNECTIONS as usize }> = LruHashMap::new();
+
+/// Templates, and what they are found by; 1 entry each where no sockets are watched. Written by userspace.
+#[btf_map]
+pub static TEMPLATES: Array<Template, { MAX_TEMPLATES as usize }> = Array::new();
+#[btf_map]
+pub static TEMPLATES_BY_KEY: HashMap<TemplateKey, u32, { MAX_TEMPLATES as usize }> = HashMap::new();
 
 /// The request that a unit serves. Nobody tells of the end of goroutines and tasks, so the least recently used ones are
 /// forgotten. Written by `net`.

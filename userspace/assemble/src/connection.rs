@@ -4,6 +4,7 @@
 //! span's number, so the same connection always gives the same spans.
 
 mod held;
+mod watch;
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -15,8 +16,10 @@ use twox_hash::{XxHash3_64, XxHash3_128};
 use crate::infer::{Inference, Protocol, Transport};
 use crate::protocol::{Chunk, Direction, Exchange, LOST, Lost, Options, Parser, TraceContext, UNANSWERED};
 use crate::span::{Span, SpanId, SpanKind, Status, TraceId, Value};
+use crate::template::Templates;
 
 use held::Held;
+use watch::Watch;
 
 /// Trace flags of a trace that begins here: sampled, and its id is random (W3C Trace Context, level 2, section 3.2.2.5).
 pub(crate) const NEW_TRACE: u8 = 3;
@@ -99,6 +102,7 @@ pub struct Connection {
     spans: u64,
     /// Addresses and ports of client and server, as each span has them; none: there was no span yet.
     ends: Option<[Option<EndText>; 2]>,
+    watch: Watch,
 }
 
 /// An address without its port, and that.
@@ -125,7 +129,7 @@ impl Direction {
 impl Connection {
     /// A connection of which no byte was seen.
     pub fn new(origin: Origin) -> Self {
-        Self { origin, state: State::Opening(Held::default()), spans: 0, ends: None }
+        Self { origin, state: State::Opening(Held::default()), spans: 0, ends: None, watch: Watch::default() }
     }
 
     /// What is known of it; who is client and who is server may have turned out since it was made.
@@ -162,14 +166,53 @@ impl Connection {
         }
     }
 
+    /// What the next exchange depends on beside its bytes; none: something is under way, or nobody can say it.
+    pub fn rest(&self) -> Option<u64> {
+        match &self.state {
+            State::Known(_, parser) => parser.rest(),
+            State::Opening(_) | State::Unknown => None,
+        }
+    }
+
+    /// Takes an exchange that is known, in place of its bytes. The connection is at rest.
+    pub fn known(
+        &mut self,
+        exchange: &Exchange,
+        (start, end): (BootNanos, BootNanos),
+        settings: &Settings,
+        spans: &mut Vec<Span>,
+    ) {
+        if let State::Known(_, parser) = &mut self.state {
+            parser.passed(end);
+        }
+        let exchange = Exchange { start, end, ..exchange.clone() };
+        spans.push(self.span(exchange, settings));
+    }
+
     /// Takes the next bytes. Says whether its directions turned out to be the other way round: the chunks that follow
-    /// have to be given so.
-    pub fn data(&mut self, chunk: Chunk<'_>, settings: &Settings, spans: &mut Vec<Span>) -> bool {
+    /// have to be given so. `learning`: exchanges that come again and again become templates there.
+    pub fn data(
+        &mut self,
+        chunk: Chunk<'_>,
+        settings: &Settings,
+        learning: Option<&mut Templates>,
+        spans: &mut Vec<Span>,
+    ) -> bool {
         let mut exchanges = Vec::new();
         let mut turned = false;
         match &mut self.state {
             State::Unknown => return false,
-            State::Known(_, parser) => parser.data(chunk, &mut exchanges),
+            State::Known(protocol, parser) => match (protocol.shapes, learning) {
+                (Some(shapes), Some(templates)) => {
+                    let before = parser.rest();
+                    parser.data(chunk, &mut exchanges);
+                    self.watch.chunk(chunk, [before, parser.rest()], &exchanges, shapes, templates);
+                }
+                _ => {
+                    self.watch.pause();
+                    parser.data(chunk, &mut exchanges);
+                }
+            },
             State::Opening(held) => {
                 let (known, is_turned) = held.look(&self.origin, chunk, settings);
                 turned = is_turned;

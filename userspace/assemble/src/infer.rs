@@ -3,6 +3,7 @@
 //! Give it what both sides said so far; get a protocol, "not yet", or "none of ours". Nothing is assumed from ports.
 
 use crate::protocol::{Options, Parser, dns, http1, http2, mysql, postgres, redis};
+use crate::template::Shapes;
 
 /// What a connection's packets carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -54,6 +55,8 @@ pub struct Protocol {
     pub recognize: fn(Transport, Opening<'_>) -> Verdict,
     /// Whether one message may carry many requests or answers: then more of each is worth to be seen than its head.
     pub carries_many: bool,
+    /// How its messages are told in short where they come again; none: they are not.
+    pub shapes: Option<&'static Shapes>,
     /// A parser of one connection.
     pub parser: fn(Transport, &Options) -> Box<dyn Parser>,
 }

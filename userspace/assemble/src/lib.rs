@@ -14,4 +14,5 @@ pub mod protocol;
 pub mod route;
 pub mod span;
 pub mod sql;
+pub mod template;
 pub mod trace_context;

@@ -112,6 +112,12 @@ pub trait Parser: std::fmt::Debug {
     fn is_waiting(&self) -> bool {
         false
     }
+    /// What the next exchange depends on beside its bytes; none: something is under way, or nobody can say it.
+    fn rest(&self) -> Option<u64> {
+        None
+    }
+    /// A request and its answer went by that leave the parser as it is; none of their bytes are given.
+    fn passed(&mut self, _end: BootNanos) {}
     /// What this parser could not understand or had to forget, by name.
     fn lost(&self) -> Lost;
 }

@@ -77,7 +77,7 @@ impl Watched {
             self.time += 1000;
             let chunk = Chunk { direction, time: BootNanos(self.time), gap_before: 0, bytes, cut: 0 };
             let mut spans = Vec::new();
-            self.connection.data(chunk, &self.settings, &mut spans);
+            self.connection.data(chunk, &self.settings, None, &mut spans);
             self.count += spans.len();
             self.last = spans.pop().or(self.last.take());
         }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::ids::{
     BootNanos, CgroupId, Comm, ConnectionId, Cpu, FunctionNumber, RequestId, RuntimeAddress, StackId,
-    SyscallNumber, Tgid, Tid, UnitId,
+    SyscallNumber, TemplateId, Tgid, Tid, UnitId,
 };
 pub use descry_abi::event::UnwindEnd;
 pub use descry_abi::function::MAX_ARGUMENTS;
@@ -38,6 +38,8 @@ pub enum Event {
     Opened(Opened),
     /// Bytes went over a connection.
     Message(Message),
+    /// A request and its answer that were seen before.
+    Exchange(KnownExchange),
     /// A connection is gone.
     Closed(Closed),
     /// A connect failed.
@@ -59,6 +61,7 @@ impl Event {
             Self::SlowCall(call) => call.sample.time,
             Self::Opened(event) => event.time,
             Self::Message(event) => event.time,
+            Self::Exchange(event) => event.end,
             Self::Closed(event) => event.time,
             Self::ConnectFailed(event) => event.end,
             Self::Call(call) => call.end,
@@ -269,6 +272,44 @@ pub struct Message {
 pub struct Plaintext {
     /// Whether the first plaintext of its connection was seen.
     pub from_start: bool,
+}
+
+/// A request that equals a template, and its answer if that does too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownExchange {
+    /// The connection.
+    pub connection: ConnectionId,
+    /// Whether the process sent the request; else it received it.
+    pub is_client: bool,
+    /// The request's template.
+    pub template: TemplateId,
+    /// When the request's bytes went.
+    pub start: BootNanos,
+    /// When the answer's did; without one the same time.
+    pub end: BootNanos,
+    /// Process.
+    pub tgid: Tgid,
+    /// Thread that moved the request.
+    pub tid: Tid,
+    /// Bytes of its direction before the request, since the first sight of the connection.
+    pub offset: u64,
+    /// The answer; none: it comes in full, or not at all.
+    pub answer: Option<KnownAnswer>,
+    /// Execution unit.
+    pub unit: UnitId,
+    /// Request that both belong to.
+    pub request: RequestId,
+}
+
+/// An answer that equals a template.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownAnswer {
+    /// Its template.
+    pub template: TemplateId,
+    /// Bytes of its direction before it.
+    pub offset: u64,
+    /// How many it has.
+    pub len: u64,
 }
 
 /// A connection's end.

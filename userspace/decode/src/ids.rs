@@ -61,6 +61,10 @@ newtype!(
     ConnectionId(u64), "{}"
 );
 newtype!(
+    /// A template of messages, numbered by descry; 0 is none.
+    TemplateId(u32), "{}"
+);
+newtype!(
     /// A traced function or USDT probe, numbered by descry.
     FunctionNumber(u32), "{}"
 );

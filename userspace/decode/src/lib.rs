@@ -11,8 +11,8 @@ mod parse;
 pub mod syscall;
 
 pub use event::{
-    Argument, Arguments, Call, Closed, Closer, ConnectFailed, Event, FileKind, Lifecycle, MAX_ARGUMENTS,
-    Message, Opened, Plaintext, RequestWait, Role, Sample, SlowCall, StackCopy, Transport, UnwindEnd, Wait,
-    WaitKind, WaitOf, WaitState,
+    Argument, Arguments, Call, Closed, Closer, ConnectFailed, Event, FileKind, KnownAnswer, KnownExchange,
+    Lifecycle, MAX_ARGUMENTS, Message, Opened, Plaintext, RequestWait, Role, Sample, SlowCall, StackCopy,
+    Transport, UnwindEnd, Wait, WaitKind, WaitOf, WaitState,
 };
 pub use parse::{DecodeError, decode, time_of, wait_of};

@@ -5,10 +5,12 @@ use descry_abi::net::{
     self, Closer, MAX_CAPTURE, MESSAGE_BEHIND_UNTOLD, MESSAGE_FROM_START, MESSAGE_PLAINTEXT, MESSAGE_SENT,
     Role,
 };
-use descry_abi::tcp;
+use descry_abi::{tcp, template};
 
-use crate::event::{Closed, ConnectFailed, Message, Opened, Plaintext, Transport, address};
-use crate::ids::{BootNanos, ConnectionId, RequestId, Tgid, Tid, UnitId};
+use crate::event::{
+    Closed, ConnectFailed, KnownAnswer, KnownExchange, Message, Opened, Plaintext, Transport, address,
+};
+use crate::ids::{BootNanos, ConnectionId, RequestId, TemplateId, Tgid, Tid, UnitId};
 use crate::parse::{DecodeError, Fields};
 
 /// `AF_UNIX` (linux/socket.h); `SOCK_STREAM` and `SOCK_DGRAM` (linux/net.h).
@@ -64,6 +66,36 @@ pub(crate) fn message(mut fields: Fields<'_>) -> Result<Message, DecodeError> {
     debug_assert_eq!(fields.position(), size_of::<net::Message>());
     let bytes = fields.slice(captured)?.to_vec();
     Ok(Message { bytes, ..message })
+}
+
+pub(crate) fn exchange(mut fields: Fields<'_>) -> Result<KnownExchange, DecodeError> {
+    let is_client = fields.u16()? == 1;
+    let template = TemplateId(fields.u32()?);
+    let (answer, answer_len) = (fields.u32()?, fields.u32()?);
+    let (start, end) = (BootNanos(fields.u64()?), BootNanos(fields.u64()?));
+    let (tgid, tid) = (Tgid(fields.u32()?), Tid(fields.u32()?));
+    let connection = ConnectionId(fields.u64()?);
+    let (offset, answer_offset) = (fields.u64()?, fields.u64()?);
+    let (unit, request) = (UnitId(fields.u64()?), RequestId(fields.u64()?));
+    debug_assert_eq!(fields.position(), size_of::<template::Exchange>());
+    let answer = (answer != 0).then_some(KnownAnswer {
+        template: TemplateId(answer),
+        offset: answer_offset,
+        len: answer_len.into(),
+    });
+    Ok(KnownExchange {
+        connection,
+        is_client,
+        template,
+        start,
+        end,
+        tgid,
+        tid,
+        offset,
+        answer,
+        unit,
+        request,
+    })
 }
 
 pub(crate) fn closed(mut fields: Fields<'_>) -> Result<Closed, DecodeError> {

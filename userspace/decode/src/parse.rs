@@ -12,6 +12,7 @@ use descry_abi::net as net_abi;
 use descry_abi::offcpu::{FileKind, NO_STACK, WaitKey, WaitKind, WaitState};
 use descry_abi::syscall::{PATH_BYTES, SlowCall as RawSlowCall};
 use descry_abi::tcp::ConnectFailed;
+use descry_abi::template::Exchange;
 
 use crate::event::{
     Argument, Arguments, Call, Event, Lifecycle, RequestWait, Sample, SlowCall, StackCopy, Wait, WaitOf,
@@ -138,6 +139,7 @@ pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
         EventKind::RequestWait => request_wait(fields).map(Event::RequestWait),
         EventKind::ConnectionOpened => net::opened(fields).map(Event::Opened),
         EventKind::Message => net::message(fields).map(Event::Message),
+        EventKind::Exchange => net::exchange(fields).map(Event::Exchange),
         EventKind::ConnectionClosed => net::closed(fields).map(Event::Closed),
         EventKind::ConnectFailed => net::connect_failed(fields).map(Event::ConnectFailed),
         EventKind::FunctionCall => call(fields).map(Event::Call),
@@ -163,6 +165,7 @@ pub fn time_of(bytes: &[u8]) -> Result<BootNanos, DecodeError> {
         EventKind::RequestWait => offset_of!(RawRequestWait, end),
         EventKind::ConnectionOpened => offset_of!(net_abi::Opened, time),
         EventKind::Message => offset_of!(net_abi::Message, time),
+        EventKind::Exchange => offset_of!(Exchange, end),
         EventKind::ConnectionClosed => offset_of!(net_abi::Closed, time),
         EventKind::ConnectFailed => offset_of!(ConnectFailed, end),
         EventKind::FunctionCall => offset_of!(FunctionCall, end),

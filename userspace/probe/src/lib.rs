@@ -25,8 +25,8 @@ pub use cpu::{online_cpus, possible_cpus};
 pub use error::ProbeError;
 pub use memory::{give_code_back, give_memory_back, keep_large_blocks_apart, map_file};
 pub use session::{
-    Exclusion, FunctionFigures, Functions, OffCpu, Options, Sampler, Sampling, Scope, Session, SocketHooks,
-    SyscallCount, Syscalls, TcpCount, TlsProbes, TlsSites, Wanted,
+    Captured, Exclusion, FunctionFigures, Functions, OffCpu, Options, Sampler, Sampling, Scope, Session,
+    SocketHooks, SyscallCount, Syscalls, TcpCount, TlsProbes, TlsSites, Wanted,
 };
 pub use sideband::{ExecEvent, MmapEvent, SideBand, SideBandEvent};
 pub use spawn::HeldChild;

@@ -5,13 +5,15 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use descry_abi::counter::Counter;
 use descry_abi::event::EventKind;
 use descry_abi::net::{
-    Closed, Closer, MAX_CAPTURE, MAX_WIDE_CAPTURE, Opened, Role, VERDICT_IGNORE, VERDICT_IGNORE_PLAINTEXT,
+    Closed, Closer, Connection, MAX_CAPTURE, MAX_WIDE_CAPTURE, Opened, Role, TlsState, VERDICT_BYTES,
+    VERDICT_IGNORE, VERDICT_IGNORE_PLAINTEXT,
 };
+use descry_abi::template::Waiting;
 use descry_abi::tls::MAX_HANDSHAKE_MESSAGES;
 
 use super::message::Moved;
 use super::socket::{SOCK_STREAM, Socket};
-use super::tcp;
+use super::{tcp, template};
 use crate::config::BYTES_UNTOLD;
 use crate::emit::{self, count};
 use crate::maps::{CONNECTIONS, CONNECTS, VERDICTS};
@@ -19,74 +21,26 @@ use crate::scope;
 use crate::task::Ids;
 use crate::unit::Unit;
 
-/// What is known of a connection. Found by the address of its `struct sock`.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Connection {
-    /// Its socket's inode number.
-    pub id: u64,
-    /// The request that its bytes belong to.
-    pub request: u64,
-    /// Bytes since its first sight.
-    pub sent: u64,
-    pub received: u64,
-    /// TCP's sequence numbers at that: of the byte written next, and of the byte read next.
-    pub write_begin: u32,
-    pub read_begin: u32,
-    /// Messages since then.
-    pub messages: u32,
-    /// Bytes of a message that are captured at most.
-    pub capture: u32,
-    /// A [`Role`].
-    pub role: u8,
-    pub last_was_sent: u8,
-    /// Whether the kernel tells of its end.
-    pub is_tcp: u8,
-    /// A [`Closer`]: who ended it, once somebody did.
-    pub closed_by: u8,
-    /// 1: `request` is the one that it was made for, and nothing was sent yet.
-    pub is_fresh: u8,
-    /// A [`TlsState`].
-    pub tls: u8,
-    /// Whether its first bytes were seen; once there is plaintext: whether the first of that was.
-    pub from_start: u8,
-    pub reserved: u8,
-    /// The process that had it first.
-    pub tgid: u32,
-    pub reserved_too: u32,
-}
-
-/// What is known of TLS on a connection.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum TlsState {
-    /// Nothing.
-    None = 0,
-    /// A message began as a record of TLS does.
-    Records = 1,
-    /// Its plaintext is seen: what goes over the socket is not wanted.
-    Plaintext = 2,
-}
-
-impl Connection {
-    /// From now on its messages are those of its plaintext.
-    #[inline(always)]
-    pub fn begin_plaintext(&mut self) {
-        if self.tls == TlsState::Plaintext as u8 {
-            return;
-        }
-        self.tls = TlsState::Plaintext as u8;
-        self.from_start &= u8::from(self.messages <= MAX_HANDSHAKE_MESSAGES);
-        (self.sent, self.received, self.messages) = (0, 0, 0);
-        // What it was made for holds for the first that it says, which is said only now.
-        self.is_fresh =
-            u8::from(self.from_start != 0 && self.role == Role::Connected as u8 && self.request != 0);
-        if self.is_fresh == 0 {
-            self.request = 0;
-        }
-        self.capture = MAX_CAPTURE as u32;
-        self.last_was_sent = u8::from(self.role == Role::Accepted as u8);
+/// From now on its messages are those of its plaintext.
+#[inline(always)]
+pub fn begin_plaintext(connection: &mut Connection) {
+    if connection.tls == TlsState::Plaintext as u8 {
+        return;
     }
+    template::flush(connection);
+    connection.tls = TlsState::Plaintext as u8;
+    connection.from_start &= u8::from(connection.messages <= MAX_HANDSHAKE_MESSAGES);
+    (connection.sent, connection.received, connection.messages) = (0, 0, 0);
+    // What it was made for holds for the first that it says, which is said only now.
+    connection.is_fresh = u8::from(
+        connection.from_start != 0 && connection.role == Role::Connected as u8 && connection.request != 0,
+    );
+    if connection.is_fresh == 0 {
+        connection.request = 0;
+    }
+    connection.capture = MAX_CAPTURE as u32;
+    connection.family = 0;
+    connection.last_was_sent = u8::from(connection.role == Role::Accepted as u8);
 }
 
 /// The connection of a socket, if it was seen before.
@@ -194,9 +148,10 @@ fn first_sight(socket: Socket, len: u64, ids: Ids, unit: u64, flags: u64) -> Opt
         is_fresh: u8::from(request != 0),
         tls: TlsState::None as u8,
         from_start: opened.from_start,
-        reserved: 0,
+        family: 0,
         tgid: ids.tgid,
-        reserved_too: 0,
+        start_words: 0,
+        waiting: Waiting { which: 0, start: 0, ids: 0, offset: 0, unit: 0, request: 0 },
     };
     // What userspace was not told of it cannot use: the next message is then the first sight.
     if !emit::opened(&opened) {
@@ -236,11 +191,13 @@ pub fn catch_up(connection: &mut Connection, moved: &Moved) -> bool {
 #[inline(always)]
 pub fn look(connection: &mut Connection, socket: Socket) {
     if connection.messages & connection.messages.wrapping_sub(1) == 0 {
-        connection.capture = look_at(socket.0) as u32;
+        let wanted = look_at(socket.0);
+        connection.capture = wanted as u32;
+        (connection.family, connection.start_words) = ((wanted >> 32) as u8, (wanted >> 40) as u32);
     }
 }
 
-/// Takes what TCP says of a connection, and returns how much of its messages is wanted from now on. A global function for the
+/// Takes what TCP says of a connection, and returns what is [`wanted`] of its messages from now on. A global function for the
 /// verifier's sake, as [`open_connection`].
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -251,21 +208,27 @@ pub extern "C" fn look_at(socket: u64) -> u64 {
     if connection.is_tcp != 0 {
         tcp::round_trip(Socket(socket), &connection);
     }
-    wanted(&connection).into()
+    wanted(&connection)
 }
 
-/// How much of a connection's messages is wanted, by what userspace has found out of it (bytes).
+/// How much of a connection's messages is wanted, by what userspace has found out of it (bytes); above that the family of its
+/// templates and how many words their keys are made of.
 #[inline(always)]
-fn wanted(connection: &Connection) -> u32 {
-    let Some(verdict) = VERDICTS.get_ptr(connection.id) else { return connection.capture };
+fn wanted(connection: &Connection) -> u64 {
+    let Some(verdict) = VERDICTS.get_ptr(connection.id) else { return connection.capture.into() };
     let has_plaintext = connection.tls == TlsState::Plaintext as u8;
     let ignore = if has_plaintext { VERDICT_IGNORE_PLAINTEXT } else { VERDICT_IGNORE };
     // SAFETY: the pointer was checked by the lookup.
-    match unsafe { *verdict } {
+    let verdict = unsafe { *verdict };
+    let (bytes, templates) = (verdict & VERDICT_BYTES, verdict / (VERDICT_BYTES + 1));
+    match verdict {
         verdict if verdict == ignore => 0,
-        VERDICT_IGNORE => connection.capture,
-        verdict if verdict <= MAX_WIDE_CAPTURE && connection.capture != 0 => verdict,
-        _ => connection.capture,
+        VERDICT_IGNORE => connection.capture.into(),
+        _ if bytes <= MAX_WIDE_CAPTURE && connection.capture != 0 => {
+            // Of plaintext there are no templates.
+            u64::from(bytes) | if has_plaintext { 0 } else { u64::from(templates) << 32 }
+        }
+        _ => connection.capture.into(),
     }
 }
 
@@ -285,8 +248,10 @@ pub fn destroyed(socket: *const c_void) {
     let socket = Socket(socket as u64);
     // Of one that was accepted there is none.
     let _ = CONNECTS.remove(socket.0);
-    let Some(connection) = CONNECTIONS.get_ptr(socket.0) else { return };
+    let Some(connection) = CONNECTIONS.get_ptr_mut(socket.0) else { return };
     // SAFETY: the pointer was checked by the lookup.
+    template::flush(unsafe { &mut *connection });
+    // SAFETY: as above.
     let connection = unsafe { *connection };
     let (id, by) = (connection.id, connection.closed_by);
     tcp::round_trip(socket, &connection);

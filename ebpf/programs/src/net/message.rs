@@ -5,15 +5,16 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_boot_ns;
 use descry_abi::counter::Counter;
 use descry_abi::event::EventKind;
 use descry_abi::net::{
-    MAX_CAPTURE, MAX_RECORDS, MESSAGE_BEHIND_UNTOLD, MESSAGE_FROM_START, MESSAGE_PLAINTEXT, MESSAGE_SENT,
-    MESSAGE_UNSEEN, Message,
+    Connection, MAX_CAPTURE, MAX_RECORDS, MESSAGE_BEHIND_UNTOLD, MESSAGE_FROM_START, MESSAGE_PLAINTEXT,
+    MESSAGE_SENT, MESSAGE_UNSEEN, Message,
 };
 
 use super::calls::{Buffer, Call};
-use super::connection::{self, Connection};
+use super::connection;
 use super::socket::{Progress, Socket};
+use super::template::Whole;
 use super::tls::{self, Plaintext};
-use super::{MSG_TRUNC, payload, request};
+use super::{MSG_TRUNC, payload, request, template};
 use crate::emit::{self, count};
 use crate::maps::{NET_STATES, NetState};
 use crate::task::{Ids, Running};
@@ -91,13 +92,23 @@ pub fn take(state: *mut NetState, task: Running, ids: Ids, known: Option<*mut Co
     // SAFETY: the helper has no preconditions.
     let now = unsafe { bpf_ktime_get_boot_ns() };
     let sent_at = if moved.is_sent { moved.progress.sent_at(now) } else { None };
+    let time = sent_at.unwrap_or(now);
+    if connection.family != 0 {
+        let (len, is_sent) = (moved.len, moved.is_sent);
+        let message = Whole { len, captured, time, offset, unit: unit.number(ids), request, is_sent };
+        if captured == 0 || is_behind {
+            template::flush(connection);
+        } else if template::take(connection, ids, &message) {
+            return;
+        }
+    }
     // SAFETY: `state` is this CPU's own.
     unsafe {
         (*state).message = Message {
             kind: EventKind::Message as u16,
             flags,
             captured: captured as u32,
-            time: sent_at.unwrap_or(now),
+            time,
             tgid: ids.tgid,
             tid: ids.tid,
             connection: connection.id,

@@ -13,6 +13,7 @@ pub mod request;
 pub mod series;
 mod socket;
 pub mod tcp;
+mod template;
 pub mod tls;
 
 use crate::maps::NetState;

@@ -13,9 +13,8 @@
 //! it. Where nobody knows for whom a thread works, nothing it sends belongs to a request.
 
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
-use descry_abi::net::Role;
+use descry_abi::net::{Connection, Role};
 
-use super::connection::Connection;
 use crate::maps::{REQUEST_NUMBERS, UNITS};
 use crate::unit::{self, Unit};
 

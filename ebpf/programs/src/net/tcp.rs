@@ -3,11 +3,10 @@
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::cty::c_void;
 use descry_abi::counter::Counter;
-use descry_abi::net::Role;
+use descry_abi::net::{Connection, Role};
 use descry_abi::tcp::{TcpPeer, TcpPeerKey};
 
 use super::connect;
-use super::connection::Connection;
 use super::socket::Socket;
 use crate::atomic::add;
 use crate::emit::count;

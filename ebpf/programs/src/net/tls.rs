@@ -16,10 +16,11 @@ use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_probe_read_user};
 use aya_ebpf::programs::{ProbeContext, RetProbeContext};
 use descry_abi::counter::Counter;
 use descry_abi::exclusion::MESSAGES;
+use descry_abi::net::{Connection, TlsState};
 use descry_abi::tls::{TlsCookie, TlsFunction, TlsSessionKey};
 
 use super::calls::Call;
-use super::connection::{self, Connection, TlsState};
+use super::connection;
 use super::message::{self, Moved};
 use super::socket::{Progress, Socket};
 use crate::emit::count;
@@ -242,7 +243,7 @@ fn connection_of(key: TlsSessionKey, used: u64) -> Option<(u64, *mut Connection)
 fn remember(key: TlsSessionKey, socket: u64, connection: *mut Connection) {
     // SAFETY: the pointer was checked by the lookup.
     let connection = unsafe {
-        (*connection).begin_plaintext();
+        connection::begin_plaintext(&mut *connection);
         (*connection).id
     };
     // The map forgets the least recently used one rather than refuse.
@@ -305,7 +306,7 @@ pub fn is_ciphertext(connection: &mut Connection, unit: &Unit, socket: Socket) -
         let state = unsafe { &mut *state };
         if state.sp != 0 {
             state.socket = socket.0;
-            connection.begin_plaintext();
+            connection::begin_plaintext(connection);
             return true;
         }
     }

@@ -11,6 +11,7 @@ use descry_assemble::infer::{PROTOCOLS, Transport};
 use descry_assemble::join::{Joiner, Limits};
 use descry_assemble::protocol::{Chunk, Direction, Lost, Options};
 use descry_assemble::span::{Span, SpanKind};
+use descry_assemble::template::Templates;
 use descry_decode::ids::{BootNanos, ConnectionId, RequestId, Tgid, UnixNanos};
 use descry_decode::{Call, Closed, Closer, ConnectFailed, Message, Opened, Plaintext, Transport as Socket};
 use descry_export::span::SpanProcess;
@@ -20,6 +21,10 @@ use lru::LruCache;
 use rustc_hash::FxHashSet;
 
 use super::live::{Live, Tls};
+
+mod known;
+
+pub use known::is_late;
 
 /// Connections followed at once; the least recently used one is ended for a new one.
 const MAX_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
@@ -72,6 +77,8 @@ pub struct Counted {
     pub dropped: u64,
     /// Messages of connections whose first sight was lost.
     pub without_connection: u64,
+    /// Exchanges that equal a template which is not known any more.
+    pub without_template: u64,
     /// Times that bytes of a connection were missing.
     pub gaps: u64,
     /// Connections whose requests were given up because nothing came for too long.
@@ -92,6 +99,8 @@ pub struct Connections {
     /// Processes that are gone: the kernel closes what they held open, and may tell it later than anyone waits for.
     gone: FxHashSet<Tgid>,
     spans: Spans,
+    /// What exchanges are told by.
+    templates: Templates,
     /// What is wanted of connections, where that has changed.
     wanted: Vec<(ConnectionId, Wanted)>,
     scratch: Vec<Span>,
@@ -117,6 +126,7 @@ impl Connections {
             live: LruCache::new(MAX_CONNECTIONS),
             gone: FxHashSet::default(),
             spans: Spans { joiner: Joiner::new(Limits::default()), sampling, are_shared: Vec::new() },
+            templates: Templates::default(),
             wanted: Vec::new(),
             scratch: Vec::new(),
             now: BootNanos(0),
@@ -225,7 +235,8 @@ impl Connections {
             cut: message.len.saturating_sub(message.bytes.len() as u64),
         };
         // Where client and server turn out to be the other way round, the role of the origin has turned too.
-        live.connection.data(chunk, &live.terms.settings, &mut self.scratch);
+        let learning = live.learns().then_some(&mut self.templates);
+        live.connection.data(chunk, &live.terms.settings, learning, &mut self.scratch);
         if live.connection.is_unknown() {
             live.ignored = true;
             self.counted.unknown += 1;

@@ -29,6 +29,8 @@ counters! {
         connection_dropped,
         /// Messages of connections whose first sight was lost.
         message_without_connection,
+        /// Exchanges told by a template that is not known any more.
+        exchange_without_template,
         /// Times that bytes of a connection were missing.
         message_gap,
         /// Times that a parser lost its place and found the next message.
@@ -102,6 +104,7 @@ impl RequestCounters {
             connection_unreadable: counted.lost.unreadable,
             connection_dropped: counted.dropped,
             message_without_connection: counted.without_connection,
+            exchange_without_template: counted.without_template,
             message_gap: counted.gaps,
             resynchronized: counted.lost.resynchronized,
             message_malformed: counted.lost.malformed,

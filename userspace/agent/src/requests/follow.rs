@@ -6,15 +6,16 @@ use std::time::Duration;
 
 use descry_assemble::connection::Settings;
 use descry_assemble::span::Span;
+use descry_assemble::template::Change;
 use descry_decode::ids::{BootNanos, Comm, RequestId, Tgid, UnixNanos};
-use descry_decode::{Call, ConnectFailed, Event, Opened};
+use descry_decode::{Call, ConnectFailed, Event, KnownExchange, Opened};
 use descry_export::span::SpanProcess;
 use descry_pipeline::Sampling;
 use descry_probe::Session;
 use descry_process::Attributes;
 use rustc_hash::FxHashMap;
 
-use super::connections::{Connections, Owned, Terms};
+use super::connections::{Connections, Owned, Terms, is_late};
 use super::tcp::Tcp;
 use super::tls::{Reach, TlsFiles};
 use super::units::Units;
@@ -24,6 +25,9 @@ use crate::measure::{Clocks, Consumer, Tracker, add_attributes};
 
 /// Processes whose Resource is kept at most; about 2 KiB each.
 const MAX_PROCESSES: usize = 8192;
+
+/// Time between two looks for requests that wait (ns).
+const BETWEEN_LOOKS: u64 = 5_000_000_000;
 
 /// Takes spans.
 pub trait SpanOutput {
@@ -56,6 +60,8 @@ pub struct Requests<O> {
     spans: Vec<(Owned, Span)>,
     metrics: Metrics,
     tcp: Tcp,
+    /// When requests that wait for their answers were last looked for.
+    looked: BootNanos,
     output: O,
 }
 
@@ -73,6 +79,7 @@ impl<O: SpanOutput> Requests<O> {
             spans: Vec::new(),
             metrics,
             tcp: Tcp::new(),
+            looked: BootNanos(0),
             output,
         }
     }
@@ -166,6 +173,20 @@ impl<O: SpanOutput> Requests<O> {
         &mut self.output
     }
 
+    /// Takes requests that the kernel side has not told of yet, as long as they have no answer.
+    fn take_waiting(
+        &mut self,
+        session: &Session,
+        takes: impl Fn(&KnownExchange) -> bool,
+    ) -> Result<(), Failure> {
+        if self.connections.has_templates() {
+            for known in session.waiting_requests()?.iter().filter(|known| takes(known)) {
+                self.connections.waits(known, &mut self.spans);
+            }
+        }
+        Ok(())
+    }
+
     /// Hands over the spans that are done. It is done after every event: they are still in the processor's cache then.
     fn hand_over(&mut self) {
         for (owner, span) in self.spans.drain(..) {
@@ -200,6 +221,10 @@ impl<O: SpanOutput> Consumer for Requests<O> {
             }
             Event::Message(message) => {
                 self.connections.message(&message, &mut self.spans);
+                self.hand_over();
+            }
+            Event::Exchange(exchange) => {
+                self.connections.known(&exchange, &mut self.spans);
                 self.hand_over();
             }
             Event::Closed(closed) => {
@@ -257,7 +282,18 @@ impl<O: SpanOutput> Consumer for Requests<O> {
         for (connection, wanted) in self.connections.take_wanted() {
             session.want_of_connection(connection, wanted);
         }
-        self.connections.expire(Clocks::boot()?, &mut self.spans);
+        for change in self.connections.take_template_changes() {
+            match change {
+                Change::Put(id, key, template) => session.put_template(id, key, &template),
+                Change::Remove(key) => session.remove_template(key),
+            }
+        }
+        let now = Clocks::boot()?;
+        if now.0.saturating_sub(self.looked.0) >= BETWEEN_LOOKS {
+            self.looked = now;
+            self.take_waiting(session, |known| is_late(known, now))?;
+        }
+        self.connections.expire(now, &mut self.spans);
         self.hand_over();
         if self.tcp.is_due() {
             self.tcp.read(session, &self.processes, &mut self.metrics.tcp)?;
@@ -266,6 +302,7 @@ impl<O: SpanOutput> Consumer for Requests<O> {
     }
 
     fn ending(&mut self, session: &mut Session, _tracker: &mut Tracker) -> Result<(), Failure> {
+        self.take_waiting(session, |_| true)?;
         Ok(self.tcp.read(session, &self.processes, &mut self.metrics.tcp)?)
     }
 

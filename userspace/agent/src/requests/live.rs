@@ -5,10 +5,11 @@ use std::collections::VecDeque;
 use descry_assemble::connection::{Connection, End, Origin, Role};
 use descry_assemble::protocol::Direction;
 use descry_assemble::span::Span;
+use descry_assemble::template::Family;
 use descry_decode::Closer;
 use descry_decode::ids::{BootNanos, RequestId, Tgid, UnixNanos};
 use descry_export::span::SpanProcess;
-use descry_probe::Wanted;
+use descry_probe::{Captured, Wanted};
 
 use super::connections::Terms;
 
@@ -17,6 +18,13 @@ const MAX_BEGINNINGS: usize = 1024;
 /// Bytes of a request with its answer that are many, and bytes of a connection after which that is judged.
 const LONG: u64 = 32 << 10;
 const BULK: u64 = 1 << 20;
+
+/// Exchanges of a connection before any of them is told in short: most connections never have so many, and to tell the kernel
+/// side costs as much as a few.
+const EXCHANGES_BEFORE_TEMPLATES: u64 = 8;
+/// The first exchanges of a connection that are looked at for what comes again, and of the later ones one in how many.
+const EXCHANGES_LEARNT: u64 = 64;
+const EXCHANGES_UNLEARNT: u64 = 16;
 
 /// A connection, with what the kernel side said of it.
 pub struct Live {
@@ -41,6 +49,8 @@ pub struct Live {
     /// Bytes that went over it, and requests that were done on it.
     moved: u64,
     done: u64,
+    /// When a request began that was taken before its answer came.
+    pub told: Option<BootNanos>,
     pub tls: Tls,
 }
 
@@ -69,9 +79,10 @@ impl Live {
             last_end: UnixNanos(0),
             ignored: false,
             is_wanted: true,
-            wanted: Wanted::Heads,
+            wanted: Wanted::Messages { bytes: Captured::Head, family: None },
             moved: 0,
             done: 0,
+            told: None,
             tls: Tls::None,
         }
     }
@@ -104,8 +115,23 @@ impl Live {
         self.done = self.done.saturating_add(done as u64);
         let is_bulk = self.moved > BULK && self.moved / (self.done + 1) > LONG;
         let carries_many = self.connection.protocol().is_some_and(|protocol| protocol.carries_many);
-        let wanted = if carries_many && !is_bulk { Wanted::Most } else { Wanted::Heads };
+        let bytes = if carries_many && !is_bulk { Captured::Most } else { Captured::Head };
+        let wanted = Wanted::Messages { bytes, family: self.family() };
         (wanted != std::mem::replace(&mut self.wanted, wanted)).then_some(wanted)
+    }
+
+    /// What its messages are told by in short: of a connection that has been in use for a while, and of which it is certain who
+    /// is the client.
+    fn family(&self) -> Option<Family> {
+        let shapes = self.connection.protocol()?.shapes?;
+        let is_plain = self.tls == Tls::None && self.connection.origin().is_oriented;
+        (is_plain && self.done >= EXCHANGES_BEFORE_TEMPLATES).then_some(shapes.family)
+    }
+
+    /// Whether what goes over it next is looked at for what comes again and again.
+    pub fn learns(&self) -> bool {
+        self.family().is_some()
+            && (self.done < EXCHANGES_LEARNT || self.done.is_multiple_of(EXCHANGES_UNLEARNT))
     }
 
     /// Tells `of` of each of the spans that are done whether another request of the connection was open meanwhile. The

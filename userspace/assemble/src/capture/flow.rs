@@ -138,6 +138,7 @@ impl Flow {
             connection.data(
                 Chunk { direction, time, gap_before: 0, bytes: segment.payload, cut },
                 settings,
+                None,
                 spans,
             );
             return false;
@@ -172,7 +173,7 @@ impl Flow {
             let Piece { time, gap_before, bytes, cut } = piece;
             gaps.add(gap_before);
             let direction = direction(connection, from);
-            connection.data(Chunk { direction, time, gap_before, bytes, cut }, settings, spans);
+            connection.data(Chunk { direction, time, gap_before, bytes, cut }, settings, None, spans);
         };
         if numbers.syn {
             own.open(numbers.sequence);
@@ -200,7 +201,7 @@ impl Flow {
                 let Piece { time, gap_before, bytes, cut } = piece;
                 gaps.add(gap_before);
                 let direction = direction(connection, from);
-                connection.data(Chunk { direction, time, gap_before, bytes, cut }, settings, spans);
+                connection.data(Chunk { direction, time, gap_before, bytes, cut }, settings, None, spans);
             });
         }
     }

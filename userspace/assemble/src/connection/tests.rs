@@ -29,7 +29,7 @@ fn play(origin: Origin, chunks: &[Chunk<'_>], end: Option<End>) -> Vec<Span> {
     let mut turned = false;
     for chunk in chunks {
         let direction = if turned { chunk.direction.reversed() } else { chunk.direction };
-        turned ^= connection.data(Chunk { direction, ..*chunk }, &settings(), &mut spans);
+        turned ^= connection.data(Chunk { direction, ..*chunk }, &settings(), None, &mut spans);
     }
     if let Some(end) = end {
         connection.end(BootNanos(90), end, &settings(), &mut spans);
@@ -165,7 +165,7 @@ fn bytes_say_who_is_the_client() {
 #[test]
 fn other_protocols_are_left_alone() {
     let mut connection = Connection::new(origin(Role::Server));
-    connection.data(to_server(1, "SSH-2.0-OpenSSH_9.2\r\n"), &settings(), &mut Vec::new());
+    connection.data(to_server(1, "SSH-2.0-OpenSSH_9.2\r\n"), &settings(), None, &mut Vec::new());
     assert!(connection.is_unknown());
     // Older than the capture: every turn may be a beginning, but not for ever; and neither is one direction waited for.
     let nothing = "\u{1}\u{2}nothing that is known";
@@ -175,7 +175,7 @@ fn other_protocols_are_left_alone() {
             assert!(time >= u64::from(limit) || !late.is_unknown(), "turns {turns}, {time}");
             let chunk =
                 if turns && time % 2 == 1 { to_client(time, nothing) } else { to_server(time, nothing) };
-            late.data(chunk, &settings(), &mut Vec::new());
+            late.data(chunk, &settings(), None, &mut Vec::new());
         }
         assert!(late.is_unknown());
     }

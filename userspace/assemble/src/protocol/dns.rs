@@ -36,6 +36,7 @@ pub static PROTOCOL: Protocol = Protocol {
     transports: &[Transport::Datagram, Transport::Stream],
     recognize,
     carries_many: false,
+    shapes: None,
     parser: |transport, _| match transport {
         Transport::Datagram => Box::new(DnsDatagrams::default()),
         Transport::Stream => Box::new(DnsStream::default()),

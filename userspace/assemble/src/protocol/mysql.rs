@@ -22,6 +22,7 @@ pub static PROTOCOL: Protocol = Protocol {
     transports: &[Transport::Stream],
     recognize,
     carries_many: false,
+    shapes: None,
     parser: |_, _| Box::new(Mysql::default()),
 };
 

@@ -21,6 +21,7 @@ pub static PROTOCOL: Protocol = Protocol {
     transports: &[Transport::Stream],
     recognize,
     carries_many: false,
+    shapes: None,
     parser: |_, _| Box::new(Postgres::default()),
 };
 

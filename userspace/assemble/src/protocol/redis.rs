@@ -7,6 +7,7 @@
 
 mod reader;
 mod session;
+mod shape;
 
 use descry_decode::ids::BootNanos;
 
@@ -21,6 +22,7 @@ pub static PROTOCOL: Protocol = Protocol {
     transports: &[Transport::Stream],
     recognize,
     carries_many: true,
+    shapes: Some(&shape::SHAPES),
     parser: |_, _| Box::new(Redis::default()),
 };
 
@@ -108,6 +110,15 @@ impl Parser for Redis {
 
     fn is_waiting(&self) -> bool {
         self.session.is_waiting()
+    }
+
+    fn rest(&self) -> Option<u64> {
+        let is_between = self.client.is_between() && self.server.is_between();
+        self.session.rest().filter(|_| is_between)
+    }
+
+    fn passed(&mut self, end: BootNanos) {
+        self.session.turns.passed(end);
     }
 
     fn lost(&self) -> Lost {

@@ -71,6 +71,11 @@ impl Turns {
         Some(Settled { end: last, answered: !self.overlapping })
     }
 
+    /// A request and its answer went by, of which no bytes were given.
+    pub fn passed(&mut self, end: BootNanos) {
+        self.last = end;
+    }
+
     /// The connection ends.
     pub fn end(&self, time: BootNanos) -> Settled {
         let answered = self.doubtful && !self.overlapping && self.speaker == Some(Direction::ToClient);

@@ -8,6 +8,7 @@ mod sampling;
 mod scope;
 mod syscalls;
 mod tcp;
+mod templates;
 mod tls;
 
 use std::os::fd::{AsFd, BorrowedFd};
@@ -30,7 +31,7 @@ use functions::Tracing;
 use exclusions::Excluded;
 pub use exclusions::Exclusion;
 pub use functions::{FunctionFigures, Functions};
-pub use net::{SocketHooks, Wanted};
+pub use net::{Captured, SocketHooks, Wanted};
 pub use off_cpu::OffCpu;
 use off_cpu::OffCpuMaps;
 pub use sampling::{Sampler, Sampling};

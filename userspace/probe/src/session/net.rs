@@ -4,11 +4,15 @@ use aya::maps::{Array, HashMap, MapData};
 use aya::programs::ProgramError;
 use aya::{Btf, BtfError};
 use descry_abi::limits::SCOPE_FILTER_SLOTS;
-use descry_abi::net::{MAX_CAPTURE, MAX_WIDE_CAPTURE, VERDICT_IGNORE, VERDICT_IGNORE_PLAINTEXT};
+use descry_abi::net::{
+    MAX_CAPTURE, MAX_WIDE_CAPTURE, VERDICT_BYTES, VERDICT_IGNORE, VERDICT_IGNORE_PLAINTEXT,
+};
+use descry_abi::template::Family;
 use descry_abi::unit::UnitRule;
 use descry_decode::ids::{ConnectionId, Tgid};
 
 use super::tcp::TcpMaps;
+use super::templates::TemplateMaps;
 use super::{Session, raw_program, take, tracing_program};
 use crate::ProbeError;
 use crate::doctor::Feature;
@@ -36,10 +40,12 @@ pub enum SocketHooks {
 }
 
 /// Maps of the programs on sockets. Each has a single entry where sockets are not watched.
-pub(super) const MAPS: [&str; 10] = [
+pub(super) const MAPS: [&str; 12] = [
     "CONNECTIONS",
     "CONNECTS",
     "TCP_PEERS",
+    "TEMPLATES",
+    "TEMPLATES_BY_KEY",
     "VERDICTS",
     "UNITS",
     "UNIT_RULES",
@@ -63,6 +69,7 @@ pub(super) struct NetMaps {
     unit_rules: HashMap<MapData, u32, Rule>,
     unit_filter: Array<MapData, u64>,
     pub(super) tcp: TcpMaps,
+    pub(super) templates: TemplateMaps,
 }
 
 /// What is wanted of a connection's messages.
@@ -72,10 +79,35 @@ pub enum Wanted {
     Nothing,
     /// Nothing of its plaintext. What was thought of its ciphertext says nothing of that.
     NothingOfPlaintext,
-    /// Their first 4 KiB. So it is from the beginning.
-    Heads,
-    /// Their first 32 KiB.
+    /// Their beginnings.
+    Messages {
+        /// How much of each.
+        bytes: Captured,
+        /// Whether they may equal templates.
+        family: Option<Family>,
+    },
+}
+
+/// How much of a message is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Captured {
+    /// Its first 4 KiB. So it is from the beginning.
+    Head,
+    /// Its first 32 KiB.
     Most,
+}
+
+impl Wanted {
+    fn verdict(self) -> u32 {
+        let (bytes, family) = match self {
+            Self::Nothing => return VERDICT_IGNORE,
+            Self::NothingOfPlaintext => return VERDICT_IGNORE_PLAINTEXT,
+            Self::Messages { bytes: Captured::Head, family } => (MAX_CAPTURE as u32, family),
+            Self::Messages { bytes: Captured::Most, family } => (MAX_WIDE_CAPTURE, family),
+        };
+        let above = family.map_or(0, |family| u32::from(family.start_words) << 8 | u32::from(family.number));
+        above * (VERDICT_BYTES + 1) | bytes
+    }
 }
 
 impl Session {
@@ -87,6 +119,7 @@ impl Session {
             unit_rules: unit_rules.try_into().map_err(ProbeError::map("UNIT_RULES"))?,
             unit_filter: unit_filter.try_into().map_err(ProbeError::map("UNIT_FILTER"))?,
             tcp: TcpMaps::take(&mut self.ebpf)?,
+            templates: TemplateMaps::take(&mut self.ebpf)?,
         });
         Ok(())
     }
@@ -158,14 +191,8 @@ impl Session {
 
     /// Tells the kernel side what is wanted of a connection. One that is not known any more is no error.
     pub fn want_of_connection(&mut self, connection: ConnectionId, wanted: Wanted) {
-        let verdict = match wanted {
-            Wanted::Nothing => VERDICT_IGNORE,
-            Wanted::NothingOfPlaintext => VERDICT_IGNORE_PLAINTEXT,
-            Wanted::Heads => MAX_CAPTURE as u32,
-            Wanted::Most => MAX_WIDE_CAPTURE,
-        };
         if let Some(net) = &mut self.net
-            && let Err(error) = net.verdicts.insert(connection.0, verdict, 0)
+            && let Err(error) = net.verdicts.insert(connection.0, wanted.verdict(), 0)
         {
             tracing::debug!(%error, %connection, ?wanted, "what is wanted of a connection cannot be told");
         }

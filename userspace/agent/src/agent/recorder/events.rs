@@ -151,7 +151,7 @@ impl Consumer for Recorder {
             Event::Call(call) => self.call(tracker, &call),
             Event::Opened(opened) => self.opened(tracker, &opened),
             Event::ConnectFailed(failed) => self.connect_failed(tracker, &failed),
-            Event::Message(_) | Event::Closed(_) => {
+            Event::Message(_) | Event::Exchange(_) | Event::Closed(_) => {
                 if let Some(requests) = &mut self.requests {
                     requests.event(tracker, event);
                 }

@@ -343,9 +343,11 @@ impl Tracker {
             | Event::Wait(_)
             | Event::RequestWait(_) => handle(self, event),
             Event::Call(_) | Event::Arguments(_) => handle(self, event),
-            Event::Opened(_) | Event::Message(_) | Event::Closed(_) | Event::ConnectFailed(_) => {
-                handle(self, event)
-            }
+            Event::Opened(_)
+            | Event::Message(_)
+            | Event::Exchange(_)
+            | Event::Closed(_)
+            | Event::ConnectFailed(_) => handle(self, event),
             Event::StackCopy(copy) => {
                 if self.copies.len() >= MAX_COPIES {
                     self.counters.copies_dropped += self.copies.len() as u64;

@@ -5,6 +5,7 @@
 //! that can no longer be matched with certainty are given without their answers.
 
 mod head;
+mod shape;
 mod side;
 mod websocket;
 
@@ -30,6 +31,7 @@ pub static PROTOCOL: Protocol = Protocol {
     transports: &[Transport::Stream],
     recognize,
     carries_many: false,
+    shapes: Some(&shape::SHAPES),
     parser: |_, options| Box::new(Http1::new(options)),
 };
 
@@ -386,6 +388,11 @@ impl Parser for Http1 {
             Mode::Http2(http2) => http2.is_waiting(),
             Mode::Tunnel | Mode::Unmatched | Mode::WebSocket(_) => false,
         }
+    }
+
+    fn rest(&self) -> Option<u64> {
+        let is_plain = matches!(self.mode, Mode::Http) && self.pending.is_empty() && !self.unsure;
+        (is_plain && !self.answers_lost && self.client.is_between() && self.server.is_between()).then_some(0)
     }
 
     fn lost(&self) -> Lost {

@@ -71,6 +71,11 @@ impl Side {
         self.state == State::Lost
     }
 
+    /// Whether the next byte begins a head.
+    pub(super) fn is_between(&self) -> bool {
+        self.state == State::Head && self.begun.is_empty() && !self.doubt
+    }
+
     /// A body begins. Says whether it ended with that.
     pub(super) fn body(&mut self, body: Body) -> bool {
         self.doubt = false;
@@ -260,7 +265,7 @@ impl Side {
 }
 
 /// Where a head ends, behind its empty line; it is looked for from `from` on.
-fn head_end(bytes: &[u8], from: usize) -> Option<usize> {
+pub(super) fn head_end(bytes: &[u8], from: usize) -> Option<usize> {
     let mut at = from;
     loop {
         at += memchr(b'\n', bytes.get(at..)?)? + 1;

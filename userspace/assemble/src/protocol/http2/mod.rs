@@ -28,6 +28,7 @@ pub static PROTOCOL: Protocol = Protocol {
     transports: &[Transport::Stream],
     recognize,
     carries_many: true,
+    shapes: None,
     parser: |_, options| Box::new(Http2::new(options)),
 };
 

@@ -94,6 +94,15 @@ impl Reader {
         self.astray
     }
 
+    /// Whether the next byte begins a value.
+    pub fn is_between(&self) -> bool {
+        !self.astray
+            && self.levels.is_empty()
+            && self.bulk.is_none()
+            && self.value.is_none()
+            && self.passed == 0
+    }
+
     pub fn was_in_place(&self) -> bool {
         self.was_in_place
     }

@@ -85,6 +85,16 @@ impl State {
         !self.waiting.is_empty()
     }
 
+    /// What the next command's exchange depends on beside its bytes, where nothing is under way: the database.
+    pub fn rest(&self) -> Option<u64> {
+        let is_plain = !self.over && !self.subscribed && !self.monitors && self.replies == Replies::On;
+        if !is_plain || self.is_waiting() || self.turns.is_doubtful() {
+            return None;
+        }
+        let Some(namespace) = &self.namespace else { return Some(0) };
+        namespace.parse::<u32>().ok().map(|number| u64::from(number) + 1)
+    }
+
     pub fn settle(&mut self, end: BootNanos, answered: bool, exchanges: &mut Vec<Exchange>) {
         while let Some(waiting) = self.waiting.pop_front() {
             if matches!(waiting.then, Then::Select(_)) {
@@ -245,6 +255,26 @@ impl State {
         }
         exchanges.push(finished(Cow::Owned(waiting.name.into()), waiting.start, attributes, outcome));
     }
+}
+
+/// Whether of a command only its first word matters.
+pub(super) fn is_told_by_name(command: &[u8]) -> bool {
+    const ITS_WORDS_MATTER: [&str; 12] = [
+        "evalsha",
+        "evalsha_ro",
+        "fcall",
+        "fcall_ro",
+        "hello",
+        "monitor",
+        "psync",
+        "quit",
+        "reset",
+        "select",
+        "sync",
+        "replconf",
+    ];
+    let is_among = |names: &[&str]| names.iter().any(|name| command.eq_ignore_ascii_case(name.as_bytes()));
+    !is_among(CONTAINERS) && !is_among(SUBSCRIPTIONS) && !is_among(&ITS_WORDS_MATTER)
 }
 
 /// A word that can be told: commands, modules' too (`JSON.SET`), are of letters, digits and a few signs.

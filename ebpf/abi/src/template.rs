@@ -1,0 +1,176 @@
+//! Exchanges that were seen before, told in short.
+//!
+//! Most connections say the same again and again: a poll of one address, `GET` of one key or another, a prepared statement
+//! with other parameters. Userspace makes [`Template`]s of what it has parsed several times: the bytes of a message, and
+//! which of them may differ without another meaning. A message that equals one is not sent; when its answer equals one too,
+//! a single [`Exchange`] tells of both.
+
+/// Templates at most, of requests and of answers; 1.5 KiB each. Number 0 is none.
+pub const MAX_TEMPLATES: u32 = 1024;
+/// Words of a message that are compared at most.
+pub const TEMPLATE_WORDS: usize = 64;
+/// Bytes of that.
+pub const TEMPLATE_BYTES: usize = TEMPLATE_WORDS * 8;
+/// Words at the beginning of a message that its key is made of at most.
+pub const MAX_START_WORDS: u32 = 8;
+
+/// [`TemplateKey::of`] of an answer: with this bit, the template of its request. Of a request it is its family.
+pub const ANSWER: u32 = 1 << 31;
+
+/// A protocol's number for the kernel side, with what finds its requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Family {
+    /// Not 0.
+    pub number: u8,
+    /// Words at the beginning of a request that its key is made of.
+    pub start_words: u8,
+}
+
+/// What a template is found by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct TemplateKey {
+    /// The protocol's number, or the template of the request with [`ANSWER`].
+    pub of: u32,
+    /// The message's true length (bytes).
+    pub len: u32,
+    /// Its first words as [`fold`] makes one of them.
+    pub start: u64,
+}
+const _: () = assert!(size_of::<TemplateKey>() == 16);
+
+/// A message with holes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Template {
+    /// Words that are compared.
+    pub words: u32,
+    /// Of a request: words at the beginning of answers that their keys are made of.
+    pub answer_start: u32,
+    /// What its bytes are, those in holes 0.
+    pub bytes: [u64; TEMPLATE_WORDS],
+    /// All bits of the bytes that have to be these.
+    pub mask: [u64; TEMPLATE_WORDS],
+    /// All bits of the bytes that have to be digits.
+    pub digits: [u64; TEMPLATE_WORDS],
+}
+const _: () = assert!(size_of::<Template>() == 8 + 3 * TEMPLATE_BYTES);
+
+impl Template {
+    /// One that equals every message.
+    pub const EMPTY: Self = Self {
+        words: 0,
+        answer_start: 0,
+        bytes: [0; TEMPLATE_WORDS],
+        mask: [0; TEMPLATE_WORDS],
+        digits: [0; TEMPLATE_WORDS],
+    };
+}
+
+/// The same byte eight times.
+const fn each(byte: u8) -> u64 {
+    u64::from_ne_bytes([byte; 8])
+}
+
+/// What of a word differs from a template's; 0: nothing.
+#[inline(always)]
+pub const fn differs(word: u64, bytes: u64, mask: u64, digits: u64) -> u64 {
+    let other = word & mask ^ bytes;
+    // A digit is 0 to 9 now; with 0x76 more than that sets the highest bit, and what had it before keeps it.
+    let digit = (word ^ each(b'0')) & digits;
+    other | (digit.wrapping_add(each(0x76) & digits) | digit) & each(0x80) & digits
+}
+
+/// Takes a word into the beginning of a key.
+#[inline(always)]
+pub const fn fold(start: u64, word: u64) -> u64 {
+    // An odd number without a pattern (the golden ratio). Keys need not be hard to guess: what they find is compared.
+    (start.rotate_left(23) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+/// A request that equals a template, and its answer if that does too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Exchange {
+    /// `EventKind::Exchange`.
+    pub kind: u16,
+    /// 1: the process sent the request.
+    pub is_client: u16,
+    /// The request's template.
+    pub template: u32,
+    /// The answer's template; 0: the message that follows may be one, or none came.
+    pub answer: u32,
+    /// Length of the answer (bytes).
+    pub answer_len: u32,
+    /// When the request's bytes went (ns, `CLOCK_BOOTTIME`), as [`Message::time`](crate::net::Message::time).
+    pub start: u64,
+    /// When those of the answer went.
+    pub end: u64,
+    /// Process.
+    pub tgid: u32,
+    /// Thread.
+    pub tid: u32,
+    /// As in [`Opened::connection`](crate::net::Opened::connection).
+    pub connection: u64,
+    /// Bytes of the request's direction before it.
+    pub offset: u64,
+    /// Bytes of the answer's direction before that.
+    pub answer_offset: u64,
+    /// Execution unit that moved the request.
+    pub unit: u64,
+    /// Request that both belong to, 0: none known.
+    pub request: u64,
+}
+const _: () = assert!(size_of::<Exchange>() == 80);
+
+/// A request that equals a template and waits for its answer, as the kernel side remembers it with its connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Waiting {
+    /// Its template, and the number of the message on its connection in the upper half; 0: none waits.
+    pub which: u64,
+    /// As in [`Exchange`].
+    pub start: u64,
+    /// Process in the upper half, thread.
+    pub ids: u64,
+    /// As in [`Exchange`].
+    pub offset: u64,
+    /// As in [`Exchange`].
+    pub unit: u64,
+    /// As in [`Exchange`].
+    pub request: u64,
+}
+const _: () = assert!(size_of::<Waiting>() == 48);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn word(text: &[u8; 8]) -> u64 {
+        u64::from_ne_bytes(*text)
+    }
+
+    #[test]
+    fn differences_are_seen_outside_of_holes_only() {
+        let mask = u64::from_ne_bytes([0xff, 0xff, 0, 0, 0xff, 0xff, 0xff, 0xff]);
+        let bytes = word(b"ab..cdef") & mask;
+        assert_eq!(differs(word(b"abxycdef"), bytes, mask, 0), 0);
+        assert_ne!(differs(word(b"abxycdeg"), bytes, mask, 0), 0);
+        assert_ne!(differs(word(b"aBxycdef"), bytes, mask, 0), 0);
+    }
+
+    #[test]
+    fn digits_are_digits_whatever_is_beside_them() {
+        let digits = u64::from_ne_bytes([0, 0xff, 0xff, 0, 0xff, 0, 0, 0]);
+        for byte in 0..=u8::MAX {
+            for other in [0, b'0', b'9', 0xff] {
+                let expected = !byte.is_ascii_digit();
+                for at in [1, 2, 4] {
+                    let mut text = [other, b'0', b'9', other, b'5', other, other, other];
+                    text[at] = byte;
+                    assert_eq!(differs(word(&text), 0, 0, digits) != 0, expected, "{text:?}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Messages that equal a template are not sent: an exchange of two is told in short.
+//!
+//! A request that equals one is remembered with its connection. If its answer equals one too, both are told by one record;
+//! if not, the request is told by its template, and the answer in full. Userspace has the template's bytes, so it can always
+//! go on as if it had seen the message.
+
+use descry_abi::event::EventKind;
+use descry_abi::net::{Connection, Role};
+use descry_abi::template::{
+    ANSWER, Exchange, MAX_START_WORDS, TEMPLATE_WORDS, TemplateKey, Waiting, differs, fold,
+};
+
+use crate::atomic;
+use crate::emit;
+use crate::maps::{NET_STATES, TEMPLATES, TEMPLATES_BY_KEY};
+use crate::task::Ids;
+
+/// A message whose bytes are in the state.
+pub struct Whole {
+    /// Its true length (bytes).
+    pub len: u64,
+    /// Of those, in the state.
+    pub captured: u64,
+    /// When.
+    pub time: u64,
+    /// Bytes of its direction before it.
+    pub offset: u64,
+    /// Number of the unit that moved it.
+    pub unit: u64,
+    /// The request that it belongs to.
+    pub request: u64,
+    pub is_sent: bool,
+}
+
+/// Takes a message of a connection of which templates may be known. True: it is told or remembered, and not to be sent.
+#[inline(always)]
+pub fn take(connection: &mut Connection, ids: Ids, message: &Whole) -> bool {
+    let is_request = message.is_sent == (connection.role == Role::Connected as u8);
+    if is_request {
+        // One that waits still gets its answer, or none: others cannot be told apart by templates then.
+        flush(connection);
+        if message.captured != message.len {
+            return false;
+        }
+        let template =
+            find(connection.family.into(), message.len, connection.start_words.into(), message.captured);
+        if template == 0 {
+            return false;
+        }
+        let waiting = &mut connection.waiting;
+        waiting.start = message.time;
+        waiting.ids = u64::from(ids.tgid) << 32 | u64::from(ids.tid);
+        waiting.offset = message.offset;
+        waiting.unit = message.unit;
+        waiting.request = message.request;
+        let which = u64::from(connection.messages) << 32 | template;
+        // SAFETY: the word is a map's, and aligned. Nobody else's is there, or it goes first: then this message is sent.
+        return unsafe { atomic::put_if_zero(&raw mut connection.waiting.which, which) } == 0;
+    }
+    let Some(waiting) = end_wait(connection) else { return false };
+    let template = waiting.which as u32;
+    let start_words = TEMPLATES.get_ptr(template).map_or(0, |found| {
+        // SAFETY: the pointer was checked by the lookup.
+        unsafe { (*found).answer_start }
+    });
+    let answer = find(ANSWER | template, message.len, start_words, message.captured);
+    tell(connection, &waiting, (answer != 0).then_some(message), answer as u32);
+    answer != 0
+}
+
+/// Tells of a request that waits, if one does: what follows on its connection is sent in full.
+#[inline(always)]
+pub fn flush(connection: &mut Connection) {
+    if let Some(waiting) = end_wait(connection) {
+        tell(connection, &waiting, None, 0);
+    }
+}
+
+/// The request that waits, if one does, which from now on none does. Another CPU may move the connection's other direction:
+/// one of them gets it.
+#[inline(always)]
+fn end_wait(connection: &mut Connection) -> Option<Waiting> {
+    let waiting = connection.waiting;
+    if waiting.which == 0 {
+        return None;
+    }
+    // SAFETY: the word is a map's, and aligned.
+    let was = unsafe { atomic::exchange(&raw mut connection.waiting.which, waiting.which, 0) };
+    (was == waiting.which).then_some(waiting)
+}
+
+/// Tells of a request, and of the answer if there is one.
+#[inline(always)]
+fn tell(connection: &Connection, waiting: &Waiting, message: Option<&Whole>, answer: u32) {
+    let exchange = Exchange {
+        kind: EventKind::Exchange as u16,
+        is_client: u16::from(connection.role == Role::Connected as u8),
+        template: waiting.which as u32,
+        answer,
+        answer_len: message.map_or(0, |answer| answer.len as u32),
+        start: waiting.start,
+        end: message.map_or(waiting.start, |answer| answer.time),
+        tgid: (waiting.ids >> 32) as u32,
+        tid: waiting.ids as u32,
+        connection: connection.id,
+        offset: waiting.offset,
+        answer_offset: message.map_or(0, |answer| answer.offset),
+        unit: waiting.unit,
+        request: waiting.request,
+    };
+    emit::exchange(&exchange);
+}
+
+/// The template that the message in the state equals; 0: none. A global function: the verifier checks it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn find(of: u32, len: u64, start_words: u32, captured: u64) -> u64 {
+    let Some(state) = NET_STATES.get_ptr(0) else { return 0 };
+    // SAFETY: `state` is this CPU's own, and its bytes are aligned to words.
+    let words = unsafe { (&raw const (*state).bytes).cast::<u64>() };
+    let whole_words = (captured / 8).min(start_words.into());
+    let mut start = 0;
+    for at in 0..MAX_START_WORDS as usize {
+        if at as u64 >= whole_words {
+            break;
+        }
+        // SAFETY: the buffer holds more words than these.
+        start = fold(start, unsafe { *words.add(at) });
+    }
+    let key = TemplateKey { of, len: len as u32, start };
+    let Some(number) = TEMPLATES_BY_KEY.get_ptr(&key) else { return 0 };
+    // SAFETY: the pointer was checked by the lookup.
+    let number = unsafe { *number };
+    let Some(template) = TEMPLATES.get_ptr(number) else { return 0 };
+    // SAFETY: the pointer was checked by the lookup. Userspace writes a template before its key, and no other in its place
+    // until long after that was removed.
+    let template = unsafe { &*template };
+    if u64::from(template.words) * 8 > captured + 7 {
+        return 0;
+    }
+    let mut different = 0;
+    for at in 0..TEMPLATE_WORDS {
+        if at as u32 >= template.words {
+            break;
+        }
+        // SAFETY: the buffer holds more words than these.
+        let word = unsafe { *words.add(at) };
+        different |= differs(word, template.bytes[at], template.mask[at], template.digits[at]);
+    }
+    if different == 0 { number.into() } else { 0 }
+}
