@@ -126,6 +126,12 @@ counters! {
     Exchanges = "exchanges",
     /// Exchanges that equal templates, lost because the ring was full; their connection shows a gap.
     RingFullExchange = "ring_full_exchange",
+    /// Exchanges of traces that the sampler leaves out, counted without being told.
+    ExchangesCounted = "exchanges_counted",
+    /// Such exchanges that are told because the rows of counts were full.
+    ExchangeRowsFull = "exchange_rows_full",
+    /// Long waits, slow system calls and calls of functions that are not told because the sampler leaves their trace out.
+    PartsLeftOut = "parts_left_out",
     /// Messages lost because the ring was full; their connection shows a gap.
     RingFullMessage = "ring_full_message",
     /// Openings, ends and failures of connections lost because the ring was full.

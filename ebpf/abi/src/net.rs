@@ -26,7 +26,7 @@ pub const MAX_UNITS: u32 = 65_536;
 
 /// Value of a verdict on a connection: none of its bytes are wanted any more. Other values but the next: so many bytes of
 /// each message are ([`VERDICT_BYTES`]), [`MAX_WIDE_CAPTURE`] at most; above those bits the family of its templates
-/// (8 bits, 0: it has none), and how many words the keys of its requests are made of.
+/// (8 bits, 0: it has none), and what is known of them ([`START_WORDS`](crate::template::START_WORDS)).
 pub const VERDICT_IGNORE: u32 = 0;
 /// The bits of a verdict that are a number of bytes.
 pub const VERDICT_BYTES: u32 = 0xffff;
@@ -195,8 +195,8 @@ pub struct Connection {
     pub family: u8,
     /// The process that had it first.
     pub tgid: u32,
-    /// Words at the beginning of its requests that keys of templates are made of.
-    pub start_words: u32,
+    /// What is known of its templates: words of a key and more ([`START_WORDS`](crate::template::START_WORDS)).
+    pub templates: u32,
     /// A request that was not told of yet.
     pub waiting: Waiting,
 }

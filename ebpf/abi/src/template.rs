@@ -4,6 +4,10 @@
 //! with other parameters. Userspace makes [`Template`]s of what it has parsed several times: the bytes of a message, and
 //! which of them may differ without another meaning. A message that equals one is not sent; when its answer equals one too,
 //! a single [`Exchange`] tells of both.
+//!
+//! A request that equals one carries no trace context, so a trace begins with it, and the kernel side can decide whether that
+//! is taken: by its [`lot`], as samplers decide by the trace id. An exchange of one that is not taken is only counted, where
+//! its answer equals a template too.
 
 /// Templates at most, of requests and of answers; 1.5 KiB each. Number 0 is none.
 pub const MAX_TEMPLATES: u32 = 1024;
@@ -17,6 +21,29 @@ pub const MAX_START_WORDS: u32 = 8;
 /// [`TemplateKey::of`] of an answer: with this bit, the template of its request. Of a request it is its family.
 pub const ANSWER: u32 = 1 << 31;
 
+/// The bit of a request's number that says that its trace is not taken: whatever is done for it is not told.
+pub const LEFT_OUT: u64 = 1 << 63;
+/// One more than the largest [`lot`].
+pub const LOTS: u64 = 1 << 56;
+
+/// What decides whether the trace is taken that begins with this: a number that looks random, below [`LOTS`]. It becomes the
+/// randomness of the trace's id (W3C Trace Context, level 2, "random trace id flag"). Of a request its number counts without
+/// [`LEFT_OUT`]; of a client's request that was made for none, what [`client_lot_of`] makes of it.
+#[inline(always)]
+pub const fn lot(of: u64, seed: u64) -> u64 {
+    // The end of MurmurHash3, of 64 bits: each bit of the number changes half of the result's.
+    let mut mixed = of ^ seed;
+    mixed = (mixed ^ mixed >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    mixed = (mixed ^ mixed >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    (mixed ^ mixed >> 33) & (LOTS - 1)
+}
+
+/// What the lot is drawn of for a client's request that was made for no other: its connection and when it began (ns).
+#[inline(always)]
+pub const fn client_lot_of(connection: u64, start: u64) -> u64 {
+    start ^ connection.rotate_left(40)
+}
+
 /// A protocol's number for the kernel side, with what finds its requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Family {
@@ -24,7 +51,17 @@ pub struct Family {
     pub number: u8,
     /// Words at the beginning of a request that its key is made of.
     pub start_words: u8,
+    /// Whether the meaning of a request depends on others before it.
+    pub has_state: bool,
 }
+
+/// The bits of what is known of a connection's templates that are words at the beginning of a request.
+pub const START_WORDS: u32 = 15;
+/// The bit of that which says that exchanges may be counted.
+pub const MAY_COUNT: u32 = 16;
+/// The bit of that which says [`Family::has_state`]: after a request that equals no template nothing is counted until
+/// userspace was asked again.
+pub const HAS_STATE: u32 = 32;
 
 /// What a template is found by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -122,6 +159,21 @@ pub struct Exchange {
     pub request: u64,
 }
 const _: () = assert!(size_of::<Exchange>() == 80);
+
+/// What exchanges are counted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct CountKey {
+    /// As in [`Opened::connection`](crate::net::Opened::connection).
+    pub connection: u64,
+    /// The template of the answer, which has a request.
+    pub answer: u32,
+    /// 1: each is the first of a trace.
+    pub is_root: u32,
+}
+const _: () = assert!(size_of::<CountKey>() == 16);
+/// Rows of counts, 1.3 KiB each. Exchanges that find none are told.
+pub const MAX_COUNT_ROWS: u32 = 4096;
 
 /// A request that equals a template and waits for its answer, as the kernel side remembers it with its connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

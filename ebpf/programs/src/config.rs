@@ -186,6 +186,10 @@ globals! {
     TCP_SND_NXT: u32 = 0;
     /// `tcp_sock.tcp_wstamp_ns`; 0 where the kernel does not say.
     TCP_WSTAMP_NS: u32 = 0;
+    /// Traces are taken whose lot is not below this; 0: all.
+    FIRST_LOT_TAKEN: u64 = 0;
+    /// What lots are drawn with.
+    LOT_SEED: u64 = 0;
     /// What `CLOCK_BOOTTIME` was before `CLOCK_MONOTONIC` when the measurement began (ns).
     BOOT_BEFORE_MONOTONIC: u64 = 0;
     /// `mm_struct.uprobes_state.xol_area`; 0 where the kernel does not say.

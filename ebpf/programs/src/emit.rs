@@ -12,7 +12,7 @@ use descry_abi::limits::{MAX_KERNEL_FRAMES, MAX_USER_FRAMES, RING_BAND, STACK_CO
 use descry_abi::net::{Closed, MAX_CAPTURE, MESSAGE_UNSEEN, Message, Opened};
 use descry_abi::syscall::{PATH_BYTES, SlowCall};
 use descry_abi::tcp::ConnectFailed;
-use descry_abi::template::Exchange;
+use descry_abi::template::{Exchange, LEFT_OUT};
 
 use crate::config::RING_WAKE_BANDS;
 use crate::maps::{COUNTS, CopyState, EVENTS, NET_STATES, NetState, State};
@@ -88,6 +88,10 @@ pub fn slow_call(state: *const State, more: u64) {
     {
         return;
     }
+    // SAFETY: as above.
+    if unsafe { (*state).header.request } & LEFT_OUT != 0 {
+        return count(Counter::PartsLeftOut);
+    }
     let words = (size_of::<SampleHeader>() + more as usize) / 8 + frames as usize;
     // SAFETY: as in `stack`; the frames have FRAME_SLOTS words, enough for both.
     let record = unsafe { core::slice::from_raw_parts((&raw const (*state).header).cast::<u64>(), words) };
@@ -135,6 +139,9 @@ pub fn wait(wait: &Wait) {
 /// Sends a long wait of a request.
 #[inline(always)]
 pub fn request_wait(wait: &RequestWait) {
+    if wait.request & LEFT_OUT != 0 {
+        return count(Counter::PartsLeftOut);
+    }
     // SAFETY: a RequestWait is nine words without padding.
     let words = unsafe { &*core::ptr::from_ref(wait).cast::<[u64; size_of::<RequestWait>() / 8]>() };
     let sent = EVENTS.output_untyped::<[u64; 9]>(words, waking()).is_ok();
@@ -272,6 +279,10 @@ pub fn connect_failed(event: &ConnectFailed) {
 /// Sends a call of a traced function; false: the ring was full.
 #[inline(always)]
 pub fn function_call(call: &FunctionCall) -> bool {
+    if call.request & LEFT_OUT != 0 {
+        count(Counter::PartsLeftOut);
+        return true;
+    }
     // SAFETY: a FunctionCall is ten words without padding.
     let words = unsafe { &*core::ptr::from_ref(call).cast::<[u64; size_of::<FunctionCall>() / 8]>() };
     EVENTS.output_untyped::<[u64; 10]>(words, waking()).is_ok()

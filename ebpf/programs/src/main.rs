@@ -9,6 +9,7 @@ mod config;
 mod emit;
 mod exclusion;
 mod function;
+mod histogram;
 mod lifecycle;
 mod maps;
 mod net;

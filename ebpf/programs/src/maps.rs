@@ -22,7 +22,7 @@ use descry_abi::syscall::{
     CallKey, ErrorKey, NearCall, OTHER_ROWS, ROWS_A_PLACE, SyscallTraits, TRAIT_SLOTS, ThreadCall, Unreturned,
 };
 use descry_abi::tcp::{MAX_TCP_PEERS, TcpPeer, TcpPeerKey};
-use descry_abi::template::{MAX_TEMPLATES, Template, TemplateKey};
+use descry_abi::template::{CountKey, MAX_COUNT_ROWS, MAX_TEMPLATES, Template, TemplateKey};
 use descry_abi::tls::{MAX_TLS_SESSIONS, MAX_TLS_UNITS, TlsSessionKey};
 use descry_abi::unit::{MAX_UNIT_RULES, UnitKey, UnitRule};
 use descry_abi::unwind::Process;
@@ -224,7 +224,7 @@ pub static SYSCALL_UNRETURNED: PerCpuHashMap<CallKey, Unreturned, 64, NO_PREALLO
 
 /// What a new row begins with: a histogram is too large for the stack of a program. Never written.
 #[btf_map]
-pub static SYSCALL_EMPTY: Array<Histogram, 1> = Array::new();
+pub static EMPTY_HISTOGRAM: Array<Histogram, 1> = Array::new();
 
 /// Times of watched tasks, by their id in the initial pid namespace. Written by `offcpu`. The size is set at load, as
 /// those of the next two.
@@ -277,6 +277,12 @@ pub static VERDICTS: LruHashMap<u64, u32, { MAX_CONNECTIONS as usize }> = LruHas
 pub static TEMPLATES: Array<Template, { MAX_TEMPLATES as usize }> = Array::new();
 #[btf_map]
 pub static TEMPLATES_BY_KEY: HashMap<TemplateKey, u32, { MAX_TEMPLATES as usize }> = HashMap::new();
+
+/// Exchanges that are counted and not told, by connection and answer; 1 entry where no sockets are watched. Written by
+/// `net::template`; userspace removes rows of connections that are closed.
+#[btf_map]
+pub static EXCHANGE_COUNTS: HashMap<CountKey, Histogram, { MAX_COUNT_ROWS as usize }, NO_PREALLOC> =
+    HashMap::new();
 
 /// The request that a unit serves. Nobody tells of the end of goroutines and tasks, so the least recently used ones are
 /// forgotten. Written by `net`.

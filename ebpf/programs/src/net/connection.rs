@@ -150,7 +150,7 @@ fn first_sight(socket: Socket, len: u64, ids: Ids, unit: u64, flags: u64) -> Opt
         from_start: opened.from_start,
         family: 0,
         tgid: ids.tgid,
-        start_words: 0,
+        templates: 0,
         waiting: Waiting { which: 0, start: 0, ids: 0, offset: 0, unit: 0, request: 0 },
     };
     // What userspace was not told of it cannot use: the next message is then the first sight.
@@ -193,7 +193,7 @@ pub fn look(connection: &mut Connection, socket: Socket) {
     if connection.messages & connection.messages.wrapping_sub(1) == 0 {
         let wanted = look_at(socket.0);
         connection.capture = wanted as u32;
-        (connection.family, connection.start_words) = ((wanted >> 32) as u8, (wanted >> 40) as u32);
+        (connection.family, connection.templates) = ((wanted >> 32) as u8, (wanted >> 40) as u32);
     }
 }
 
@@ -212,7 +212,7 @@ pub extern "C" fn look_at(socket: u64) -> u64 {
 }
 
 /// How much of a connection's messages is wanted, by what userspace has found out of it (bytes); above that the family of its
-/// templates and how many words their keys are made of.
+/// templates and what is known of them.
 #[inline(always)]
 fn wanted(connection: &Connection) -> u64 {
     let Some(verdict) = VERDICTS.get_ptr(connection.id) else { return connection.capture.into() };

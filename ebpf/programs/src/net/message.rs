@@ -48,7 +48,6 @@ pub fn take(state: *mut NetState, task: Running, ids: Ids, known: Option<*mut Co
     if tls::is_ciphertext(connection, &unit, moved.socket) {
         return count(Counter::MessagesEncrypted);
     }
-    let request = request::of_message(connection, &unit, moved.is_sent);
     let is_behind = connection::catch_up(connection, moved);
     let total = if moved.is_sent { &mut connection.sent } else { &mut connection.received };
     let offset = *total;
@@ -56,6 +55,7 @@ pub fn take(state: *mut NetState, task: Running, ids: Ids, known: Option<*mut Co
     connection.messages = connection.messages.wrapping_add(1);
     connection::look(connection, moved.socket);
     if connection.capture == 0 {
+        request::of_message(connection, &unit, moved.is_sent, false);
         tls::note_records(connection, &unit, moved, None);
         return count(Counter::MessagesIgnored);
     }
@@ -93,9 +93,13 @@ pub fn take(state: *mut NetState, task: Running, ids: Ids, known: Option<*mut Co
     let now = unsafe { bpf_ktime_get_boot_ns() };
     let sent_at = if moved.is_sent { moved.progress.sent_at(now) } else { None };
     let time = sent_at.unwrap_or(now);
-    if connection.family != 0 {
-        let (len, is_sent) = (moved.len, moved.is_sent);
-        let message = Whole { len, captured, time, offset, unit: unit.number(ids), request, is_sent };
+    let (len, is_sent) = (moved.len, moved.is_sent);
+    let has_templates = connection.family != 0;
+    let known =
+        if has_templates && !is_behind { template::known(connection, len, captured, is_sent) } else { 0 };
+    let request = request::of_message(connection, &unit, is_sent, known != 0);
+    if has_templates {
+        let message = Whole { len, captured, time, offset, unit: unit.number(ids), request, is_sent, known };
         if captured == 0 || is_behind {
             template::flush(connection);
         } else if template::take(connection, ids, &message) {
@@ -157,7 +161,7 @@ pub extern "C" fn go_on(want: u64, len: u64) -> u64 {
 /// Sends a record of plaintext of TLS, with the head of its bytes.
 #[inline(always)]
 pub fn plaintext(ids: Ids, unit: &Unit, connection: &mut Connection, plaintext: &Plaintext) {
-    let request = request::of_message(connection, unit, plaintext.is_sent);
+    let request = request::of_message(connection, unit, plaintext.is_sent, false);
     let total = if plaintext.is_sent { &mut connection.sent } else { &mut connection.received };
     let offset = *total;
     *total = offset.wrapping_add(plaintext.len);

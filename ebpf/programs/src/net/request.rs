@@ -14,7 +14,9 @@
 
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use descry_abi::net::{Connection, Role};
+use descry_abi::template::{LEFT_OUT, lot};
 
+use crate::config::{FIRST_LOT_TAKEN, LOT_SEED};
 use crate::maps::{REQUEST_NUMBERS, UNITS};
 use crate::unit::{self, Unit};
 
@@ -38,15 +40,16 @@ pub fn of_unit(unit: &Unit) -> u64 {
     UNITS.get_ptr(unit.maker()).map_or(0, |request| unsafe { *request })
 }
 
-/// The request that a message belongs to.
+/// The request that a message belongs to. `is_known`: it equals a template, so that it begins a trace if it begins a request.
 #[inline(always)]
-pub fn of_message(connection: &mut Connection, unit: &Unit, is_sent: bool) -> u64 {
+pub fn of_message(connection: &mut Connection, unit: &Unit, is_sent: bool, is_known: bool) -> u64 {
     let turns = (connection.last_was_sent != 0) != is_sent;
     connection.last_was_sent = u8::from(is_sent);
     match connection.role {
         ACCEPTED if !is_sent => {
             if turns {
-                connection.request = next();
+                let number = next();
+                connection.request = if is_known { number | left_out(number) } else { number };
             }
             serve(unit, connection.request);
         }
@@ -87,6 +90,13 @@ fn serve(unit: &Unit, request: u64) {
             let _ = UNITS.insert(unit.key, request, 0);
         }
     }
+}
+
+/// [`LEFT_OUT`] if the trace that begins with this is not taken, else 0.
+#[inline(always)]
+pub fn left_out(of: u64) -> u64 {
+    let first_taken = FIRST_LOT_TAKEN.load();
+    if first_taken != 0 && lot(of, LOT_SEED.load()) < first_taken { LEFT_OUT } else { 0 }
 }
 
 /// A new number: the CPU's, and how many it gave before.

@@ -4,15 +4,21 @@
 //! if not, the request is told by its template, and the answer in full. Userspace has the template's bytes, so it can always
 //! go on as if it had seen the message.
 
+use aya_ebpf::bindings::BPF_NOEXIST;
+use descry_abi::counter::Counter;
 use descry_abi::event::EventKind;
+use descry_abi::histogram::{BUCKETS, Histogram};
 use descry_abi::net::{Connection, Role};
 use descry_abi::template::{
-    ANSWER, Exchange, MAX_START_WORDS, TEMPLATE_WORDS, TemplateKey, Waiting, differs, fold,
+    ANSWER, CountKey, Exchange, HAS_STATE, LEFT_OUT, MAX_START_WORDS, MAY_COUNT, START_WORDS, TEMPLATE_WORDS,
+    TemplateKey, Waiting, client_lot_of, differs, fold,
 };
 
+use super::request;
 use crate::atomic;
-use crate::emit;
-use crate::maps::{NET_STATES, TEMPLATES, TEMPLATES_BY_KEY};
+use crate::emit::{self, count};
+use crate::histogram::bucket;
+use crate::maps::{EMPTY_HISTOGRAM, EXCHANGE_COUNTS, NET_STATES, TEMPLATES, TEMPLATES_BY_KEY};
 use crate::task::Ids;
 
 /// A message whose bytes are in the state.
@@ -30,6 +36,18 @@ pub struct Whole {
     /// The request that it belongs to.
     pub request: u64,
     pub is_sent: bool,
+    /// The template that it equals if it is a request; 0: none.
+    pub known: u64,
+}
+
+/// The template that a message in the state equals if it is a request; 0: none.
+#[inline(always)]
+pub fn known(connection: &Connection, len: u64, captured: u64, is_sent: bool) -> u64 {
+    let is_request = is_sent == (connection.role == Role::Connected as u8);
+    if !is_request || captured != len {
+        return 0;
+    }
+    find(connection.family.into(), len, connection.templates & START_WORDS, captured)
 }
 
 /// Takes a message of a connection of which templates may be known. True: it is told or remembered, and not to be sent.
@@ -39,21 +57,23 @@ pub fn take(connection: &mut Connection, ids: Ids, message: &Whole) -> bool {
     if is_request {
         // One that waits still gets its answer, or none: others cannot be told apart by templates then.
         flush(connection);
-        if message.captured != message.len {
+        if message.known == 0 {
+            if connection.templates & HAS_STATE != 0 {
+                connection.templates &= !MAY_COUNT;
+            }
             return false;
         }
-        let template =
-            find(connection.family.into(), message.len, connection.start_words.into(), message.captured);
-        if template == 0 {
-            return false;
-        }
+        let request = match message.request {
+            0 => request::left_out(client_lot_of(connection.id, message.time)),
+            request => request,
+        };
         let waiting = &mut connection.waiting;
+        waiting.request = request;
         waiting.start = message.time;
         waiting.ids = u64::from(ids.tgid) << 32 | u64::from(ids.tid);
         waiting.offset = message.offset;
         waiting.unit = message.unit;
-        waiting.request = message.request;
-        let which = u64::from(connection.messages) << 32 | template;
+        let which = u64::from(connection.messages) << 32 | message.known;
         // SAFETY: the word is a map's, and aligned. Nobody else's is there, or it goes first: then this message is sent.
         return unsafe { atomic::put_if_zero(&raw mut connection.waiting.which, which) } == 0;
     }
@@ -64,8 +84,61 @@ pub fn take(connection: &mut Connection, ids: Ids, message: &Whole) -> bool {
         unsafe { (*found).answer_start }
     });
     let answer = find(ANSWER | template, message.len, start_words, message.captured);
-    tell(connection, &waiting, (answer != 0).then_some(message), answer as u32);
+    let may_count = waiting.request & LEFT_OUT != 0 && connection.templates & MAY_COUNT != 0;
+    if answer == 0 || !may_count || !is_counted(connection, &waiting, message, answer) {
+        tell(connection, &waiting, (answer != 0).then_some(message), answer as u32);
+    }
     answer != 0
+}
+
+/// Counts an exchange that is not told; false: there is no room.
+#[inline(always)]
+fn is_counted(connection: &Connection, waiting: &Waiting, message: &Whole, answer: u64) -> bool {
+    let is_root = connection.role == Role::Accepted as u8 || waiting.request == LEFT_OUT;
+    let duration = message.time.saturating_sub(waiting.start);
+    count_exchange(connection.id, answer << 32 | u64::from(is_root), duration) != 0
+}
+
+/// Adds an exchange to its row: the answer in the upper half of `both`, in the lower 1 if it begins a trace. 0: there is no
+/// room. A global function, as [`find`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn count_exchange(connection: u64, both: u64, duration: u64) -> u64 {
+    let key = CountKey { connection, answer: (both >> 32) as u32, is_root: both as u32 };
+    let Some(row) = row(&key) else {
+        count(Counter::ExchangeRowsFull);
+        return 0;
+    };
+    let bucket = bucket(duration);
+    // SAFETY: the pointer was checked by the lookup, the words are aligned, and the bucket is bounded.
+    unsafe {
+        atomic::add(&raw mut (*row).count, 1);
+        atomic::add(&raw mut (*row).sum, duration);
+        // Of several CPUs that have a longer one at once the first wins; the buckets tell of the others.
+        let max = (*row).max;
+        if duration > max {
+            atomic::exchange(&raw mut (*row).max, max, duration);
+        }
+        if bucket < BUCKETS {
+            atomic::add((&raw mut (*row).buckets).cast::<u64>().add(bucket), 1);
+        }
+    }
+    count(Counter::ExchangesCounted);
+    1
+}
+
+/// A row of counts, which is made where there is none.
+#[inline(always)]
+fn row(key: &CountKey) -> Option<*mut Histogram> {
+    if let Some(row) = EXCHANGE_COUNTS.get_ptr_mut(key) {
+        return Some(row);
+    }
+    let empty = EMPTY_HISTOGRAM.get_ptr(0)?;
+    // SAFETY: the pointer was checked by the lookup.
+    let empty = unsafe { &*empty };
+    // Another CPU may have made it meanwhile: then it is there, which is all that counts.
+    let _ = EXCHANGE_COUNTS.insert(key, empty, BPF_NOEXIST.into());
+    EXCHANGE_COUNTS.get_ptr_mut(key)
 }
 
 /// Tells of a request that waits, if one does: what follows on its connection is sent in full.

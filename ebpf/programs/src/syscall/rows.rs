@@ -9,13 +9,14 @@ use core::ops::Range;
 
 use aya_ebpf::bindings::BPF_NOEXIST;
 use descry_abi::counter::Counter;
-use descry_abi::histogram::{BUCKETS, Histogram, SHORT_BUCKETS, bucket_of_doubling};
+use descry_abi::histogram::{BUCKETS, Histogram, SHORT_BUCKETS};
 use descry_abi::syscall::{CallKey, FIRST_ROWS, ROWS_A_PLACE, ThreadCall, nth_row, wanted_row};
 
 use crate::atomic;
 use crate::config::NEAR_PLACES;
 use crate::emit::count;
-use crate::maps::{SYSCALL_EMPTY, SYSCALL_NEAR_ROWS, SYSCALL_OTHERS, SYSCALL_ROW_KEYS, SYSCALL_ROWS};
+use crate::histogram::bucket;
+use crate::maps::{EMPTY_HISTOGRAM, SYSCALL_NEAR_ROWS, SYSCALL_OTHERS, SYSCALL_ROW_KEYS, SYSCALL_ROWS};
 
 use super::traits;
 
@@ -52,9 +53,8 @@ pub fn add(call: *const ThreadCall, duration: u64) {
 #[inline(never)]
 pub extern "C" fn add_elsewhere(tgid: u32, number: u32, duration: u64) -> u64 {
     if let Some(row) = row(CallKey { tgid, number }).or_else(|| row_of_others(number)) {
-        let bucket = if duration > 1 { bucket_of_doubling(duration, log2(duration - 1)) as usize } else { 0 };
         // SAFETY: the entry is this CPU's own, and the pointer was checked by the lookup.
-        unsafe { record(row, duration, bucket) }
+        unsafe { record(row, duration, bucket(duration)) }
     }
     0
 }
@@ -92,7 +92,7 @@ fn new_row(key: CallKey, wanted: u32) -> Option<*mut Histogram> {
     if let Some(row) = claim(key, wanted, 0..FIRST_ROWS) {
         return Some(row);
     }
-    let empty = SYSCALL_EMPTY.get_ptr(0)?;
+    let empty = EMPTY_HISTOGRAM.get_ptr(0)?;
     // SAFETY: the pointer was checked by the lookup.
     let empty = unsafe { &*empty };
     // Another CPU may have made it meanwhile: then it is there, which is all that counts.
@@ -139,20 +139,4 @@ unsafe fn record(row: *mut Histogram, duration: u64, bucket: usize) {
             *(&raw mut (*row).buckets).cast::<u64>().add(bucket) += 1;
         }
     }
-}
-
-/// The binary logarithm of a number above 0. BPF has no instruction that counts leading zeros, and what the compiler puts in
-/// its place takes longer than these branches, which go the same way for most calls. Only where little follows: the
-/// verifier goes through the rest of the program for each way through them.
-#[inline(always)]
-fn log2(number: u64) -> u32 {
-    let (mut rest, mut log, mut width) = (number, 0, 32);
-    while width > 0 {
-        if rest >> width != 0 {
-            rest >>= width;
-            log += width;
-        }
-        width /= 2;
-    }
-    log
 }
