@@ -122,7 +122,8 @@ pub struct Message {
     pub tid: u32,
     /// As in [`Opened::connection`].
     pub connection: u64,
-    /// Bytes of this direction before this message, since the first sight of the connection: what is missing was lost.
+    /// Bytes of this direction before this message, since the first sight of the connection: what is missing was lost. Those of
+    /// exchanges that were counted without being told are not in it.
     pub offset: u64,
     /// Bytes that the call moved.
     pub len: u64,

@@ -38,6 +38,15 @@ pub const fn lot(of: u64, seed: u64) -> u64 {
     (mixed ^ mixed >> 33) & (LOTS - 1)
 }
 
+/// Which traces are taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lots {
+    /// Those whose lot is not below this; 0: all.
+    pub first_taken: u64,
+    /// What lots are drawn with.
+    pub seed: u64,
+}
+
 /// What the lot is drawn of for a client's request that was made for no other: its connection and when it began (ns).
 #[inline(always)]
 pub const fn client_lot_of(connection: u64, start: u64) -> u64 {

@@ -58,8 +58,23 @@ pub fn quantile(histogram: &Histogram, share: f64) -> Option<u64> {
     if index == BUCKETS - 1 {
         return Some(histogram.max);
     }
-    let middle = ((index as f64 + 0.5) / f64::from(1 << SCALE)).exp2();
-    Some((middle.round() as u64).min(histogram.max))
+    Some(middle(index).min(histogram.max))
+}
+
+/// Durations (ns) that add up to much the same: the middle of each bucket, how often it was seen; the longest is itself.
+pub fn durations(histogram: &Histogram) -> impl Iterator<Item = (u64, u64)> {
+    let last = histogram.buckets.iter().rposition(|count| *count > 0);
+    let longest = last.map(|_| (histogram.max, 1));
+    let buckets = histogram.buckets.iter().enumerate().map(move |(index, count)| {
+        let count = count - u64::from(last == Some(index));
+        (middle(index).min(histogram.max), count)
+    });
+    buckets.filter(|(_, count)| *count > 0).chain(longest)
+}
+
+/// The geometric mean of a bucket's ends (ns).
+fn middle(index: usize) -> u64 {
+    ((index as f64 + 0.5) / f64::from(1 << SCALE)).exp2().round() as u64
 }
 
 /// The longest duration (ns) that counts in a bucket.
@@ -71,7 +86,7 @@ pub fn upper_bound(index: usize) -> u64 {
 mod tests {
     use descry_abi::histogram::{BUCKETS, Histogram, bucket};
 
-    use super::{add, quantile, record, since, upper_bound};
+    use super::{add, durations, quantile, record, since, upper_bound};
 
     fn check(durations: &[u64], share: f64, expected: Option<u64>) {
         let mut histogram = Histogram::default();
@@ -113,6 +128,14 @@ mod tests {
         record(&mut now, 800);
         let new = since(&now, &before);
         assert_eq!((new.count, new.sum, new.max), (2, 1300, 800));
+    }
+
+    #[test]
+    fn durations_are_as_many_and_end_with_the_longest() {
+        let mut histogram = Histogram::default();
+        assert_eq!(durations(&histogram).count(), 0);
+        [100, 700, 1000, 1001].iter().for_each(|duration| record(&mut histogram, *duration));
+        assert_eq!(durations(&histogram).collect::<Vec<_>>(), [(99, 1), (664, 1), (939, 1), (1001, 1)]);
     }
 
     #[test]

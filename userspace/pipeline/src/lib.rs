@@ -17,4 +17,4 @@ mod state;
 pub use filter::{Action, Filter, keeps};
 pub use limit::RateLimit;
 pub use redact::{Redactor, RedactorError, Rules};
-pub use sample::{Sampler, SamplerError, Sampling, SamplingCounters, is_sampled};
+pub use sample::{Sampler, SamplerError, Sampling, SamplingCounters, is_sampled, leave_out};

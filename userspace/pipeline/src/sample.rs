@@ -22,6 +22,11 @@ pub fn is_sampled(span: &Span) -> bool {
     span.flags & SAMPLED != 0
 }
 
+/// Notes that a span is not to be sent.
+pub fn leave_out(span: &mut Span) {
+    span.flags &= !SAMPLED;
+}
+
 /// What decides of traces that begin here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Root {
@@ -150,6 +155,20 @@ impl Sampling {
         !self.sampler.parent_based && self.sampler.root == Root::Off
     }
 
+    /// The least randomness of which a trace is taken that begins here and carries no context; 2^56: none.
+    pub fn first_taken(&self) -> u64 {
+        match self.sampler.root {
+            Root::On => 0,
+            Root::Off => RANDOMNESS,
+            Root::From(threshold) => threshold,
+        }
+    }
+
+    /// Counts traces of which it was decided elsewhere, by [`Sampling::first_taken`], that they are not taken.
+    pub fn left_out(&mut self, traces: u64) {
+        self.counters.traces_not_sampled += traces;
+    }
+
     /// Decides of a span that is the first of its trace here, and notes it in its flags: those below it inherit them.
     /// What the caller of a parent-based sampler decided counts against no limit. `traces_per_second`: the service's own, in
     /// the place of everybody's.
@@ -169,7 +188,7 @@ impl Sampling {
             takes = false;
         }
         if !takes {
-            span.flags &= !SAMPLED;
+            leave_out(span);
             return;
         }
         span.flags |= SAMPLED;

@@ -85,7 +85,9 @@ pub fn take(connection: &mut Connection, ids: Ids, message: &Whole) -> bool {
     });
     let answer = find(ANSWER | template, message.len, start_words, message.captured);
     let may_count = waiting.request & LEFT_OUT != 0 && connection.templates & MAY_COUNT != 0;
-    if answer == 0 || !may_count || !is_counted(connection, &waiting, message, answer) {
+    if answer != 0 && may_count && is_counted(connection, &waiting, message, answer) {
+        pass_over(connection, &waiting, message);
+    } else {
         tell(connection, &waiting, (answer != 0).then_some(message), answer as u32);
     }
     answer != 0
@@ -97,6 +99,23 @@ fn is_counted(connection: &Connection, waiting: &Waiting, message: &Whole, answe
     let is_root = connection.role == Role::Accepted as u8 || waiting.request == LEFT_OUT;
     let duration = message.time.saturating_sub(waiting.start);
     count_exchange(connection.id, answer << 32 | u64::from(is_root), duration) != 0
+}
+
+/// Goes on as if neither the request nor its answer had been there: nobody is told of their bytes, and none are missing.
+#[inline(always)]
+fn pass_over(connection: &mut Connection, waiting: &Waiting, answer: &Whole) {
+    let Connection { sent, received, write_begin, read_begin, .. } = connection;
+    let (request, answered) = if answer.is_sent {
+        ((received, read_begin), (sent, write_begin))
+    } else {
+        ((sent, write_begin), (received, read_begin))
+    };
+    let pass = |(total, begin): (&mut u64, &mut u32), offset: u64| {
+        *begin = begin.wrapping_add((*total).wrapping_sub(offset) as u32);
+        *total = offset;
+    };
+    pass(request, waiting.offset);
+    pass(answered, answer.offset);
 }
 
 /// Adds an exchange to its row: the answer in the upper half of `both`, in the lower 1 if it begins a trace. 0: there is no

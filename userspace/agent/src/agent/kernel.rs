@@ -1,5 +1,6 @@
 //! What a configuration wants of the kernel side.
 
+use descry_abi::template::Lots;
 use descry_config::{Config, Period};
 use descry_decode::syscall;
 use descry_probe::{Functions, OffCpu, Options, Sampling, Syscalls};
@@ -10,6 +11,7 @@ use super::shares::Shares;
 use crate::failure::Failure;
 use crate::measure;
 use crate::profile::ring_bytes;
+use crate::requests::lots;
 
 /// Bytes of the ring where requests are followed: a tick at 40 MB a second. The kernel maps it twice, so that it counts
 /// twice as memory of the agent.
@@ -39,7 +41,7 @@ pub fn options(config: &Config) -> Result<Options, Failure> {
             slower_than: of_requests(config, &syscalls.slower_than),
             traits: syscall::traits(),
         }),
-        net: requests.enabled,
+        net: requests.enabled.then(|| lots_of(config)),
         exclusions: Exclusions::wanted(config),
         functions: (!functions.names.is_empty()).then(|| Functions {
             event_rate: if takes_no_trace(config) { 0 } else { functions.spans_per_second },
@@ -49,6 +51,12 @@ pub fn options(config: &Config) -> Result<Options, Failure> {
         ring_bytes: ring,
         ..base
     })
+}
+
+/// Which traces are taken.
+fn lots_of(config: &Config) -> Lots {
+    // A sampler that there is not is told of where requests begin to be followed.
+    lots(requests::sampling_of(&config.requests).ok().as_ref())
 }
 
 /// The time (ns) above which system calls or waits are told one by one: below their requests only.

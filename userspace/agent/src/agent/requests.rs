@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use descry_abi::histogram::Histogram;
 use descry_assemble::connection::Settings;
 use descry_assemble::protocol::Options as ParserOptions;
 use descry_assemble::span::Span;
@@ -35,6 +36,8 @@ impl SpanOutput for Done {
     fn keeps(&self, span: &Span) -> bool {
         is_sampled(span)
     }
+
+    fn counted(&mut self, _: &SpanProcess, _: &Span, _: &Histogram) {}
 
     fn drained(&mut self, _: &mut Metrics) -> Result<(), Failure> {
         Ok(())

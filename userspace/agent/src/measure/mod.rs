@@ -166,7 +166,7 @@ impl<'a> Prepared<'a> {
         consumer.ready(&mut watch.session, &mut watch.tracker)?;
         let clocks = Clocks::read()?;
         let ring_bytes = options.ring_bytes.into();
-        let tick = if options.net { MESSAGES_TICK } else { TICK };
+        let tick = if options.net.is_some() { MESSAGES_TICK } else { TICK };
         let began = Instant::now();
         // While the program that was started is still held, and others are still blocked where they were found.
         watch.follow(consumer)?;

@@ -29,7 +29,7 @@ pub fn options(table_chunks: u32) -> anyhow::Result<Options> {
         sampling: None,
         syscalls: None,
         off_cpu: None,
-        net: false,
+        net: None,
         functions: None,
         exclusions: Exclusion::default(),
         kernel_stacks: true,

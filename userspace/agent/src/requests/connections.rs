@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
+use descry_abi::template::{LEFT_OUT, Lots, client_lot_of, lot};
 use descry_aggregate::request::Ends;
 use descry_assemble::connect;
 use descry_assemble::connection::{End, Origin, Role, Settings};
@@ -15,7 +16,7 @@ use descry_assemble::template::Templates;
 use descry_decode::ids::{BootNanos, ConnectionId, RequestId, Tgid, UnixNanos};
 use descry_decode::{Call, Closed, Closer, ConnectFailed, Message, Opened, Plaintext, Transport as Socket};
 use descry_export::span::SpanProcess;
-use descry_pipeline::Sampling;
+use descry_pipeline::{Sampling, leave_out};
 use descry_probe::Wanted;
 use lru::LruCache;
 use rustc_hash::FxHashSet;
@@ -24,6 +25,9 @@ use super::live::{Live, Tls};
 
 mod known;
 
+mod counts;
+
+use counts::Counts;
 pub use known::is_late;
 
 /// Connections followed at once; the least recently used one is ended for a new one.
@@ -101,6 +105,8 @@ pub struct Connections {
     spans: Spans,
     /// What exchanges are told by.
     templates: Templates,
+    /// What the kernel side has counted.
+    counts: Counts,
     /// What is wanted of connections, where that has changed.
     wanted: Vec<(ConnectionId, Wanted)>,
     scratch: Vec<Span>,
@@ -114,19 +120,30 @@ pub struct Connections {
 struct Spans {
     joiner: Joiner<Owned>,
     sampling: Option<Sampling>,
+    lots: Lots,
+    /// Spans whose request's trace is not taken, as the kernel side has decided.
+    left_out: Vec<(Owned, Span)>,
     /// Room for [`Live::are_shared`].
     are_shared: Vec<bool>,
 }
 
 impl Connections {
-    /// None yet. `sampling`: what decides which traces are sent; none: nothing does.
-    pub fn new(sampling: Option<Sampling>) -> Self {
+    /// None yet. `sampling`: what decides which traces are sent; none: nothing does. `lots`: the same as the kernel side
+    /// knows it.
+    pub fn new(lots: Lots, sampling: Option<Sampling>) -> Self {
         Self {
             timeout: TIMEOUT,
             live: LruCache::new(MAX_CONNECTIONS),
             gone: FxHashSet::default(),
-            spans: Spans { joiner: Joiner::new(Limits::default()), sampling, are_shared: Vec::new() },
+            spans: Spans {
+                joiner: Joiner::new(Limits::default()),
+                sampling,
+                lots,
+                left_out: Vec::new(),
+                are_shared: Vec::new(),
+            },
             templates: Templates::default(),
+            counts: Counts::default(),
             wanted: Vec::new(),
             scratch: Vec::new(),
             now: BootNanos(0),
@@ -188,7 +205,7 @@ impl Connections {
             self.wanted.push((opened.connection, Wanted::Nothing));
         }
         let terms = terms.unwrap_or_else(|| self.nothing.clone());
-        let mut live = Live::new(origin, opened.tgid, process, terms, opened.time);
+        let mut live = Live::new(opened.connection, origin, opened.tgid, process, terms, opened.time);
         (live.ignored, live.is_wanted) = (ignored, is_wanted);
         if let Some((id, old)) = self.live.push(opened.connection, live) {
             // Another connection under the same number, or the least recently used one of too many.
@@ -237,6 +254,7 @@ impl Connections {
         // Where client and server turn out to be the other way round, the role of the origin has turned too.
         let learning = live.learns().then_some(&mut self.templates);
         live.connection.data(chunk, &live.terms.settings, learning, &mut self.scratch);
+        live.note_state();
         if live.connection.is_unknown() {
             live.ignored = true;
             self.counted.unknown += 1;
@@ -281,7 +299,8 @@ impl Connections {
         self.now = self.now.max(call.end);
         let owner = Owned::without_connection(process);
         let first = out.len();
-        self.spans.joiner.call(call.request, self.now, around, span, owner, out);
+        let request = RequestId(call.request.0 & !LEFT_OUT);
+        self.spans.joiner.call(request, self.now, around, span, owner, out);
         self.spans.begin_roots(first, out);
     }
 
@@ -317,7 +336,7 @@ impl Connections {
             ..origin
         };
         let (process, terms) = (live.process.clone(), live.terms.clone());
-        let mut new = Live::new(origin, live.tgid, process, terms, message.time);
+        let mut new = Live::new(live.id, origin, live.tgid, process, terms, message.time);
         new.tls = Tls::Plaintext;
         let old = std::mem::replace(live, new);
         self.end(old, message.time, End::Unknown, out);
@@ -328,7 +347,9 @@ impl Connections {
         self.now = self.now.max(closed.time);
         if let Some(live) = self.live.pop(&closed.connection) {
             let end = live.closed_by(closed.by);
-            self.end(live, closed.time, end, out);
+            if let Some(live) = self.end(live, closed.time, end, out) {
+                self.counts.closed(closed.connection, live);
+            }
         }
     }
 
@@ -384,10 +405,18 @@ impl Connections {
         }
     }
 
-    fn end(&mut self, mut live: Live, time: BootNanos, end: End, out: &mut Vec<(Owned, Span)>) {
+    /// Nothing comes of a connection any more; gives it back if the kernel side may have counted some of its exchanges.
+    fn end(
+        &mut self,
+        mut live: Live,
+        time: BootNanos,
+        end: End,
+        out: &mut Vec<(Owned, Span)>,
+    ) -> Option<Live> {
         live.connection.end(time, end, &live.terms.settings, &mut self.scratch);
         self.counted.lost = self.counted.lost + live.connection.lost();
         self.spans.join(&mut live, self.now, &mut self.scratch, out);
+        (self.are_counted() && live.may_count()).then_some(live)
     }
 }
 
@@ -406,22 +435,33 @@ impl Spans {
             let Terms { settings, traces_per_second } = &live.terms;
             let offset = settings.unix_offset.saturating_neg();
             let traces_per_second = *traces_per_second;
-            let request = live.request_at(BootNanos(span.start.0.saturating_add_signed(offset)));
+            let start = BootNanos(span.start.0.saturating_add_signed(offset));
+            let request = live.request_at(start);
             let owner = Owned { process: live.process.clone(), ends, traces_per_second };
             match span.kind {
                 SpanKind::Server | SpanKind::Consumer => {
+                    draw(self.lots, &mut span, request.0 & !LEFT_OUT);
                     begin(&mut self.sampling, &owner, &mut span);
                     self.joiner.server(request, is_shared, now, span, owner, out);
                 }
                 SpanKind::Client | SpanKind::Producer | SpanKind::Internal => {
                     if span.parent.is_some() {
                         begin(&mut self.sampling, &owner, &mut span);
+                    } else if request.0 & !LEFT_OUT == 0 {
+                        draw(self.lots, &mut span, client_lot_of(live.id.0, start.0));
+                    } else if request.0 & LEFT_OUT != 0 {
+                        // Its request's span is not told: it would wait for it in vain.
+                        leave_out(&mut span);
+                        self.left_out.push((owner, span));
+                        continue;
                     }
-                    self.joiner.client(request, now, span, owner, out);
+                    self.joiner.client(RequestId(request.0 & !LEFT_OUT), now, span, owner, out);
                 }
             }
         }
         self.begin_roots(first, out);
+        // Of their traces it is decided already.
+        out.append(&mut self.left_out);
     }
 
     fn finish(&mut self, out: &mut Vec<(Owned, Span)>) {
@@ -439,6 +479,15 @@ impl Spans {
                 begin(&mut self.sampling, owner, span);
             }
         }
+    }
+}
+
+/// Makes the lot that was drawn for a trace that begins with this span the randomness of its id, so that everybody decides
+/// alike. `of`: what it was drawn of; 0: nobody knows.
+fn draw(lots: Lots, span: &mut Span, of: u64) {
+    if lots.first_taken != 0 && of != 0 && span.parent.is_none() {
+        let lot = lot(of, lots.seed).to_be_bytes();
+        span.trace.0.iter_mut().rev().zip(lot.iter().rev()).take(7).for_each(|(to, from)| *to = *from);
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use descry_abi::histogram::Histogram;
 use descry_assemble::connection::Settings;
 use descry_assemble::span::Span;
 use descry_assemble::template::Change;
@@ -19,15 +20,15 @@ use super::connections::{Connections, Owned, Terms, is_late};
 use super::tcp::Tcp;
 use super::tls::{Reach, TlsFiles};
 use super::units::Units;
-use super::{MetricCounters, Metrics, RequestCounters};
+use super::{MetricCounters, Metrics, RequestCounters, lots};
 use crate::failure::Failure;
 use crate::measure::{Clocks, Consumer, Tracker, add_attributes};
 
 /// Processes whose Resource is kept at most; about 2 KiB each.
 const MAX_PROCESSES: usize = 8192;
 
-/// Time between two looks for requests that wait (ns).
-const BETWEEN_LOOKS: u64 = 5_000_000_000;
+/// Time between two looks for requests that wait, and for those that were counted (ns).
+const BETWEEN_LOOKS: u64 = 2_000_000_000;
 
 /// Takes spans.
 pub trait SpanOutput {
@@ -36,6 +37,9 @@ pub trait SpanOutput {
 
     /// One that is done, whether it is going to be sent or not. It is in the metrics already.
     fn span(&mut self, process: &SpanProcess, span: Span);
+
+    /// Requests of traces that are not taken, which differ from a span in their times only. They are in the metrics already.
+    fn counted(&mut self, process: &SpanProcess, span: &Span, durations: &Histogram);
 
     /// The ring was drained: no more come for now.
     ///
@@ -72,7 +76,7 @@ impl<O: SpanOutput> Requests<O> {
             terms: Terms { settings: Arc::new(settings), traces_per_second: None },
             reach: Reach::ANY,
             tls: TlsFiles::new(Reach::ANY),
-            connections: Connections::new(sampling),
+            connections: Connections::new(lots(sampling.as_ref()), sampling),
             units: Units::default(),
             processes: FxHashMap::default(),
             attributes: BTreeMap::new(),
@@ -187,6 +191,23 @@ impl<O: SpanOutput> Requests<O> {
         Ok(())
     }
 
+    /// Takes what the kernel side has counted and not told.
+    fn take_counts(&mut self, session: &mut Session) -> Result<(), Failure> {
+        if !self.connections.are_counted() {
+            return Ok(());
+        }
+        for (key, durations) in session.exchange_counts()? {
+            if let Some((owner, span, new)) = self.connections.counted(key, &durations) {
+                self.metrics.record_many(&owner, &span, &new);
+                self.output.counted(&owner.process, &span, &new);
+            }
+        }
+        for key in self.connections.take_ended_counts() {
+            session.forget_exchange_count(key);
+        }
+        Ok(())
+    }
+
     /// Hands over the spans that are done. It is done after every event: they are still in the processor's cache then.
     fn hand_over(&mut self) {
         for (owner, span) in self.spans.drain(..) {
@@ -292,6 +313,7 @@ impl<O: SpanOutput> Consumer for Requests<O> {
         if now.0.saturating_sub(self.looked.0) >= BETWEEN_LOOKS {
             self.looked = now;
             self.take_waiting(session, |known| is_late(known, now))?;
+            self.take_counts(session)?;
         }
         self.connections.expire(now, &mut self.spans);
         self.hand_over();
@@ -302,6 +324,7 @@ impl<O: SpanOutput> Consumer for Requests<O> {
     }
 
     fn ending(&mut self, session: &mut Session, _tracker: &mut Tracker) -> Result<(), Failure> {
+        self.take_counts(session)?;
         self.take_waiting(session, |_| true)?;
         Ok(self.tcp.read(session, &self.processes, &mut self.metrics.tcp)?)
     }

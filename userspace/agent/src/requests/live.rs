@@ -7,7 +7,7 @@ use descry_assemble::protocol::Direction;
 use descry_assemble::span::Span;
 use descry_assemble::template::Family;
 use descry_decode::Closer;
-use descry_decode::ids::{BootNanos, RequestId, Tgid, UnixNanos};
+use descry_decode::ids::{BootNanos, ConnectionId, RequestId, Tgid, UnixNanos};
 use descry_export::span::SpanProcess;
 use descry_probe::{Captured, Wanted};
 
@@ -28,6 +28,7 @@ const EXCHANGES_UNLEARNT: u64 = 16;
 
 /// A connection, with what the kernel side said of it.
 pub struct Live {
+    pub id: ConnectionId,
     pub connection: Connection,
     pub tgid: Tgid,
     pub process: SpanProcess,
@@ -51,6 +52,9 @@ pub struct Live {
     done: u64,
     /// When a request began that was taken before its answer came.
     pub told: Option<BootNanos>,
+    /// What exchanges depended on beside their bytes, as it was last; and whether that has ever changed.
+    pub state: Option<u64>,
+    state_changed: bool,
     pub tls: Tls,
 }
 
@@ -67,8 +71,16 @@ pub enum Tls {
 
 impl Live {
     /// One that was first heard of at this time, of which something is wanted.
-    pub fn new(origin: Origin, tgid: Tgid, process: SpanProcess, terms: Terms, time: BootNanos) -> Self {
+    pub fn new(
+        id: ConnectionId,
+        origin: Origin,
+        tgid: Tgid,
+        process: SpanProcess,
+        terms: Terms,
+        time: BootNanos,
+    ) -> Self {
         Self {
+            id,
             connection: Connection::new(origin),
             tgid,
             process,
@@ -79,10 +91,12 @@ impl Live {
             last_end: UnixNanos(0),
             ignored: false,
             is_wanted: true,
-            wanted: Wanted::Messages { bytes: Captured::Head, family: None },
+            wanted: Wanted::Messages { bytes: Captured::Head, family: None, counts: false },
             moved: 0,
             done: 0,
             told: None,
+            state: None,
+            state_changed: false,
             tls: Tls::None,
         }
     }
@@ -116,7 +130,7 @@ impl Live {
         let is_bulk = self.moved > BULK && self.moved / (self.done + 1) > LONG;
         let carries_many = self.connection.protocol().is_some_and(|protocol| protocol.carries_many);
         let bytes = if carries_many && !is_bulk { Captured::Most } else { Captured::Head };
-        let wanted = Wanted::Messages { bytes, family: self.family() };
+        let wanted = Wanted::Messages { bytes, family: self.family(), counts: self.may_count() };
         (wanted != std::mem::replace(&mut self.wanted, wanted)).then_some(wanted)
     }
 
@@ -126,6 +140,18 @@ impl Live {
         let shapes = self.connection.protocol()?.shapes?;
         let is_plain = self.tls == Tls::None && self.connection.origin().is_oriented;
         (is_plain && self.done >= EXCHANGES_BEFORE_TEMPLATES).then_some(shapes.family)
+    }
+
+    /// Notes what the next exchange depends on beside its bytes.
+    pub fn note_state(&mut self) {
+        if let Some(state) = self.connection.rest() {
+            self.state_changed |= self.state.replace(state).is_some_and(|before| before != state);
+        }
+    }
+
+    /// Whether exchanges may be counted by their bytes alone.
+    pub fn may_count(&self) -> bool {
+        self.family().is_some() && !self.state_changed
     }
 
     /// Whether what goes over it next is looked at for what comes again and again.

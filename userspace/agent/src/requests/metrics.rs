@@ -1,5 +1,6 @@
 //! What requests add up to, for whoever sends it: metrics of every request, and who asked whom.
 
+use descry_abi::histogram::Histogram;
 use descry_aggregate::request::{Limits, RequestMetrics, ServiceGraph, Temporality};
 use descry_aggregate::tcp::TcpPeers;
 use descry_assemble::span::Span;
@@ -76,6 +77,14 @@ impl Metrics {
         self.graph.record(span, owned.process.service(), owned.ends);
         if let Some(requests) = &mut self.requests {
             requests.record(&owned.process, span, is_exemplar);
+        }
+    }
+
+    /// Adds requests that differ from a span in their times only.
+    pub fn record_many(&mut self, owned: &Owned, span: &Span, durations: &Histogram) {
+        self.graph.record_many(span, owned.process.service(), owned.ends, durations);
+        if let Some(requests) = &mut self.requests {
+            requests.record_many(&owned.process, span, durations);
         }
     }
 

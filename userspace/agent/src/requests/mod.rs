@@ -17,6 +17,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
+use descry_abi::histogram::Histogram;
+use descry_aggregate::histogram;
 use descry_assemble::connection::Settings;
 use descry_assemble::protocol::Options as ParserOptions;
 use descry_assemble::span::Span;
@@ -40,7 +42,7 @@ pub use counted::RequestCounters;
 pub use follow::{Requests, SpanOutput};
 use metric_sink::MetricSink;
 pub use metrics::{MetricCounters, Metrics};
-pub use sampling::sampling;
+pub use sampling::{lots, sampling};
 use tls::Reach;
 
 /// Bytes of the ring: a second of 8,000 messages of 512 B a second, and its reader is woken before. A larger one takes its lines from the processor's
@@ -73,7 +75,8 @@ pub fn run(args: &RequestsArgs, own: &Counters) -> Result<ExitCode, Failure> {
     let sink = TraceSink::new(out.transpose().map_err(Failure::Failed)?, output.sender.take())
         .context("cannot write or send")?;
 
-    let options = Options { net: true, ring_bytes: RING_BYTES, ..prepared.options()? };
+    let options =
+        Options { net: Some(lots(sampling.as_ref())), ring_bytes: RING_BYTES, ..prepared.options()? };
     let temporality = metric_sink.as_ref().map(MetricSink::temporality);
     let metrics = Metrics::new(temporality, Clocks::read()?.unix);
     let samples = sampling.is_some();
@@ -170,6 +173,12 @@ impl SpanOutput for Told {
         self.operations.record(&span, process.resource());
         if self.written.is_ok() && self.keeps(&span) {
             self.written = self.sink.span(process, &span);
+        }
+    }
+
+    fn counted(&mut self, process: &SpanProcess, span: &Span, durations: &Histogram) {
+        for (duration, number) in histogram::durations(durations) {
+            self.operations.record_many(span, process.resource(), duration, number);
         }
     }
 

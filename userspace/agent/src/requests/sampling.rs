@@ -1,11 +1,23 @@
 //! Which traces are sent, by `OTEL_TRACES_SAMPLER` and `OTEL_TRACES_SAMPLER_ARG` or by settings that go before them.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::LazyLock;
+
+use descry_abi::template::Lots;
 use descry_pipeline::{Sampler, Sampling};
 
 use crate::failure::Failure;
 
 const NAME: &str = "OTEL_TRACES_SAMPLER";
 const ARGUMENT: &str = "OTEL_TRACES_SAMPLER_ARG";
+
+/// What lots are drawn with, the same as long as descry runs.
+static SEED: LazyLock<u64> = LazyLock::new(|| RandomState::new().build_hasher().finish());
+
+/// Which traces are taken that begin on this machine and carry no context.
+pub fn lots(sampling: Option<&Sampling>) -> Lots {
+    Lots { first_taken: sampling.map_or(0, Sampling::first_taken), seed: *SEED }
+}
 
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.trim().is_empty())

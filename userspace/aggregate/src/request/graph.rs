@@ -14,7 +14,7 @@ use lru::LruCache;
 use rustc_hash::FxBuildHasher;
 
 use super::Temporality;
-use crate::histogram::record;
+use crate::histogram::{add, record};
 
 /// Edges that are kept apart; requests of more are in [`Edge::is_overflow`]. One takes about 2.7 KiB, twice that with
 /// [`Temporality::Delta`].
@@ -166,6 +166,24 @@ impl ServiceGraph {
 
     /// Adds a request: a span of `service` on a connection between `ends`.
     pub fn record(&mut self, span: &Span, service: &Arc<str>, ends: Ends) {
+        let duration = span.end.0.saturating_sub(span.start.0);
+        self.add(span, service, ends, 1, |durations| record(durations, duration));
+    }
+
+    /// Adds requests that differ from a span in their times only.
+    pub fn record_many(&mut self, span: &Span, service: &Arc<str>, ends: Ends, durations: &Histogram) {
+        self.add(span, service, ends, durations.count, |to| add(to, durations));
+    }
+
+    /// Adds so many requests, whose durations `add` adds.
+    fn add(
+        &mut self,
+        span: &Span,
+        service: &Arc<str>,
+        ends: Ends,
+        number: u64,
+        add: impl Fn(&mut Histogram),
+    ) {
         let is_client = match span.kind {
             SpanKind::Client | SpanKind::Producer => true,
             SpanKind::Server | SpanKind::Consumer => false,
@@ -190,13 +208,12 @@ impl ServiceGraph {
         };
         let protocol = span.protocol().unwrap_or_default();
         let sums = self.sums(&BorrowedKey { client, server, connected, protocol });
-        let duration = span.end.0.saturating_sub(span.start.0);
         let counts = is_client || !is_paired;
         let has_failed = matches!(span.status, Status::Error(_));
         for sum in std::iter::once(&mut sums.all).chain(sums.new.as_deref_mut()) {
-            sum.requests += u64::from(counts);
-            sum.failed += u64::from(counts && has_failed);
-            record(if is_client { &mut sum.client } else { &mut sum.server }, duration);
+            sum.requests += if counts { number } else { 0 };
+            sum.failed += if counts && has_failed { number } else { 0 };
+            add(if is_client { &mut sum.client } else { &mut sum.server });
         }
     }
 

@@ -18,7 +18,7 @@ use descry_assemble::span::{Span, Value};
 use indexmap::IndexMap;
 use rustc_hash::FxBuildHasher;
 
-use crate::histogram::record;
+use crate::histogram::{add, record};
 pub use exemplar::{EXEMPLARS, Exemplar};
 use exemplar::{Random, Reservoir};
 pub use graph::{Connected, Edge, EdgeCounters, Ends, Node, ServiceGraph};
@@ -127,6 +127,22 @@ impl<P: Hash + Eq + Clone> RequestMetrics<P> {
     /// Adds a request. One that is no exemplar (its trace will not be kept) is counted all the same. Spans of other work
     /// than [`Instrument`] knows are left out.
     pub fn record(&mut self, process: &P, span: &Span, is_exemplar: bool) {
+        self.add(process, span, |sum, random| {
+            let duration = span.end.0.saturating_sub(span.start.0);
+            record(&mut sum.durations, duration);
+            if is_exemplar {
+                let exemplar = Exemplar { trace: span.trace, span: span.span, time: span.end, duration };
+                sum.exemplars.offer(exemplar, random);
+            }
+        });
+    }
+
+    /// Adds requests that differ from a span in their times only.
+    pub fn record_many(&mut self, process: &P, span: &Span, durations: &Histogram) {
+        self.add(process, span, |sum, _| add(&mut sum.durations, durations));
+    }
+
+    fn add(&mut self, process: &P, span: &Span, add: impl FnOnce(&mut Sum, &mut Random)) {
         let Some(instrument) = Instrument::of(span) else { return };
         let is_full = self.processes.len() >= self.limits.processes;
         let found = match self.processes.get_mut(process) {
@@ -152,12 +168,7 @@ impl<P: Hash + Eq + Clone> RequestMetrics<P> {
                 found.others[number].get_or_insert_default()
             }
         };
-        let duration = span.end.0.saturating_sub(span.start.0);
-        record(&mut sum.durations, duration);
-        if is_exemplar {
-            let exemplar = Exemplar { trace: span.trace, span: span.span, time: span.end, duration };
-            sum.exemplars.offer(exemplar, &mut self.random);
-        }
+        add(sum, &mut self.random);
     }
 
     /// A process ended: its rows go once they were told twice, since its last spans may wait for their parents.

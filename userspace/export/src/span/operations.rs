@@ -90,7 +90,12 @@ impl Sum {
 impl Operations {
     /// Adds a span of the process that `resource` describes.
     pub fn record(&mut self, span: &Span, resource: &Attributes) {
-        self.seen += 1;
+        self.record_many(span, resource, span.end.0.saturating_sub(span.start.0), 1);
+    }
+
+    /// Adds so many that differ from a span in their times only: this is how long each took (ns).
+    pub fn record_many(&mut self, span: &Span, resource: &Attributes, duration: u64, number: u64) {
+        self.seen += number;
         let service = resource_text(resource, "service.name");
         let key = BorrowedKey { service, name: &span.name, kind: span.kind };
         let sum = match self.by_key.get_index_of(&key) {
@@ -103,12 +108,12 @@ impl Operations {
                 self.by_key.entry(others.to_owned()).or_insert_with(Sum::new)
             }
         };
-        let duration = span.end.0.saturating_sub(span.start.0);
-        sum.errors += u64::from(matches!(span.status, Status::Error(_)));
+        sum.errors += if matches!(span.status, Status::Error(_)) { number } else { 0 };
         sum.max = sum.max.max(duration);
         // The histogram grows with its longest duration; one that it cannot grow to counts as the longest that it holds.
-        if sum.durations.record(duration).is_err() {
-            sum.durations.saturating_record(duration);
+        let number = u32::try_from(number).unwrap_or(u32::MAX);
+        if sum.durations.record_n(duration, number).is_err() {
+            sum.durations.saturating_record_n(duration, number);
         }
     }
 

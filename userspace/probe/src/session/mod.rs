@@ -19,6 +19,7 @@ use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use descry_abi::counter::Counter;
 use descry_abi::limits::RING_BAND;
 use descry_abi::scope::{ExecutableKey, ScopeKind};
+use descry_abi::template::Lots;
 use descry_abi::unwind::Process;
 use descry_decode::ids::Tgid;
 use nix::time::ClockId;
@@ -65,8 +66,8 @@ pub struct Options {
     pub syscalls: Option<Syscalls>,
     /// Time off the CPU; none: not measured.
     pub off_cpu: Option<OffCpu>,
-    /// Whether connections and messages on sockets are.
-    pub net: bool,
+    /// Connections and messages on sockets, of which those of traces that are not taken may be left out; none: they are not.
+    pub net: Option<Lots>,
     /// Traced functions; none: no functions.
     pub functions: Option<Functions>,
     /// What may be left out of single processes: [`Session::exclude`].
@@ -126,13 +127,13 @@ impl Session {
         }
         raise_memlock();
         let release = doctor::release();
-        let offsets = offsets::of_kernel(&release, options.off_cpu.is_some(), options.net)?;
+        let offsets = offsets::of_kernel(&release, options.off_cpu.is_some(), options.net.is_some())?;
         let mut ebpf = load_object(options, &offsets)?;
         // aya reads all types of the kernel even where it is told not to use them.
         give_memory_back();
 
         let tracing = options.functions.map(|_| Tracing::new(&mut ebpf)).transpose()?;
-        let tls = options.net.then(|| Tls::new(&mut ebpf)).transpose()?;
+        let tls = options.net.map(|_| Tls::new(&mut ebpf)).transpose()?;
         let counts = take(&mut ebpf, "COUNTS")?;
         let events = take(&mut ebpf, "EVENTS")?;
         let processes = take(&mut ebpf, "PROCESSES")?;
@@ -159,7 +160,7 @@ impl Session {
             tracing,
             ebpf,
         };
-        if options.net {
+        if options.net.is_some() {
             session.take_net_maps()?;
         }
         session.load_programs()?;
@@ -259,7 +260,8 @@ fn load_object(options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebp
     let functions = u32::from(options.functions.is_some());
     let event_interval = options.functions.map_or(0, Functions::interval);
     let kernel_stacks = u32::from(options.kernel_stacks);
-    let requests = u32::from(options.net);
+    let requests = u32::from(options.net.is_some());
+    let lots = options.net.unwrap_or_default();
     let cpus = possible_cpus()?.iter().max().map_or(1, |last| last + 1);
 
     let slow_call = options.syscalls.as_ref().and_then(|syscalls| syscalls.slower_than).unwrap_or_default();
@@ -297,6 +299,8 @@ fn load_object(options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebp
         .override_global("SLOW_CALL", &slow_call, true)
         .override_global("FILE_KINDS", &file_kinds, true)
         .override_global("LONG_WAIT", &long_wait, true)
+        .override_global("FIRST_LOT_TAKEN", &lots.first_taken, true)
+        .override_global("LOT_SEED", &lots.seed, true)
         .override_global("BOOT_BEFORE_MONOTONIC", &boot_before_monotonic, true)
         .map_max_entries("EVENTS", options.ring_bytes)
         .map_max_entries("TABLES", options.table_chunks)
@@ -314,7 +318,7 @@ fn load_object(options: &Options, offsets: &[(&'static str, u32)]) -> Result<Ebp
         loader.override_global("NEAR_PLACES", &near_places, true);
         syscalls::set_sizes(&mut loader, cpus);
     }
-    if !options.net {
+    if options.net.is_none() {
         for map in net::MAPS {
             loader.map_max_entries(map, 1);
         }

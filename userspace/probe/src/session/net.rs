@@ -7,7 +7,7 @@ use descry_abi::limits::SCOPE_FILTER_SLOTS;
 use descry_abi::net::{
     MAX_CAPTURE, MAX_WIDE_CAPTURE, VERDICT_BYTES, VERDICT_IGNORE, VERDICT_IGNORE_PLAINTEXT,
 };
-use descry_abi::template::Family;
+use descry_abi::template::{Family, HAS_STATE, MAY_COUNT, START_WORDS};
 use descry_abi::unit::UnitRule;
 use descry_decode::ids::{ConnectionId, Tgid};
 
@@ -40,11 +40,12 @@ pub enum SocketHooks {
 }
 
 /// Maps of the programs on sockets. Each has a single entry where sockets are not watched.
-pub(super) const MAPS: [&str; 12] = [
+pub(super) const MAPS: [&str; 13] = [
     "CONNECTIONS",
     "CONNECTS",
     "TCP_PEERS",
     "TEMPLATES",
+    "EXCHANGE_COUNTS",
     "TEMPLATES_BY_KEY",
     "VERDICTS",
     "UNITS",
@@ -85,6 +86,8 @@ pub enum Wanted {
         bytes: Captured,
         /// Whether they may equal templates.
         family: Option<Family>,
+        /// Whether exchanges of traces that are not taken may be counted without being told.
+        counts: bool,
     },
 }
 
@@ -99,14 +102,20 @@ pub enum Captured {
 
 impl Wanted {
     fn verdict(self) -> u32 {
-        let (bytes, family) = match self {
+        let (bytes, family, counts) = match self {
             Self::Nothing => return VERDICT_IGNORE,
             Self::NothingOfPlaintext => return VERDICT_IGNORE_PLAINTEXT,
-            Self::Messages { bytes: Captured::Head, family } => (MAX_CAPTURE as u32, family),
-            Self::Messages { bytes: Captured::Most, family } => (MAX_WIDE_CAPTURE, family),
+            Self::Messages { bytes, family, counts } => (bytes, family, counts),
         };
-        let above = family.map_or(0, |family| u32::from(family.start_words) << 8 | u32::from(family.number));
-        above * (VERDICT_BYTES + 1) | bytes
+        let bytes = match bytes {
+            Captured::Head => MAX_CAPTURE as u32,
+            Captured::Most => MAX_WIDE_CAPTURE,
+        };
+        let Some(Family { number, start_words, has_state }) = family else { return bytes };
+        let may_count = if counts { MAY_COUNT } else { 0 };
+        let state = if has_state { HAS_STATE } else { 0 };
+        let templates = u32::from(start_words) & START_WORDS | may_count | state;
+        (templates << 8 | u32::from(number)) * (VERDICT_BYTES + 1) | bytes
     }
 }
 

@@ -2,8 +2,9 @@
 
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData};
+use descry_abi::histogram::Histogram;
 use descry_abi::net::{Connection, MAX_CONNECTIONS, Role};
-use descry_abi::template::{Template, TemplateKey};
+use descry_abi::template::{CountKey, MAX_COUNT_ROWS, Template, TemplateKey};
 use descry_decode::KnownExchange;
 use descry_decode::ids::{BootNanos, ConnectionId, RequestId, TemplateId, Tgid, Tid, UnitId};
 
@@ -34,11 +35,28 @@ struct Known(Connection);
 // SAFETY: repr(C), integers without padding.
 unsafe impl aya::Pod for Known {}
 
+/// A [`CountKey`] as aya wants it.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Row(CountKey);
+
+// SAFETY: repr(C), a u64 and two u32 without padding.
+unsafe impl aya::Pod for Row {}
+
+/// A [`Histogram`] as aya wants it.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Counts(Histogram);
+
+// SAFETY: repr(C), words without padding.
+unsafe impl aya::Pod for Counts {}
+
 /// What userspace writes and reads.
 pub(super) struct TemplateMaps {
     templates: Array<MapData, Value>,
     by_key: HashMap<MapData, Key, u32>,
     connections: HashMap<MapData, u64, Known>,
+    counts: HashMap<MapData, Row, Counts>,
 }
 
 impl TemplateMaps {
@@ -47,6 +65,7 @@ impl TemplateMaps {
         Ok(Self {
             templates: templates.try_into().map_err(ProbeError::map("TEMPLATES"))?,
             by_key: by_key.try_into().map_err(ProbeError::map("TEMPLATES_BY_KEY"))?,
+            counts: take(ebpf, "EXCHANGE_COUNTS")?.try_into().map_err(ProbeError::map("EXCHANGE_COUNTS"))?,
             connections: take(ebpf, "CONNECTIONS")?.try_into().map_err(ProbeError::map("CONNECTIONS"))?,
         })
     }
@@ -68,6 +87,24 @@ impl Session {
     pub fn remove_template(&mut self, key: TemplateKey) {
         if let Some(net) = &mut self.net {
             let _ = net.templates.by_key.remove(&Key(key));
+        }
+    }
+
+    /// What exchanges that are not told add up to, since each row was made.
+    ///
+    /// # Errors
+    /// What the kernel refuses.
+    pub fn exchange_counts(&self) -> Result<Vec<(CountKey, Histogram)>, ProbeError> {
+        let Some(net) = &self.net else { return Ok(Vec::new()) };
+        let rows = net.templates.counts.iter().take(2 * MAX_COUNT_ROWS as usize);
+        let rows = rows.map(|row| row.map(|(key, durations)| (key.0, durations.0)));
+        rows.collect::<Result<_, _>>().map_err(ProbeError::map("EXCHANGE_COUNTS"))
+    }
+
+    /// Forgets a row, of a connection that was closed. One that is gone already is no error.
+    pub fn forget_exchange_count(&mut self, key: CountKey) {
+        if let Some(net) = &mut self.net {
+            let _ = net.templates.counts.remove(&Row(key));
         }
     }
 

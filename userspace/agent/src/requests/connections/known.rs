@@ -1,5 +1,6 @@
 //! Exchanges that the kernel side tells by their templates.
 
+use descry_abi::template::LEFT_OUT;
 use descry_assemble::connection::Role;
 use descry_assemble::protocol::{Chunk, Direction};
 use descry_assemble::span::Span;
@@ -62,6 +63,7 @@ impl Connections {
                 let templates = Some(&mut self.templates);
                 live.connection.data(chunk, &live.terms.settings, templates, &mut self.scratch);
             }
+            live.note_state();
         }
         let moved = request_len.saturating_add(known.answer.map_or(0, |answer| answer.len));
         if let Some(wanted) = live.weigh(moved, self.scratch.len()) {
@@ -112,7 +114,7 @@ impl Live {
 /// How long a request that equals a template waits for its answer before it is taken without (ns).
 pub const PATIENCE: u64 = 2_000_000_000;
 
-/// Whether a request waits for too long.
+/// Whether a request waits for too long. One of a trace that is not taken is told when its connection ends.
 pub fn is_late(known: &KnownExchange, now: BootNanos) -> bool {
-    now.0.saturating_sub(known.start.0) >= PATIENCE
+    known.request.0 & LEFT_OUT == 0 && now.0.saturating_sub(known.start.0) >= PATIENCE
 }

@@ -7,7 +7,7 @@ use super::side::head_end;
 use crate::template::{Family, Shape, Shapes};
 
 pub(super) static SHAPES: Shapes = Shapes {
-    family: Family { number: 1, start_words: 8 },
+    family: Family { number: 1, start_words: 8, has_state: false },
     // The version and the status code.
     answer_start: 2,
     request,

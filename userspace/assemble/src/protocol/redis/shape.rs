@@ -12,7 +12,7 @@ use crate::template::{Family, Shape, Shapes};
 
 pub(super) static SHAPES: Shapes = Shapes {
     // `*3`, `$3`, `SET` with their line ends are 13 bytes.
-    family: Family { number: 2, start_words: 2 },
+    family: Family { number: 2, start_words: 2, has_state: true },
     answer_start: 0,
     request,
     answer,

@@ -1,0 +1,97 @@
+//! Exchanges that the kernel side counts and does not tell, because the traces that they begin are not taken.
+
+use descry_abi::histogram::Histogram;
+use descry_abi::template::CountKey;
+use descry_aggregate::histogram::since;
+use descry_aggregate::request::Ends;
+use descry_assemble::connection::Origin;
+use descry_assemble::span::Span;
+use descry_decode::ids::{ConnectionId, TemplateId};
+use descry_pipeline::{Sampling, leave_out};
+use rustc_hash::FxHashMap;
+
+use super::super::live::Live;
+use super::{Connections, Owned};
+
+/// Connections that were closed since the rows were read, at most; what was counted of more is in no metric.
+const MAX_CLOSED: usize = 8192;
+
+/// What was read of the kernel side's rows.
+#[derive(Default)]
+pub struct Counts {
+    /// What each row was when it was read last.
+    read: FxHashMap<CountKey, Box<Histogram>>,
+    /// Connections that were closed since.
+    closed: FxHashMap<ConnectionId, Live>,
+    /// Rows of connections that nobody knows.
+    strays: Vec<CountKey>,
+}
+
+impl Counts {
+    /// A connection is closed, of which something may be counted.
+    pub fn closed(&mut self, connection: ConnectionId, live: Live) {
+        if self.closed.len() < MAX_CLOSED {
+            self.closed.insert(connection, live);
+        }
+    }
+}
+
+impl Connections {
+    /// Whether the kernel side may have counted exchanges.
+    pub fn are_counted(&self) -> bool {
+        self.spans.lots.first_taken != 0 && self.has_templates()
+    }
+
+    /// A row as it is now: gives what came to it since it was read last, with a span that differs in its times only.
+    pub fn counted(&mut self, key: CountKey, durations: &Histogram) -> Option<(Owned, Span, Histogram)> {
+        let new = match self.counts.read.get_mut(&key) {
+            Some(read) => {
+                let new = since(durations, read);
+                **read = *durations;
+                new
+            }
+            None => {
+                self.counts.read.insert(key, Box::new(*durations));
+                *durations
+            }
+        };
+        if new.count == 0 {
+            return None;
+        }
+        let id = ConnectionId(key.connection);
+        // The number of one that was closed may be another's already.
+        let live = self.counts.closed.get_mut(&id).or_else(|| self.live.peek_mut(&id));
+        let Some(live) = live else {
+            self.counts.strays.push(key);
+            self.counted.without_connection += new.count;
+            return None;
+        };
+        let state = live.connection.rest().or(live.state);
+        let exchange = self.templates.exchange(TemplateId(key.answer), state.unwrap_or_default(), self.now);
+        let Some(exchange) = exchange else {
+            self.counted.without_template += new.count;
+            return None;
+        };
+        live.connection.known(&exchange, (self.now, self.now), &live.terms.settings, &mut self.scratch);
+        let mut span = self.scratch.pop()?;
+        leave_out(&mut span);
+        if let Some(sampling) = self.spans.sampling.as_mut().filter(|_| key.is_root != 0) {
+            Sampling::left_out(sampling, new.count);
+        }
+        let &Origin { client, server, .. } = live.connection.origin();
+        let (process, traces_per_second) = (live.process.clone(), live.terms.traces_per_second);
+        Some((Owned { process, ends: Ends { client, server }, traces_per_second }, span, new))
+    }
+
+    /// The rows that nothing is added to any more, now that all were read.
+    pub fn take_ended_counts(&mut self) -> Vec<CountKey> {
+        let Counts { read, closed, strays } = &mut self.counts;
+        let mut ended = std::mem::take(strays);
+        if !closed.is_empty() {
+            ended.extend(read.keys().filter(|key| closed.contains_key(&ConnectionId(key.connection))));
+            closed.clear();
+        }
+        ended.iter().for_each(|key| drop(read.remove(key)));
+        ended
+    }
+}
