@@ -54,7 +54,7 @@ pub fn span(failed: &ConnectFailed, unix_offset: i64) -> Span {
         start: unix(failed.start),
         end: unix(failed.end.max(failed.start)),
         status: Status::Error(Cow::Borrowed("")),
-        attributes: attributes(failed),
+        attributes: attributes(failed).into(),
         events: Vec::new(),
         links: Vec::new(),
     }

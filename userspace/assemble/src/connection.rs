@@ -93,6 +93,12 @@ pub struct Settings {
     pub unix_offset: i64,
 }
 
+impl Settings {
+    fn unix(&self, time: BootNanos) -> UnixNanos {
+        UnixNanos(time.0.saturating_add_signed(self.unix_offset))
+    }
+}
+
 /// A connection.
 #[derive(Debug)]
 pub struct Connection {
@@ -174,19 +180,31 @@ impl Connection {
         }
     }
 
-    /// Takes an exchange that is known, in place of its bytes. The connection is at rest.
+    /// The span of an exchange that is known, in place of its bytes.
     pub fn known(
         &mut self,
         exchange: &Exchange,
         (start, end): (BootNanos, BootNanos),
         settings: &Settings,
-        spans: &mut Vec<Span>,
-    ) {
+    ) -> Span {
+        let exchange = Exchange { start, end, ..exchange.clone() };
+        let span = self.span(exchange, settings);
+        Span { attributes: span.attributes.share(), ..span }
+    }
+
+    /// A span like one that [`Connection::known`] made of the same exchange on this connection, at another time.
+    pub fn again(&mut self, like: &Span, (start, end): (BootNanos, BootNanos), settings: &Settings) -> Span {
+        let (trace, span) = ids(self.origin.id, self.spans);
+        self.spans += 1;
+        let (start, end) = (settings.unix(start), settings.unix(end.max(start)));
+        Span { trace, span, start, end, ..like.clone() }
+    }
+
+    /// A request and its answer went by whose span was made of what is known of them.
+    pub fn passed(&mut self, end: BootNanos) {
         if let State::Known(_, parser) = &mut self.state {
             parser.passed(end);
         }
-        let exchange = Exchange { start, end, ..exchange.clone() };
-        spans.push(self.span(exchange, settings));
     }
 
     /// Takes the next bytes. Says whether its directions turned out to be the other way round: the chunks that follow
@@ -266,7 +284,6 @@ impl Connection {
     }
 
     fn span(&mut self, exchange: Exchange, settings: &Settings) -> Span {
-        let unix = |time: BootNanos| UnixNanos(time.0.saturating_add_signed(settings.unix_offset));
         let Origin { id, role, client, server, is_encrypted, .. } = self.origin;
         let (trace, span) = ids(id, self.spans);
         self.spans += 1;
@@ -331,10 +348,10 @@ impl Connection {
             parent_is_remote: parent.map(|_| true),
             kind,
             name: exchange.name,
-            start: unix(exchange.start),
-            end: unix(exchange.end.max(exchange.start)),
+            start: settings.unix(exchange.start),
+            end: settings.unix(exchange.end.max(exchange.start)),
             status,
-            attributes,
+            attributes: attributes.into(),
             events: Vec::new(),
             links: Vec::new(),
         }

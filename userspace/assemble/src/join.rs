@@ -297,7 +297,7 @@ mod tests {
             start: UnixNanos(0),
             end: UnixNanos(0),
             status: Status::Unset,
-            attributes: Vec::new(),
+            attributes: Vec::new().into(),
             events: Vec::new(),
             links: Vec::new(),
         }

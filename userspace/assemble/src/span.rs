@@ -1,9 +1,13 @@
 //! A span: one piece of work with a beginning and an end, as OpenTelemetry defines it (trace API, "Span").
 
+mod attributes;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use descry_decode::ids::UnixNanos;
+
+pub use attributes::{AttributeSet, SharedAttributes};
 
 /// The trace that a span belongs to (W3C trace context, "trace-id"). Never all zeros.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -122,8 +126,8 @@ pub struct Span {
     pub end: UnixNanos,
     /// How it ended.
     pub status: Status,
-    /// More about it; no name twice.
-    pub attributes: Vec<Attribute>,
+    /// More about it.
+    pub attributes: AttributeSet,
     /// What happened during it.
     pub events: Vec<SpanEvent>,
     /// Others that it has to do with.
@@ -156,7 +160,7 @@ impl Span {
             start,
             end,
             status: Status::Unset,
-            attributes: Vec::new(),
+            attributes: AttributeSet::default(),
             events: Vec::new(),
             links: Vec::new(),
         }

@@ -135,7 +135,8 @@ fn span(number: u64) -> Span {
             attribute("server.port", Value::Int(8080)),
             attribute("client.address", text(format!("10.0.{}.{}", number % 256, number % 250))),
             attribute("client.port", Value::Int(30_000 + (number % 30_000) as i64)),
-        ],
+        ]
+        .into(),
         events: Vec::new(),
         links: Vec::new(),
     }

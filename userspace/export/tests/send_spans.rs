@@ -40,7 +40,7 @@ async fn deliver(endpoint: &str, variables: &[(&str, &str)], spans: Vec<Span>) -
 /// Spans of which four fill a request.
 fn large(count: usize) -> Vec<Span> {
     vec![
-        Span { attributes: vec![attribute("a", Value::Shared("x".repeat(250_000).into()))], ..span() };
+        Span { attributes: vec![attribute("a", Value::Shared("x".repeat(250_000).into()))].into(), ..span() };
         count
     ]
 }

@@ -22,7 +22,7 @@ fn span(share: f64, caller: Option<u8>, state: &str) -> Span {
         start: UnixNanos(1_000_000_000),
         end: UnixNanos(2_000_000_000),
         status: Status::Unset,
-        attributes: Vec::new(),
+        attributes: Vec::new().into(),
         events: Vec::new(),
         links: Vec::new(),
     }
@@ -184,7 +184,8 @@ fn spans_are_cleaned_everywhere() {
         ("a".into(), Value::Text(secret.into())),
         ("b".into(), Value::Shared(secret.into())),
         ("c".into(), Value::Texts([secret.into(), "x".into()].into())),
-    ];
+    ]
+    .into();
     let clean = redactor.span(&span).into_owned();
     assert!(!format!("{clean:?}").contains(secret), "{clean:?}");
     assert_eq!(redactor.replaced(), 5);

@@ -209,6 +209,13 @@ fn number_in(text: &str, words: &str) -> Result<f64> {
     number.with_context(|| format!("no number behind {words:?} in: {text}"))
 }
 
+/// What becomes of the requests that descry sees.
+#[derive(Clone, Copy, PartialEq)]
+enum Told {
+    Spans,
+    Metrics,
+}
+
 /// A run that descry watched.
 struct Watched {
     /// Requests a second.
@@ -236,13 +243,16 @@ pub fn run(args: &Args) -> Result<()> {
     let heading = [
         "load",
         "requests/s bare",
-        "watched / bare",
+        "spans / bare",
         "as busy / bare",
+        "metrics / bare",
         "descry's CPU",
+        "of metrics",
         "us a request",
         "peak MB",
         "lost",
         "ns a message in the kernel",
+        "of metrics",
     ];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
     let wanted = |load: &Load| args.only.is_empty() || args.only.contains(load);
@@ -250,12 +260,15 @@ pub fn run(args: &Args) -> Result<()> {
         step(format!("{}: {} pairs of {} s", load.name(), args.pairs, args.seconds));
         rows.push(measure(load, args, &descry)?);
     }
-    println!("\nmedian (least..greatest) of the pairs; every request a span, encoded as OTLP\n");
+    println!("\nmedian (least..greatest) of the pairs\n");
     print_table(&rows);
     println!(
-        "\nAs busy: beside a thread that uses as much of a processor as descry did, and watches nobody."
+        "\nSpans: every request a span, encoded as OTLP. Metrics: every request in the sums, none a span (always_off)."
     );
-    println!("The last column is the kernel's own account of descry's programs, in a run of its own.");
+    println!(
+        "As busy: beside a thread that uses as much of a processor as descry did with spans, and watches nobody."
+    );
+    println!("The last columns are the kernel's own account of descry's programs, in runs of their own.");
     Ok(())
 }
 
@@ -274,40 +287,47 @@ fn measure(load: Load, args: &Args, descry: &Path) -> Result<Vec<String>> {
     load.prepare(port)?;
     // The first run is not like the others: caches and tables are cold.
     load.requests(port, 1)?;
-    let (mut bare, mut watched, mut beside) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut bare, mut watched, mut beside, mut counted) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..args.pairs {
         bare.push(load.requests(port, args.seconds)?);
-        let run = watch(load, args, descry, server.pid(), port)?;
+        let run = watch(load, args, Told::Spans, descry, server.pid(), port)?;
         let burner = Burner::start(run.cpu);
         watched.push(run);
         beside.push(load.requests(port, args.seconds)?);
         drop(burner);
+        counted.push(watch(load, args, Told::Metrics, descry, server.pid(), port)?);
     }
-    let account = {
+    let account = |told| -> Result<String> {
         let _statistics = Statistics::enable()?;
-        watch(load, args, descry, server.pid(), port)?.programs
+        let account = watch(load, args, told, descry, server.pid(), port)?.programs;
+        Ok(format!("{:.0} ({} runs)", account.nanos as f64 / account.runs.max(1) as f64, account.runs))
     };
+    let accounts = [account(Told::Spans)?, account(Told::Metrics)?];
     if load == Load::Postgres {
         // So that it gives back its shared memory.
         server.interrupt(PATIENCE)?;
     }
     let each = |figure: fn(&Watched) -> f64, decimals| show(watched.iter().map(figure), decimals);
-    let kept = bare.iter().zip(&watched).map(|(bare, watched)| watched.rate / bare);
-    let kept_beside = bare.iter().zip(&beside).map(|(bare, beside)| beside / bare);
-    let mut lost: Vec<String> = watched.iter().map(|run| run.lost.clone()).collect();
+    let kept = |with: &[f64]| show(bare.iter().zip(with).map(|(bare, with)| with / bare), 3);
+    let rates = |runs: &[Watched]| runs.iter().map(|run| run.rate).collect::<Vec<f64>>();
+    let mut lost: Vec<String> = watched.iter().chain(&counted).map(|run| run.lost.clone()).collect();
     lost.sort();
     lost.dedup();
-    Ok(vec![
+    Ok([
         load.name().to_owned(),
         show(bare.iter().copied(), 0),
-        show(kept, 3),
-        show(kept_beside, 3),
+        kept(&rates(&watched)),
+        kept(&beside),
+        kept(&rates(&counted)),
         each(|run| run.cpu, 2),
+        show(counted.iter().map(|run| run.cpu), 3),
         each(|run| run.cpu_each, 1),
         each(|run| run.peak_rss as f64 / 1e6, 0),
         lost.join(" "),
-        format!("{:.0} ({} runs)", account.nanos as f64 / account.runs.max(1) as f64, account.runs),
-    ])
+    ]
+    .into_iter()
+    .chain(accounts)
+    .collect())
 }
 
 fn start(command: Command) -> Result<Running> {
@@ -321,7 +341,7 @@ fn start(command: Command) -> Result<Running> {
 }
 
 /// Runs the client while descry watches the server.
-fn watch(load: Load, args: &Args, descry: &Path, server: u32, port: u16) -> Result<Watched> {
+fn watch(load: Load, args: &Args, told: Told, descry: &Path, server: u32, port: u16) -> Result<Watched> {
     let dir = tempfile::tempdir()?;
     let log = fs::File::create(dir.path().join("log"))?;
     let pid = server.to_string();
@@ -329,6 +349,9 @@ fn watch(load: Load, args: &Args, descry: &Path, server: u32, port: u16) -> Resu
     let options = ["requests", "--format", "otlp", "-o", "/dev/null", "-d", "1h", "--stats", "json"];
     let mut running = Running::start(descry, [&options[..], target].concat(), |command| {
         command.stdout(Stdio::null()).stderr(Stdio::from(log));
+        if told == Told::Metrics {
+            command.env("OTEL_TRACES_SAMPLER", "always_off");
+        }
     })?;
     let said = || fs::read_to_string(dir.path().join("log")).unwrap_or_default();
     let until = Instant::now() + PATIENCE;

@@ -10,10 +10,10 @@ use descry_assemble::connect;
 use descry_assemble::connection::{End, Origin, Role, Settings};
 use descry_assemble::infer::{PROTOCOLS, Transport};
 use descry_assemble::join::{Joiner, Limits};
-use descry_assemble::protocol::{Chunk, Direction, Lost, Options};
+use descry_assemble::protocol::{Chunk, Direction, Exchange, Lost, Options};
 use descry_assemble::span::{Span, SpanKind};
 use descry_assemble::template::Templates;
-use descry_decode::ids::{BootNanos, ConnectionId, RequestId, Tgid, UnixNanos};
+use descry_decode::ids::{BootNanos, ConnectionId, RequestId, TemplateId, Tgid, UnixNanos};
 use descry_decode::{Call, Closed, Closer, ConnectFailed, Message, Opened, Plaintext, Transport as Socket};
 use descry_export::span::SpanProcess;
 use descry_pipeline::{Sampling, leave_out};
@@ -32,6 +32,8 @@ pub use known::is_late;
 
 /// Connections followed at once; the least recently used one is ended for a new one.
 const MAX_CONNECTIONS: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
+/// Spans that are kept to make others like them; about 2 KiB each.
+const MAX_LIKES: NonZeroUsize = NonZeroUsize::new(2048).expect("not zero");
 /// Processes that are remembered as gone; with more, all are forgotten.
 const MAX_GONE: usize = 8192;
 /// How long a connection may be silent while an answer is awaited, unless somebody says so.
@@ -105,6 +107,8 @@ pub struct Connections {
     spans: Spans,
     /// What exchanges are told by.
     templates: Templates,
+    /// The last spans of exchanges that came again, by the connection's number and answer, with what they were made of.
+    likes: LruCache<(u64, TemplateId), (Arc<Exchange>, Span)>,
     /// What the kernel side has counted.
     counts: Counts,
     /// What is wanted of connections, where that has changed.
@@ -143,6 +147,7 @@ impl Connections {
                 are_shared: Vec::new(),
             },
             templates: Templates::default(),
+            likes: LruCache::new(MAX_LIKES),
             counts: Counts::default(),
             wanted: Vec::new(),
             scratch: Vec::new(),

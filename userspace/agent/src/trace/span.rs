@@ -32,7 +32,7 @@ pub fn span(call: &Call, traced: &Traced, boot_to_unix: i64) -> Span {
         parent: call.parent.map(id),
         flags: TRACE_FLAGS,
         parent_is_remote: call.parent.map(|_| false),
-        attributes,
+        attributes: attributes.into(),
         ..Span::internal(ids, traced.name.to_string().into(), (unix(call.start), unix(call.end)))
     }
 }

@@ -28,7 +28,7 @@ fn span(kind: SpanKind, duration: u64, attributes: Vec<Attribute>) -> Span {
         start: UnixNanos(1000),
         end: UnixNanos(1000 + duration),
         status: Status::Unset,
-        attributes,
+        attributes: attributes.into(),
         events: Vec::new(),
         links: Vec::new(),
     }

@@ -266,7 +266,14 @@ fn write_span(out: &mut Vec<u8>, span: &Span) {
     number(out, SPAN_KIND, span.kind as u64);
     fixed64(out, SPAN_START, span.start.0);
     fixed64(out, SPAN_END, span.end.0);
-    write_attributes(out, SPAN_ATTRIBUTES, &span.attributes);
+    match span.attributes.shared() {
+        Some(shared) => out.extend_from_slice(shared.written(|attributes| {
+            let mut written = Vec::new();
+            write_attributes(&mut written, SPAN_ATTRIBUTES, attributes);
+            written
+        })),
+        None => write_attributes(out, SPAN_ATTRIBUTES, &span.attributes),
+    }
     for event in &span.events {
         message(out, SPAN_EVENTS, |out| write_event(out, event));
     }

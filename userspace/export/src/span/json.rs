@@ -203,14 +203,20 @@ mod tests {
         check(|span| span.status = Status::Ok, r#""status":"ok","flags""#);
         check(|span| span.status = Status::Error("".into()), r#""status":"error","flags""#);
         check(|span| span.status = Status::Error("no".into()), r#""status":"error","status_message":"no""#);
-        check(|span| span.attributes = vec![attribute("a", Value::Double(1.5))], r#""attributes":{"a":1.5}"#);
         check(
-            |span| span.attributes = vec![attribute("a", Value::Double(f64::NAN))],
+            |span| span.attributes = vec![attribute("a", Value::Double(1.5))].into(),
+            r#""attributes":{"a":1.5}"#,
+        );
+        check(
+            |span| span.attributes = vec![attribute("a", Value::Double(f64::NAN))].into(),
             r#""attributes":{"a":null}"#,
         );
-        check(|span| span.attributes = vec![attribute("a", Value::Bool(true))], r#""attributes":{"a":true}"#);
+        check(
+            |span| span.attributes = vec![attribute("a", Value::Bool(true))].into(),
+            r#""attributes":{"a":true}"#,
+        );
         let texts = Value::Texts(Box::new(["x".into(), "y".into()]));
-        check(|span| span.attributes = vec![attribute("a", texts)], r#""attributes":{"a":["x","y"]}"#);
+        check(|span| span.attributes = vec![attribute("a", texts)].into(), r#""attributes":{"a":["x","y"]}"#);
         let event = SpanEvent { time: span().start, name: "e".into(), attributes: Vec::new() };
         let json = r#""events":[{"name":"e","time_unix_nano":1700000000000000000,"attributes":{}}]"#;
         check(|span| span.events = vec![event], json);

@@ -181,7 +181,8 @@ pub(crate) mod tests {
             attributes: vec![
                 attribute("http.request.method", Value::Static("GET")),
                 attribute("http.response.status_code", Value::Int(200)),
-            ],
+            ]
+            .into(),
             events: Vec::new(),
             links: Vec::new(),
         }

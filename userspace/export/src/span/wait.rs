@@ -42,7 +42,7 @@ pub fn wait_span(wait: &RequestWait, thread: Comm, ids: (TraceId, SpanId), boot_
     }
     let unix = |time: BootNanos| UnixNanos(time.0.saturating_add_signed(boot_to_unix));
     let name = Cow::Owned(format!("wait: {reason}"));
-    Span { attributes, ..Span::internal(ids, name, (unix(wait.start), unix(wait.end))) }
+    Span { attributes: attributes.into(), ..Span::internal(ids, name, (unix(wait.start), unix(wait.end))) }
 }
 
 #[cfg(test)]

@@ -105,7 +105,7 @@ pub fn slow_span(call: &SlowSyscall, trace: TraceId, span: SpanId) -> Span {
     let end = UnixNanos(call.start.0.saturating_add(call.duration));
     Span {
         status: call.error.as_ref().map_or(Status::Unset, |error| Status::Error(error.clone())),
-        attributes,
+        attributes: attributes.into(),
         ..Span::internal((trace, span), call.name.clone(), (call.start, end))
     }
 }

@@ -82,7 +82,7 @@ pub fn any_span() -> impl Strategy<Value = Span> {
             start: UnixNanos(start),
             end: UnixNanos(end),
             status,
-            attributes: more.0,
+            attributes: more.0.into(),
             events: more.1,
             links: more.2,
         },

@@ -22,7 +22,7 @@ fn request(n: u8, kind: SpanKind, micros: u64, attributes: Vec<Attribute>) -> Sp
     let is_error = attributes.iter().any(|(name, _)| name == "error.type");
     let status = if is_error { Status::Error("".into()) } else { Status::Unset };
     let end = UnixNanos(BEGIN.0 + micros * 1000);
-    Span { span: SpanId([n; 8]), kind, start: BEGIN, end, status, attributes, ..span() }
+    Span { span: SpanId([n; 8]), kind, start: BEGIN, end, status, attributes: attributes.into(), ..span() }
 }
 
 fn text(name: &'static str, value: &'static str) -> Attribute {

@@ -79,7 +79,8 @@ fn json_is_lines_and_a_summary() {
 #[test]
 fn otlp_is_one_message_in_both_encodings() {
     // Several requests' worth.
-    let large = Span { attributes: vec![attribute("a", Value::Text("x".repeat(1 << 20).into()))], ..span() };
+    let large =
+        Span { attributes: vec![attribute("a", Value::Text("x".repeat(1 << 20).into()))].into(), ..span() };
     for spans in [vec![], vec![span(); 5], vec![large; 9]] {
         let (protobuf, _) = file(SpanFormat::Otlp, &spans);
         let (json, _) = file(SpanFormat::OtlpJson, &spans);
@@ -96,7 +97,8 @@ fn otlp_is_one_message_in_both_encodings() {
 
 #[test]
 fn a_span_that_is_too_large_is_counted() {
-    let large = Span { attributes: vec![attribute("a", Value::Text("x".repeat(5 << 20).into()))], ..span() };
+    let large =
+        Span { attributes: vec![attribute("a", Value::Text("x".repeat(5 << 20).into()))].into(), ..span() };
     let (_, delivered) = file(SpanFormat::Otlp, &[span(), large]);
     assert_eq!(delivered.lost().collect::<Vec<_>>(), [("span_oversized", 1)]);
 }

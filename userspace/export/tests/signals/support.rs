@@ -35,7 +35,8 @@ pub fn span() -> Span {
         attributes: vec![
             attribute("http.request.method", Value::Static("GET")),
             attribute("http.response.status_code", Value::Int(500)),
-        ],
+        ]
+        .into(),
         events: vec![SpanEvent {
             time: UnixNanos(1_700_000_000_000_000_050),
             name: "exception".into(),

@@ -136,7 +136,8 @@ fn requests_in_a_row_are_one_message() {
 
 #[test]
 fn a_span_larger_than_a_request_is_counted() {
-    let large = Span { attributes: vec![attribute("a", Value::Text("x".repeat(2000).into()))], ..span() };
+    let large =
+        Span { attributes: vec![attribute("a", Value::Text("x".repeat(2000).into()))].into(), ..span() };
     let (requests, oversized) = requests(&[(0, span()), (0, large), (0, span())], 1000);
     assert_eq!((requests.iter().map(TraceRequest::spans).sum::<u64>(), oversized), (2, 1));
 }

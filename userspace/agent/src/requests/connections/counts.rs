@@ -72,8 +72,7 @@ impl Connections {
             self.counted.without_template += new.count;
             return None;
         };
-        live.connection.known(&exchange, (self.now, self.now), &live.terms.settings, &mut self.scratch);
-        let mut span = self.scratch.pop()?;
+        let mut span = live.connection.known(&exchange, (self.now, self.now), &live.terms.settings);
         leave_out(&mut span);
         if let Some(sampling) = self.spans.sampling.as_mut().filter(|_| key.is_root != 0) {
             Sampling::left_out(sampling, new.count);

@@ -1,5 +1,7 @@
 //! Exchanges that the kernel side tells by their templates.
 
+use std::sync::Arc;
+
 use descry_abi::template::LEFT_OUT;
 use descry_assemble::connection::Role;
 use descry_assemble::protocol::{Chunk, Direction};
@@ -37,14 +39,25 @@ impl Connections {
         let request_len = request.len() as u64;
         let [request_gap, answer_gap] = live.pass(known, request_len, is_told);
         self.counted.gaps += u64::from(request_gap > 0) + u64::from(answer_gap > 0);
-        let exchange = live.connection.rest().filter(|_| request_gap + answer_gap == 0 && !is_told);
-        let exchange = exchange.and_then(|rest| {
-            let answer = known.answer?;
-            self.templates.exchange(answer.template, rest, known.end)
+        let rest = live.connection.rest().filter(|_| request_gap + answer_gap == 0 && !is_told);
+        let exchange = known.answer.zip(rest).and_then(|(answer, rest)| {
+            let exchange = self.templates.exchange(answer.template, rest, known.end)?;
+            Some((answer.template, exchange))
         });
-        if let Some(exchange) = exchange {
-            let times = (known.start, known.end);
-            live.connection.known(&exchange, times, &live.terms.settings, &mut self.scratch);
+        if let Some((answer, exchange)) = exchange {
+            let (times, settings) = ((known.start, known.end), &live.terms.settings);
+            live.connection.passed(known.end);
+            let key = (live.connection.origin().id, answer);
+            self.scratch.push(match self.likes.get(&key) {
+                Some((of, like)) if Arc::ptr_eq(of, &exchange) => {
+                    live.connection.again(like, times, settings)
+                }
+                _ => {
+                    let span = live.connection.known(&exchange, times, settings);
+                    self.likes.put(key, (exchange, span.clone()));
+                    span
+                }
+            });
         } else {
             if !is_told && let Some(bytes) = self.templates.request(known.template, known.end) {
                 // The templates learn from what the parser makes of it, so its bytes are needed outside of them.
