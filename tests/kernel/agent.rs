@@ -1,6 +1,7 @@
 //! The agent over its whole life: what it measures, what it sends, and how it ends.
 
 mod chaos;
+mod counted;
 mod functions;
 mod rates;
 mod receiver;

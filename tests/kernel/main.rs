@@ -29,6 +29,7 @@ mod stacks;
 mod syscalls;
 mod targets;
 mod tcp;
+mod templates;
 mod tls;
 mod trace;
 mod trace_limits;

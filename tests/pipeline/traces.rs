@@ -44,7 +44,8 @@ fn span(number: u8) -> Span {
             attribute("share", Value::Double(0.25)),
             attribute("cached", Value::Bool(number.is_multiple_of(2))),
             attribute("tags", Value::Texts(Box::new(["a".into(), "größe".into()]))),
-        ],
+        ]
+        .into(),
         events: vec![
             SpanEvent {
                 time: UnixNanos(start + 100),

@@ -198,10 +198,14 @@ pub struct Connection {
     pub tgid: u32,
     /// What is known of its templates: words of a key and more ([`START_WORDS`](crate::template::START_WORDS)).
     pub templates: u32,
+    /// The template that its last request equalled: the next one often does too.
+    pub last_request: u32,
+    /// The same of the last answer.
+    pub last_answer: u32,
     /// A request that was not told of yet.
     pub waiting: Waiting,
 }
-const _: () = assert!(size_of::<Connection>() == 112);
+const _: () = assert!(size_of::<Connection>() == 120);
 
 /// What is known of TLS on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -85,14 +85,25 @@ pub struct TemplateKey {
 }
 const _: () = assert!(size_of::<TemplateKey>() == 16);
 
+/// Words that are compared at once.
+pub const WORDS_AT_ONCE: usize = 4;
+
 /// A message with holes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Template {
-    /// Words that are compared.
+    /// [`TemplateKey::of`]; 0: nothing equals it any more, or not yet.
+    pub of: u32,
+    /// [`TemplateKey::len`].
+    pub len: u32,
+    /// Words that are compared: more than these have no bit in the mask.
     pub words: u32,
+    /// 0: no byte has to be a digit.
+    pub has_digits: u32,
     /// Of a request: words at the beginning of answers that their keys are made of.
     pub answer_start: u32,
+    /// Zero.
+    pub reserved: u32,
     /// What its bytes are, those in holes 0.
     pub bytes: [u64; TEMPLATE_WORDS],
     /// All bits of the bytes that have to be these.
@@ -100,13 +111,17 @@ pub struct Template {
     /// All bits of the bytes that have to be digits.
     pub digits: [u64; TEMPLATE_WORDS],
 }
-const _: () = assert!(size_of::<Template>() == 8 + 3 * TEMPLATE_BYTES);
+const _: () = assert!(size_of::<Template>() == 24 + 3 * TEMPLATE_BYTES);
 
 impl Template {
     /// One that equals every message.
     pub const EMPTY: Self = Self {
+        of: 0,
+        len: 0,
         words: 0,
+        has_digits: 0,
         answer_start: 0,
+        reserved: 0,
         bytes: [0; TEMPLATE_WORDS],
         mask: [0; TEMPLATE_WORDS],
         digits: [0; TEMPLATE_WORDS],
@@ -120,11 +135,16 @@ const fn each(byte: u8) -> u64 {
 
 /// What of a word differs from a template's; 0: nothing.
 #[inline(always)]
-pub const fn differs(word: u64, bytes: u64, mask: u64, digits: u64) -> u64 {
-    let other = word & mask ^ bytes;
+pub const fn differs(word: u64, bytes: u64, mask: u64) -> u64 {
+    word & mask ^ bytes
+}
+
+/// What of a word that has to be digits is none; 0: nothing.
+#[inline(always)]
+pub const fn no_digits(word: u64, digits: u64) -> u64 {
     // A digit is 0 to 9 now; with 0x76 more than that sets the highest bit, and what had it before keeps it.
     let digit = (word ^ each(b'0')) & digits;
-    other | (digit.wrapping_add(each(0x76) & digits) | digit) & each(0x80) & digits
+    (digit.wrapping_add(each(0x76) & digits) | digit) & each(0x80) & digits
 }
 
 /// Takes a word into the beginning of a key.
@@ -215,9 +235,9 @@ mod tests {
     fn differences_are_seen_outside_of_holes_only() {
         let mask = u64::from_ne_bytes([0xff, 0xff, 0, 0, 0xff, 0xff, 0xff, 0xff]);
         let bytes = word(b"ab..cdef") & mask;
-        assert_eq!(differs(word(b"abxycdef"), bytes, mask, 0), 0);
-        assert_ne!(differs(word(b"abxycdeg"), bytes, mask, 0), 0);
-        assert_ne!(differs(word(b"aBxycdef"), bytes, mask, 0), 0);
+        assert_eq!(differs(word(b"abxycdef"), bytes, mask), 0);
+        assert_ne!(differs(word(b"abxycdeg"), bytes, mask), 0);
+        assert_ne!(differs(word(b"aBxycdef"), bytes, mask), 0);
     }
 
     #[test]
@@ -229,7 +249,7 @@ mod tests {
                 for at in [1, 2, 4] {
                     let mut text = [other, b'0', b'9', other, b'5', other, other, other];
                     text[at] = byte;
-                    assert_eq!(differs(word(&text), 0, 0, digits) != 0, expected, "{text:?}");
+                    assert_eq!(no_digits(word(&text), digits) != 0, expected, "{text:?}");
                 }
             }
         }

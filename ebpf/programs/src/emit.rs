@@ -15,7 +15,7 @@ use descry_abi::tcp::ConnectFailed;
 use descry_abi::template::{Exchange, LEFT_OUT};
 
 use crate::config::RING_WAKE_BANDS;
-use crate::maps::{COUNTS, CopyState, EVENTS, NET_STATES, NetState, State};
+use crate::maps::{COUNTS, CopyState, EVENTS, NetState, State};
 
 /// Bytes of messages after which a CPU looks how full the ring is: an eighth of a band, so that a few CPUs look in each band.
 const UNLOOKED: u64 = RING_BAND / 8;
@@ -243,13 +243,12 @@ pub fn opened(event: &Opened) -> bool {
     sent
 }
 
-/// Sends an exchange that equals templates.
+/// Sends the state's exchange.
 #[inline(always)]
-pub fn exchange(exchange: &Exchange) {
+pub fn exchange(state: *mut NetState) {
     const WORDS: usize = size_of::<Exchange>() / 8;
-    // SAFETY: an Exchange is ten words without padding.
-    let words = unsafe { &*core::ptr::from_ref(exchange).cast::<[u64; WORDS]>() };
-    let Some(state) = NET_STATES.get_ptr_mut(0) else { return count(Counter::NoState) };
+    // SAFETY: `state` is this CPU's own; an Exchange is ten words without padding.
+    let words = unsafe { &*(&raw const (*state).exchange).cast::<[u64; WORDS]>() };
     match EVENTS.output_untyped::<[u64; WORDS]>(words, waking_at_times(state, size_of::<Exchange>() as u64)) {
         Ok(()) => count(Counter::Exchanges),
         Err(_) => count(Counter::RingFullExchange),

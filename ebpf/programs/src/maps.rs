@@ -22,7 +22,7 @@ use descry_abi::syscall::{
     CallKey, ErrorKey, NearCall, OTHER_ROWS, ROWS_A_PLACE, SyscallTraits, TRAIT_SLOTS, ThreadCall, Unreturned,
 };
 use descry_abi::tcp::{MAX_TCP_PEERS, TcpPeer, TcpPeerKey};
-use descry_abi::template::{CountKey, MAX_COUNT_ROWS, MAX_TEMPLATES, Template, TemplateKey};
+use descry_abi::template::{CountKey, Exchange, MAX_COUNT_ROWS, MAX_TEMPLATES, Template, TemplateKey};
 use descry_abi::tls::{MAX_TLS_SESSIONS, MAX_TLS_UNITS, TlsSessionKey};
 use descry_abi::unit::{MAX_UNIT_RULES, UnitKey, UnitRule};
 use descry_abi::unwind::Process;
@@ -120,6 +120,7 @@ pub struct NetState {
     pub unlooked: u64,
     /// What was not copied yet of a call's buffers.
     pub rest: Rest,
+    pub exchange: Exchange,
     /// The record from here on.
     pub message: Message,
     /// Twice what is captured: the verifier bounds offset and length one by one.

@@ -127,7 +127,7 @@ const BY_HAND: Scenario = Scenario {
     },
 };
 
-pub(super) fn start_redis(dir: &Path) -> Result<Server> {
+pub(crate) fn start_redis(dir: &Path) -> Result<Server> {
     let port = free_port()?;
     let mut command = Command::new(machine::tool("redis-server")?);
     command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"]).arg(dir);

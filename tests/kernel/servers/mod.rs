@@ -12,6 +12,8 @@ mod others;
 mod rust;
 mod secure;
 
+pub(crate) use databases::start_redis;
+
 use std::path::Path;
 use std::process::Command;
 
@@ -39,7 +41,7 @@ pub(super) struct Scenario {
 }
 
 /// A server that listens on a port of 127.0.0.1; it ends with this.
-pub(super) struct Server {
+pub(crate) struct Server {
     port: u16,
     /// It speaks TLS.
     is_secure: bool,
@@ -55,6 +57,11 @@ impl Server {
         let process = Workload::spawn(command)?;
         eventually(&name, || Ok(std::net::TcpStream::connect(("127.0.0.1", port)).ok()))?;
         Ok(Self { port, is_secure: false, processes: vec![process], shutdown: None })
+    }
+
+    /// Where it listens.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     fn secure(mut self) -> Self {

@@ -27,7 +27,6 @@ pub fn begin_plaintext(connection: &mut Connection) {
     if connection.tls == TlsState::Plaintext as u8 {
         return;
     }
-    template::flush(connection);
     connection.tls = TlsState::Plaintext as u8;
     connection.from_start &= u8::from(connection.messages <= MAX_HANDSHAKE_MESSAGES);
     (connection.sent, connection.received, connection.messages) = (0, 0, 0);
@@ -151,6 +150,8 @@ fn first_sight(socket: Socket, len: u64, ids: Ids, unit: u64, flags: u64) -> Opt
         family: 0,
         tgid: ids.tgid,
         templates: 0,
+        last_request: 0,
+        last_answer: 0,
         waiting: Waiting { which: 0, start: 0, ids: 0, offset: 0, unit: 0, request: 0 },
     };
     // What userspace was not told of it cannot use: the next message is then the first sight.

@@ -33,6 +33,17 @@ pub struct Moved {
     pub progress: Progress,
 }
 
+impl Moved {
+    /// When: of TCP when the last byte was sent; else now (ns).
+    #[inline(always)]
+    fn time(&self) -> u64 {
+        // SAFETY: the helper has no preconditions.
+        let now = unsafe { bpf_ktime_get_boot_ns() };
+        let sent_at = if self.is_sent { self.progress.sent_at(now) } else { None };
+        sent_at.unwrap_or(now)
+    }
+}
+
 /// Bytes that a record has room for.
 const ROOM: u64 = MAX_CAPTURE as u64;
 
@@ -59,9 +70,13 @@ pub fn take(state: *mut NetState, task: Running, ids: Ids, known: Option<*mut Co
         tls::note_records(connection, &unit, moved, None);
         return count(Counter::MessagesIgnored);
     }
+    let has_templates = connection.family != 0;
+    let (len, is_sent, number) = (moved.len, moved.is_sent, unit.number(ids));
+    let is_last = has_templates && !is_behind && template::is_last_answer(connection, moved);
     let mut flags = if moved.is_sent { MESSAGE_SENT } else { 0 };
     let is_copied = moved.flags & MSG_TRUNC == 0 || connection.is_tcp == 0;
     let captured = match moved.call.buffer {
+        _ if is_last => moved.len,
         Buffer::Spliced => {
             count(Counter::MessagesSpliced);
             0
@@ -89,23 +104,23 @@ pub fn take(state: *mut NetState, task: Running, ids: Ids, known: Option<*mut Co
     }
     let want = moved.len.min(connection.capture.into());
     let goes_on = captured >= ROOM && want > captured;
-    // SAFETY: the helper has no preconditions.
-    let now = unsafe { bpf_ktime_get_boot_ns() };
-    let sent_at = if moved.is_sent { moved.progress.sent_at(now) } else { None };
-    let time = sent_at.unwrap_or(now);
-    let (len, is_sent) = (moved.len, moved.is_sent);
-    let has_templates = connection.family != 0;
-    let known =
-        if has_templates && !is_behind { template::known(connection, len, captured, is_sent) } else { 0 };
+    let time = moved.time();
+    let known = if has_templates && !is_behind && !is_last {
+        template::known(connection, len, captured, is_sent)
+    } else {
+        0
+    };
     let request = request::of_message(connection, &unit, is_sent, known != 0);
     if has_templates {
-        let message = Whole { len, captured, time, offset, unit: unit.number(ids), request, is_sent, known };
+        let message = Whole { len, captured, time, offset, unit: number, request, is_sent, known, is_last };
         if captured == 0 || is_behind {
             template::flush(connection);
         } else if template::take(connection, ids, &message) {
             return;
         }
     }
+    // Of the last answer no more was read than it took to know it.
+    let (captured, flags) = if is_last { (0, flags | MESSAGE_UNSEEN) } else { (captured, flags) };
     // SAFETY: `state` is this CPU's own.
     unsafe {
         (*state).message = Message {
@@ -118,7 +133,7 @@ pub fn take(state: *mut NetState, task: Running, ids: Ids, known: Option<*mut Co
             connection: connection.id,
             offset,
             len: if goes_on { captured } else { moved.len },
-            unit: unit.number(ids),
+            unit: number,
             request,
         };
     }

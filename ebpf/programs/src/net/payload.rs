@@ -40,16 +40,27 @@ const DONE: u64 = 1 << 32;
 /// Copies up to `want` bytes to the state, [`MAX_CAPTURE`] at most; returns how many. [`gather`] goes on from there.
 #[inline(always)]
 pub fn copy(call: Call, want: u64) -> u64 {
-    match call.buffer {
-        Buffer::Plain => copy_plain(call.second, call.third, want),
-        Buffer::Vector => copy_vector(call.second, call.third, want),
-        Buffer::Header => copy_header(call.second, want),
-        Buffer::Headers | Buffer::Spliced | Buffer::Unknown => 0,
+    copy_from(call.buffer as u32, call.second, call.third, want)
+}
+
+/// The same, given a [`Buffer`] and what describes it. Like those below it is a global function, which the verifier checks
+/// once by itself.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn copy_from(buffer: u32, second: u64, third: u64, want: u64) -> u64 {
+    match buffer {
+        PLAIN => copy_plain(second, third, want),
+        VECTOR => copy_vector(second, third, want),
+        HEADER => copy_header(second, want),
+        _ => 0,
     }
 }
 
-/// Copies from one buffer. Like those below it is a global function, which the verifier checks once by itself; it takes no
-/// pointers to maps, so it looks the state up again.
+const PLAIN: u32 = Buffer::Plain as u32;
+const VECTOR: u32 = Buffer::Vector as u32;
+const HEADER: u32 = Buffer::Header as u32;
+
+/// Copies from one buffer. A global function takes no pointers to maps, so it looks the state up again.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn copy_plain(from: u64, len: u64, want: u64) -> u64 {

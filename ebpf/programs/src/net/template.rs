@@ -11,10 +11,12 @@ use descry_abi::histogram::{BUCKETS, Histogram};
 use descry_abi::net::{Connection, Role};
 use descry_abi::template::{
     ANSWER, CountKey, Exchange, HAS_STATE, LEFT_OUT, MAX_START_WORDS, MAY_COUNT, START_WORDS, TEMPLATE_WORDS,
-    TemplateKey, Waiting, client_lot_of, differs, fold,
+    TemplateKey, WORDS_AT_ONCE, Waiting, client_lot_of, differs, fold, no_digits,
 };
 
-use super::request;
+use super::calls::Call;
+use super::message::Moved;
+use super::{MSG_TRUNC, payload, request};
 use crate::atomic;
 use crate::emit::{self, count};
 use crate::histogram::bucket;
@@ -38,16 +40,53 @@ pub struct Whole {
     pub is_sent: bool,
     /// The template that it equals if it is a request; 0: none.
     pub known: u64,
+    /// Whether it equals the connection's last answer.
+    pub is_last: bool,
 }
 
 /// The template that a message in the state equals if it is a request; 0: none.
 #[inline(always)]
-pub fn known(connection: &Connection, len: u64, captured: u64, is_sent: bool) -> u64 {
+pub fn known(connection: &mut Connection, len: u64, captured: u64, is_sent: bool) -> u64 {
     let is_request = is_sent == (connection.role == Role::Connected as u8);
     if !is_request || captured != len {
         return 0;
     }
-    find(connection.family.into(), len, connection.templates & START_WORDS, captured)
+    let (of, start_words) = (connection.family.into(), connection.templates & START_WORDS);
+    let known = find(of, len, captured, start_words, connection.last_request);
+    if known != 0 {
+        connection.last_request = known as u32;
+    }
+    known
+}
+
+/// Whether a message is the answer to the request that waits, and equals the last one: of that no more has to be read than is
+/// compared. What is read is in the state.
+#[inline(always)]
+pub fn is_last_answer(connection: &Connection, moved: &Moved) -> bool {
+    let is_answer = moved.is_sent != (connection.role == Role::Connected as u8);
+    let request = connection.waiting.which as u32;
+    if !is_answer || request == 0 || moved.flags & MSG_TRUNC != 0 {
+        return false;
+    }
+    let Call { buffer, second, third, .. } = moved.call;
+    let which = u64::from(connection.last_answer) << 32 | u64::from(ANSWER | request);
+    read_and_compare(which, moved.len, buffer as u32, second, third) != 0
+}
+
+/// Reads as much of a message as is compared with a template: its number in the upper half of `which`, in the lower what it is
+/// of. 1: they are equal. A global function, as [`find`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn read_and_compare(which: u64, len: u64, buffer: u32, second: u64, third: u64) -> u64 {
+    let (number, of) = ((which >> 32) as u32, which as u32);
+    let Some(template) = TEMPLATES.get_ptr(number) else { return 0 };
+    // SAFETY: the pointer was checked by the lookup.
+    let (its, its_len, words) = unsafe { ((*template).of, (*template).len, (*template).words) };
+    if its != of || u64::from(its_len) != len {
+        return 0;
+    }
+    let want = len.min(u64::from(words) * 8);
+    if payload::copy_from(buffer, second, third, want) == want { equals(number, of, len, want) } else { 0 }
 }
 
 /// Takes a message of a connection of which templates may be known. True: it is told or remembered, and not to be sent.
@@ -77,13 +116,13 @@ pub fn take(connection: &mut Connection, ids: Ids, message: &Whole) -> bool {
         // SAFETY: the word is a map's, and aligned. Nobody else's is there, or it goes first: then this message is sent.
         return unsafe { atomic::put_if_zero(&raw mut connection.waiting.which, which) } == 0;
     }
+    let request = connection.waiting.which as u32;
+    if request == 0 {
+        return false;
+    }
+    let answer = if message.is_last { connection.last_answer.into() } else { find_answer(request, message) };
+    connection.last_answer = answer as u32;
     let Some(waiting) = end_wait(connection) else { return false };
-    let template = waiting.which as u32;
-    let start_words = TEMPLATES.get_ptr(template).map_or(0, |found| {
-        // SAFETY: the pointer was checked by the lookup.
-        unsafe { (*found).answer_start }
-    });
-    let answer = find(ANSWER | template, message.len, start_words, message.captured);
     let may_count = waiting.request & LEFT_OUT != 0 && connection.templates & MAY_COUNT != 0;
     if answer != 0 && may_count && is_counted(connection, &waiting, message, answer) {
         pass_over(connection, &waiting, message);
@@ -91,6 +130,16 @@ pub fn take(connection: &mut Connection, ids: Ids, message: &Whole) -> bool {
         tell(connection, &waiting, (answer != 0).then_some(message), answer as u32);
     }
     answer != 0
+}
+
+/// The template of an answer to a request that equals one; 0: none.
+#[inline(always)]
+fn find_answer(request: u32, message: &Whole) -> u64 {
+    let start_words = TEMPLATES.get_ptr(request).map_or(0, |found| {
+        // SAFETY: the pointer was checked by the lookup.
+        unsafe { (*found).answer_start }
+    });
+    find(ANSWER | request, message.len, message.captured, start_words, 0)
 }
 
 /// Counts an exchange that is not told; false: there is no room.
@@ -184,29 +233,47 @@ fn end_wait(connection: &mut Connection) -> Option<Waiting> {
 /// Tells of a request, and of the answer if there is one.
 #[inline(always)]
 fn tell(connection: &Connection, waiting: &Waiting, message: Option<&Whole>, answer: u32) {
-    let exchange = Exchange {
-        kind: EventKind::Exchange as u16,
-        is_client: u16::from(connection.role == Role::Connected as u8),
-        template: waiting.which as u32,
-        answer,
-        answer_len: message.map_or(0, |answer| answer.len as u32),
-        start: waiting.start,
-        end: message.map_or(waiting.start, |answer| answer.time),
-        tgid: (waiting.ids >> 32) as u32,
-        tid: waiting.ids as u32,
-        connection: connection.id,
-        offset: waiting.offset,
-        answer_offset: message.map_or(0, |answer| answer.offset),
-        unit: waiting.unit,
-        request: waiting.request,
-    };
-    emit::exchange(&exchange);
+    let Some(state) = NET_STATES.get_ptr_mut(0) else { return count(Counter::NoState) };
+    // SAFETY: `state` is this CPU's own: tracepoints run with preemption off.
+    unsafe {
+        (*state).exchange = Exchange {
+            kind: EventKind::Exchange as u16,
+            is_client: u16::from(connection.role == Role::Connected as u8),
+            template: waiting.which as u32,
+            answer,
+            answer_len: message.map_or(0, |answer| answer.len as u32),
+            start: waiting.start,
+            end: message.map_or(waiting.start, |answer| answer.time),
+            tgid: (waiting.ids >> 32) as u32,
+            tid: waiting.ids as u32,
+            connection: connection.id,
+            offset: waiting.offset,
+            answer_offset: message.map_or(0, |answer| answer.offset),
+            unit: waiting.unit,
+            request: waiting.request,
+        };
+    }
+    send_exchange();
 }
 
-/// The template that the message in the state equals; 0: none. A global function: the verifier checks it once.
+/// Sends the exchange in the state. A global function, as [`find`]. Returns 0.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn find(of: u32, len: u64, start_words: u32, captured: u64) -> u64 {
+pub extern "C" fn send_exchange() -> u64 {
+    if let Some(state) = NET_STATES.get_ptr_mut(0) {
+        emit::exchange(state);
+    }
+    0
+}
+
+/// The template that the message in the state equals; 0: none. `last`: the one that is asked first. A global function: the
+/// verifier checks it once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn find(of: u32, len: u64, captured: u64, start_words: u32, last: u32) -> u64 {
+    if equals(last, of, len, captured) != 0 {
+        return last.into();
+    }
     let Some(state) = NET_STATES.get_ptr(0) else { return 0 };
     // SAFETY: `state` is this CPU's own, and its bytes are aligned to words.
     let words = unsafe { (&raw const (*state).bytes).cast::<u64>() };
@@ -223,21 +290,46 @@ pub extern "C" fn find(of: u32, len: u64, start_words: u32, captured: u64) -> u6
     let Some(number) = TEMPLATES_BY_KEY.get_ptr(&key) else { return 0 };
     // SAFETY: the pointer was checked by the lookup.
     let number = unsafe { *number };
+    if number != last && equals(number, of, len, captured) != 0 { number.into() } else { 0 }
+}
+
+/// 1: the message in the state equals this template. A global function, as [`find`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn equals(number: u32, of: u32, len: u64, captured: u64) -> u64 {
     let Some(template) = TEMPLATES.get_ptr(number) else { return 0 };
-    // SAFETY: the pointer was checked by the lookup. Userspace writes a template before its key, and no other in its place
-    // until long after that was removed.
+    // SAFETY: the pointer was checked by the lookup. Userspace says what a template is of after it has written the rest, and
+    // writes another in its place long after it has taken that back.
     let template = unsafe { &*template };
-    if u64::from(template.words) * 8 > captured + 7 {
+    if template.of != of || u64::from(template.len) != len || u64::from(template.words) * 8 > captured + 7 {
         return 0;
     }
+    let Some(state) = NET_STATES.get_ptr(0) else { return 0 };
+    // SAFETY: `state` is this CPU's own, and its bytes are aligned to words.
+    let words = unsafe { (&raw const (*state).bytes).cast::<u64>() };
     let mut different = 0;
+    for begin in (0..TEMPLATE_WORDS).step_by(WORDS_AT_ONCE) {
+        if begin as u32 >= template.words {
+            break;
+        }
+        for at in begin..begin + WORDS_AT_ONCE {
+            // SAFETY: the buffer holds more words than these.
+            let word = unsafe { *words.add(at) };
+            different |= differs(word, template.bytes[at], template.mask[at]);
+        }
+        if different != 0 {
+            return 0;
+        }
+    }
+    if template.has_digits == 0 {
+        return 1;
+    }
     for at in 0..TEMPLATE_WORDS {
         if at as u32 >= template.words {
             break;
         }
         // SAFETY: the buffer holds more words than these.
-        let word = unsafe { *words.add(at) };
-        different |= differs(word, template.bytes[at], template.mask[at], template.digits[at]);
+        different |= no_digits(unsafe { *words.add(at) }, template.digits[at]);
     }
-    if different == 0 { number.into() } else { 0 }
+    u64::from(different == 0)
 }

@@ -74,6 +74,12 @@ impl Outlets {
         self.outlets = outlets(config);
     }
 
+    /// So many requests that are no spans, since their traces are not taken.
+    pub fn not_sampled(&mut self, spans: u64) {
+        self.counted.spans += spans;
+        self.counted.spans_not_sampled += spans;
+    }
+
     /// A span.
     pub fn span(&mut self, process: &SpanProcess, span: Span) {
         self.counted.spans += 1;

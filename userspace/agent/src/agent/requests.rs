@@ -17,27 +17,37 @@ use crate::failure::Failure;
 use crate::measure::Clocks;
 use crate::requests::{Metrics, Requests, SpanOutput, Terms, sampling};
 
-/// Spans of the last event.
+/// Spans of the last event, and how many requests became none because their traces are not taken.
 #[derive(Default)]
-pub struct Done(Vec<(SpanProcess, Span)>);
+pub struct Done {
+    spans: Vec<(SpanProcess, Span)>,
+    counted: u64,
+}
 
 impl Done {
     /// Takes them.
     pub fn take(&mut self) -> impl Iterator<Item = (SpanProcess, Span)> {
-        self.0.drain(..)
+        self.spans.drain(..)
+    }
+
+    /// Takes the number of requests that became none.
+    pub fn take_counted(&mut self) -> u64 {
+        std::mem::take(&mut self.counted)
     }
 }
 
 impl SpanOutput for Done {
     fn span(&mut self, process: &SpanProcess, span: Span) {
-        self.0.push((process.clone(), span));
+        self.spans.push((process.clone(), span));
     }
 
     fn keeps(&self, span: &Span) -> bool {
         is_sampled(span)
     }
 
-    fn counted(&mut self, _: &SpanProcess, _: &Span, _: &Histogram) {}
+    fn counted(&mut self, _: &SpanProcess, _: &Span, durations: &Histogram) {
+        self.counted += durations.count;
+    }
 
     fn drained(&mut self, _: &mut Metrics) -> Result<(), Failure> {
         Ok(())

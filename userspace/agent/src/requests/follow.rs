@@ -306,7 +306,7 @@ impl<O: SpanOutput> Consumer for Requests<O> {
         for change in self.connections.take_template_changes() {
             match change {
                 Change::Put(id, key, template) => session.put_template(id, key, &template),
-                Change::Remove(key) => session.remove_template(key),
+                Change::Remove(id, key, template) => session.remove_template(id, key, &template),
             }
         }
         let now = Clocks::boot()?;

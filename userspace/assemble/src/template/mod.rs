@@ -63,6 +63,7 @@ impl Made {
         }
         let mut template = Box::new(Template::EMPTY);
         template.words = u32::try_from(shape.compared.div_ceil(8)).ok()?;
+        template.has_digits = u32::from(!shape.digits.is_empty());
         let words = words(bytes).zip(words(&mask)).zip(words(&digits)).take(TEMPLATE_WORDS);
         for (at, ((word, mask), digits)) in words.enumerate() {
             *template.bytes.get_mut(at)? = word & mask;
@@ -71,7 +72,8 @@ impl Made {
         }
         let start = bytes.as_chunks::<8>().0.iter().take(start_words.min(MAX_START_WORDS) as usize);
         let start = start.fold(0, |start, word| fold(start, u64::from_ne_bytes(*word)));
-        Some(Self { key: TemplateKey { of, len: u32::try_from(len).ok()?, start }, template })
+        (template.of, template.len) = (of, u32::try_from(len).ok()?);
+        Some(Self { key: TemplateKey { of, len: template.len, start }, template })
     }
 
     /// A number for what was seen how often. Two that differ and share it are counted together, no more.
@@ -94,9 +96,11 @@ fn words(bytes: &[u8]) -> impl Iterator<Item = u64> {
 /// Whether a message equals a template, as the kernel side finds it out.
 #[cfg(test)]
 fn equals(template: &Template, bytes: &[u8]) -> bool {
+    use descry_abi::template::{differs, no_digits};
+
     let words = words(bytes).take(template.words as usize).enumerate();
     words.fold(0, |sum, (at, word)| {
-        sum | descry_abi::template::differs(word, template.bytes[at], template.mask[at], template.digits[at])
+        sum | differs(word, template.bytes[at], template.mask[at]) | no_digits(word, template.digits[at])
     }) == 0
 }
 

@@ -30,8 +30,8 @@ const IDLE: u64 = 10_000_000_000;
 pub enum Change {
     /// A new template, and what it is found by.
     Put(TemplateId, TemplateKey, Box<Template>),
-    /// This finds none any more.
-    Remove(TemplateKey),
+    /// No message equals this template any more.
+    Remove(TemplateId, TemplateKey, Box<Template>),
 }
 
 /// A template of either kind.
@@ -238,7 +238,7 @@ impl Templates {
 
     fn forget(&mut self, slot: &Slot, id: u32, now: BootNanos) {
         self.by_key.remove(&slot.key);
-        self.changes.push(Change::Remove(slot.key));
+        self.changes.push(Change::Remove(TemplateId(id), slot.key, slot.made.clone()));
         self.free.push((BootNanos(now.0.saturating_add(REST)), id));
     }
 }

@@ -41,7 +41,7 @@ fn changes(templates: &mut Templates) -> (Vec<u32>, usize) {
     let changes = templates.take_changes();
     let put = changes.iter().filter_map(|change| match change {
         Change::Put(id, ..) => Some(id.0),
-        Change::Remove(_) => None,
+        Change::Remove(..) => None,
     });
     let put: Vec<u32> = put.collect();
     let removed = changes.len() - put.len();

@@ -24,7 +24,7 @@ unsafe impl aya::Pod for Key {}
 #[repr(transparent)]
 struct Value(Template);
 
-// SAFETY: repr(C), two u32 and words without padding.
+// SAFETY: repr(C), six u32 and words without padding.
 unsafe impl aya::Pod for Value {}
 
 /// A [`Connection`] as aya wants it.
@@ -75,18 +75,24 @@ impl Session {
     /// Tells the kernel side of a template. Its number is one that was never used, or not for seconds.
     pub fn put_template(&mut self, id: TemplateId, key: TemplateKey, template: &Template) {
         let Some(net) = &mut self.net else { return };
-        // The key last: what it finds is whole.
+        // What it is of comes behind the rest, and its key last: what is found is whole.
         let maps = &mut net.templates;
-        let told = maps.templates.set(id.0, Value(*template), 0);
-        if let Err(error) = told.and_then(|()| maps.by_key.insert(Key(key), id.0, 0)) {
+        let told = maps
+            .templates
+            .set(id.0, Value(Template { of: 0, ..*template }), 0)
+            .and_then(|()| maps.templates.set(id.0, Value(*template), 0))
+            .and_then(|()| maps.by_key.insert(Key(key), id.0, 0));
+        if let Err(error) = told {
             tracing::debug!(%error, %id, "a template cannot be told");
         }
     }
 
-    /// No message equals this template any more. One that is gone already is no error.
-    pub fn remove_template(&mut self, key: TemplateKey) {
-        if let Some(net) = &mut self.net {
-            let _ = net.templates.by_key.remove(&Key(key));
+    /// No message equals this template any more, which stays as it is but for that.
+    pub fn remove_template(&mut self, id: TemplateId, key: TemplateKey, template: &Template) {
+        let Some(net) = &mut self.net else { return };
+        let _ = net.templates.by_key.remove(&Key(key));
+        if let Err(error) = net.templates.templates.set(id.0, Value(Template { of: 0, ..*template }), 0) {
+            tracing::debug!(%error, %id, "a template cannot be taken back");
         }
     }
 

@@ -282,7 +282,9 @@ impl Recorder {
 
     fn hand_over(&mut self) {
         let Some(requests) = &mut self.requests else { return };
-        for (process, span) in requests.output().take() {
+        let done = requests.output();
+        self.outlets.not_sampled(done.take_counted());
+        for (process, span) in done.take() {
             self.outlets.span(&process, span);
         }
     }
