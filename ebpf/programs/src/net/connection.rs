@@ -188,10 +188,14 @@ pub fn catch_up(connection: &mut Connection, moved: &Moved) -> bool {
     true
 }
 
-/// What is looked at now and then: at a connection's 1st, 2nd, 4th, 8th ... message.
+/// Messages between two looks at a connection that has many.
+const BETWEEN_LOOKS: u32 = 64;
+
+/// What is looked at now and then: at a connection's 1st, 2nd, 4th, 8th ... message, and at every 64th.
 #[inline(always)]
 pub fn look(connection: &mut Connection, socket: Socket) {
-    if connection.messages & connection.messages.wrapping_sub(1) == 0 {
+    let messages = connection.messages;
+    if messages & messages.wrapping_sub(1) == 0 || messages % BETWEEN_LOOKS == 0 {
         let wanted = look_at(socket.0);
         connection.capture = wanted as u32;
         (connection.family, connection.templates) = ((wanted >> 32) as u8, (wanted >> 40) as u32);
