@@ -123,7 +123,7 @@ pub fn any(input: &[u8]) {
     let mut turned = false;
     for chunk in chunks(input) {
         let direction = if turned { chunk.direction.reversed() } else { chunk.direction };
-        turned ^= connection.data(Chunk { direction, ..chunk }, &settings(), &mut spans);
+        turned ^= connection.data(Chunk { direction, ..chunk }, &settings(), None, &mut spans);
     }
     connection.end(BootNanos(u64::MAX), End::Closed(Direction::ToServer), &settings(), &mut spans);
     spans.iter().for_each(check_span);

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod connection;
+pub mod template;
 
 #[path = "../../../userspace/unwind/tests/support/mod.rs"]
 #[expect(dead_code, reason = "the tests of descry-unwind use the rest")]

@@ -69,7 +69,8 @@ macro_rules! counters {
 pub(crate) use counters;
 
 /// Counters of the kernel side that mean a loss to whoever follows connections.
-const LOST_OF_SOCKETS: [Counter; 9] = [
+const LOST_OF_SOCKETS: [Counter; 10] = [
+    Counter::RingFullExchange,
     Counter::RingFullMessage,
     Counter::RingFullConnection,
     Counter::RingFullLifecycle,

@@ -28,7 +28,7 @@ use crate::measure::{Clocks, Consumer, Tracker, add_attributes};
 const MAX_PROCESSES: usize = 8192;
 
 /// Time between two looks for requests that wait, and for those that were counted (ns).
-const BETWEEN_LOOKS: u64 = 2_000_000_000;
+const BETWEEN_LOOKS: u64 = 5_000_000_000;
 
 /// Takes spans.
 pub trait SpanOutput {

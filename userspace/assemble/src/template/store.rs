@@ -158,7 +158,11 @@ impl Templates {
     pub fn exchange(&mut self, id: TemplateId, state: u64, now: BootNanos) -> Option<Arc<Exchange>> {
         let slot = self.slot(id.0)?;
         slot.used = slot.used.max(now);
-        let Kind::Answer(exchanges) = &slot.kind else { return None };
+        let request = slot.key.of & !ANSWER;
+        if let Some(request) = self.slot(request) {
+            request.used = request.used.max(now);
+        }
+        let Kind::Answer(exchanges) = &self.slot(id.0)?.kind else { return None };
         exchanges.iter().find_map(|(of, exchange)| (*of == state).then(|| Arc::clone(exchange)))
     }
 

@@ -114,8 +114,8 @@ impl Wanted {
         let Some(Family { number, start_words, has_state }) = family else { return bytes };
         let may_count = if counts { MAY_COUNT } else { 0 };
         let state = if has_state { HAS_STATE } else { 0 };
-        let templates = u32::from(start_words) & START_WORDS | may_count | state;
-        (templates << 8 | u32::from(number)) * (VERDICT_BYTES + 1) | bytes
+        let templates = (u32::from(start_words) & START_WORDS) | may_count | state;
+        (((templates << 8) | u32::from(number)) * (VERDICT_BYTES + 1)) | bytes
     }
 }
 

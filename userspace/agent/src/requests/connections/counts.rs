@@ -7,7 +7,7 @@ use descry_aggregate::request::Ends;
 use descry_assemble::connection::Origin;
 use descry_assemble::span::Span;
 use descry_decode::ids::{ConnectionId, TemplateId};
-use descry_pipeline::{Sampling, leave_out};
+use descry_pipeline::leave_out;
 use rustc_hash::FxHashMap;
 
 use super::super::live::Live;
@@ -44,20 +44,13 @@ impl Connections {
 
     /// A row as it is now: gives what came to it since it was read last, with a span that differs in its times only.
     pub fn counted(&mut self, key: CountKey, durations: &Histogram) -> Option<(Owned, Span, Histogram)> {
-        let new = match self.counts.read.get_mut(&key) {
-            Some(read) => {
-                let new = since(durations, read);
-                **read = *durations;
-                new
-            }
-            None => {
-                self.counts.read.insert(key, Box::new(*durations));
-                *durations
-            }
-        };
-        if new.count == 0 {
+        let read = self.counts.read.entry(key).or_default();
+        let new = since(durations, read);
+        // A program may be between the count and the bucket.
+        if new.count == 0 && new.buckets.iter().all(|count| *count == 0) {
             return None;
         }
+        **read = *durations;
         let id = ConnectionId(key.connection);
         // The number of one that was closed may be another's already.
         let live = self.counts.closed.get_mut(&id).or_else(|| self.live.peek_mut(&id));
@@ -75,7 +68,7 @@ impl Connections {
         let mut span = live.connection.known(&exchange, (self.now, self.now), &live.terms.settings);
         leave_out(&mut span);
         if let Some(sampling) = self.spans.sampling.as_mut().filter(|_| key.is_root != 0) {
-            Sampling::left_out(sampling, new.count);
+            sampling.left_out(new.count);
         }
         let &Origin { client, server, .. } = live.connection.origin();
         let (process, traces_per_second) = (live.process.clone(), live.terms.traces_per_second);
