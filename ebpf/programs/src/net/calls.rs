@@ -172,7 +172,7 @@ pub fn ended(registers: u64, result: i64) {
     let call = Call { buffer, second, third };
     let (known, progress) = (connection::known(socket), socket.progress());
     let moved = Moved { socket, call, len: result as u64, flags, is_sent, progress };
-    message::take(state, task, ids, known, &moved);
+    message::take::<false>(state, task, ids, known, &moved);
 }
 
 /// Beside the flags of a call: it sent.
@@ -207,6 +207,6 @@ pub extern "C" fn take_one(socket: u64, header: u64, ids: u64, flags: u64) -> u6
     let (flags, is_sent) = (flags & !IS_SENT, flags & IS_SENT != 0);
     let socket = Socket(socket);
     let moved = Moved { socket, call, len: len.into(), flags, is_sent, progress: socket.progress() };
-    message::take(state, Running::get(), ids, connection::known(socket), &moved);
+    message::take::<false>(state, Running::get(), ids, connection::known(socket), &moved);
     0
 }

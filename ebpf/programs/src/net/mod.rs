@@ -89,7 +89,8 @@ fn moved(argument: *const c_void, result: i32, flags: u64, is_sent: bool) {
     }
     let call = calls::of_current(task, socket, len, is_sent);
     let progress = Progress::of_argument(argument);
-    message::take(state, task, ids, known, &message::Moved { socket, call, len, flags, is_sent, progress });
+    let moved = message::Moved { socket, call, len, flags, is_sent, progress };
+    message::take::<true>(state, task, ids, known, &moved);
 }
 
 /// The socket by its address, which to the verifier is a number: global functions take nothing else. It becomes one in
