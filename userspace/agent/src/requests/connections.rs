@@ -1,5 +1,9 @@
 //! Connections of the watched processes: from records of the kernel side to spans.
 
+mod counts;
+mod known;
+mod spans;
+
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,12 +25,6 @@ use lru::LruCache;
 use rustc_hash::FxHashSet;
 
 use super::live::{Live, Tls};
-
-mod known;
-
-mod counts;
-mod spans;
-
 use counts::Counts;
 pub use known::is_late;
 use spans::Spans;

@@ -52,7 +52,7 @@ pub struct Live {
     done: u64,
     /// When a request began that was taken before its answer came.
     pub told: Option<BootNanos>,
-    /// What exchanges depended on beside their bytes, as it was last; and whether that has ever changed.
+    /// What exchanges depended on beside their bytes, as it was first; and whether that has ever changed.
     pub state: Option<u64>,
     state_changed: bool,
     pub tls: Tls,
@@ -145,7 +145,7 @@ impl Live {
     /// Notes what the next exchange depends on beside its bytes.
     pub fn note_state(&mut self) {
         if let Some(state) = self.connection.rest() {
-            self.state_changed |= self.state.replace(state).is_some_and(|before| before != state);
+            self.state_changed |= *self.state.get_or_insert(state) != state;
         }
     }
 

@@ -59,8 +59,9 @@ impl Connections {
             self.counted.without_connection += new.count;
             return None;
         };
-        let state = live.connection.rest().or(live.state);
-        let exchange = self.templates.exchange(TemplateId(key.answer), state.unwrap_or_default(), self.now);
+        // Nothing is counted once it is another than it was first.
+        let state = live.state.unwrap_or_default();
+        let exchange = self.templates.exchange(TemplateId(key.answer), state, self.now);
         let Some(exchange) = exchange else {
             self.counted.without_template += new.count;
             return None;
