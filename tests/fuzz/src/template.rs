@@ -32,7 +32,8 @@ pub fn stream(protocol: &Protocol, input: &[u8], of: fn(u8) -> u8) {
             continue;
         }
         let Some((earlier, [request, answer])) = pair(&chunks, at) else { continue };
-        let (Some(asked), Some(told)) = ((shapes.request)(request.bytes), (shapes.answer)(answer.bytes)) else {
+        let (Some(asked), Some(told)) = ((shapes.request)(request.bytes), (shapes.answer)(answer.bytes))
+        else {
             continue;
         };
         found += 1;

@@ -115,7 +115,7 @@ fn requests_of_traces_that_are_not_taken_are_counted_and_not_told() -> Result<()
     let is_below = |child: &&&Span| {
         served.iter().any(|span| span.span_id == child.parent_span_id && span.trace_id == child.trace_id)
     };
-    ensure!(asked.iter().all(|child| is_below(&child)), "questions whose request is not there");
+    ensure!(asked.iter().all(is_below), "questions whose request is not there");
     // What this test asks of the agent meanwhile is among them.
     let both = spans.len() as u64 + not_sampled;
     ensure!((3 * all..3 * all + 400).contains(&both), "{} and {not_sampled} of {all}", spans.len());
