@@ -114,7 +114,7 @@ pub struct Template {
 const _: () = assert!(size_of::<Template>() == 24 + 3 * TEMPLATE_BYTES);
 
 impl Template {
-    /// One that equals every message.
+    /// One that nothing equals.
     pub const EMPTY: Self = Self {
         of: 0,
         len: 0,

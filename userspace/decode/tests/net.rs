@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use descry_decode::ids::{BootNanos, ConnectionId, RequestId, Tgid, Tid, UnitId};
-use descry_decode::{DecodeError, Event, Role, Transport, time_of};
+use descry_decode::ids::{BootNanos, ConnectionId, RequestId, TemplateId, Tgid, Tid, UnitId};
+use descry_decode::{DecodeError, Event, KnownAnswer, KnownExchange, Role, Transport, time_of};
 
 /// Decodes, and sees to it that the time is the same where that is asked for alone.
 fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
@@ -81,4 +81,34 @@ fn an_end() {
     record.extend([123u64, 99].map(u64::to_ne_bytes).concat());
     let Ok(Event::Closed(closed)) = decode(&record) else { panic!("not an end") };
     assert_eq!((closed.time, closed.connection), (BootNanos(123), ConnectionId(99)));
+}
+
+#[test]
+fn an_exchange_that_is_known() {
+    let mut record = Vec::new();
+    record.extend([19u16, 1].map(u16::to_ne_bytes).concat());
+    record.extend([5u32, 6, 240].map(u32::to_ne_bytes).concat());
+    record.extend([100u64, 123].map(u64::to_ne_bytes).concat());
+    record.extend([7u32, 8].map(u32::to_ne_bytes).concat());
+    record.extend([99u64, 40, 4096, 8, 1 << 63 | 3].map(u64::to_ne_bytes).concat());
+    let Ok(Event::Exchange(exchange)) = decode(&record) else { panic!("not an exchange") };
+    let answer = KnownAnswer { template: TemplateId(6), offset: 4096, len: 240 };
+    let expected = KnownExchange {
+        connection: ConnectionId(99),
+        is_client: true,
+        template: TemplateId(5),
+        start: BootNanos(100),
+        end: BootNanos(123),
+        tgid: Tgid(7),
+        tid: Tid(8),
+        offset: 40,
+        answer: Some(answer),
+        unit: UnitId(8),
+        request: RequestId(1 << 63 | 3),
+    };
+    assert_eq!(exchange, expected);
+    // Its answer comes in full.
+    record[8..12].copy_from_slice(&0u32.to_ne_bytes());
+    assert_eq!(decode(&record), Ok(Event::Exchange(KnownExchange { answer: None, ..expected })));
+    assert!(matches!(decode(&record[..79]), Err(DecodeError::Truncated { kind: 19, .. })));
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use descry_abi::template::LEFT_OUT;
-use descry_assemble::connection::Role;
 use descry_assemble::protocol::{Chunk, Direction};
 use descry_assemble::span::Span;
 use descry_assemble::template::Change;
@@ -23,10 +22,8 @@ impl Connections {
             return;
         };
         live.heard = known.end;
-        let is_client = live.connection.origin().role == Role::Client;
-        // What goes over the socket says nothing where there is plaintext; and the kernel side has templates of connections
-        // only of which it is certain who is the client.
-        if live.ignored || live.tls == Tls::Plaintext || is_client != known.is_client {
+        // What goes over the socket says nothing where there is plaintext.
+        if live.ignored || live.tls == Tls::Plaintext {
             return;
         }
         let Some(request) = self.templates.request(known.template, known.end) else {

@@ -59,17 +59,20 @@ impl Spans {
                     self.joiner.server(request, is_shared, now, span, owner, out);
                 }
                 SpanKind::Client | SpanKind::Producer | SpanKind::Internal => {
+                    let number = RequestId(request.0 & !LEFT_OUT);
                     if span.parent.is_some() {
                         begin(&mut self.sampling, &owner, &mut span);
-                    } else if request.0 & !LEFT_OUT == 0 {
+                    } else if number.0 == 0 {
                         draw(self.lots, &mut span, client_lot_of(live.id.0, start.0));
-                    } else if request.0 & LEFT_OUT != 0 {
-                        // Its request's span is not told: it would wait for it in vain.
+                    } else if request != number {
                         leave_out(&mut span);
+                    }
+                    if request != number && number.0 != 0 {
+                        // Its request's span is not told: it would wait for it in vain.
                         self.left_out.push((owner, span));
                         continue;
                     }
-                    self.joiner.client(RequestId(request.0 & !LEFT_OUT), now, span, owner, out);
+                    self.joiner.client(number, now, span, owner, out);
                 }
             }
         }
