@@ -85,6 +85,9 @@ pub struct TemplateKey {
 }
 const _: () = assert!(size_of::<TemplateKey>() == 16);
 
+/// Templates that are found by one key at most.
+pub const MAX_CHAIN: usize = 4;
+
 /// Words that are compared at once.
 pub const WORDS_AT_ONCE: usize = 4;
 
@@ -102,8 +105,8 @@ pub struct Template {
     pub has_digits: u32,
     /// Of a request: words at the beginning of answers that their keys are made of.
     pub answer_start: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// The template that is asked next of those that are found by the same; 0: none.
+    pub next: u32,
     /// What its bytes are, those in holes 0.
     pub bytes: [u64; TEMPLATE_WORDS],
     /// All bits of the bytes that have to be these.
@@ -121,7 +124,7 @@ impl Template {
         words: 0,
         has_digits: 0,
         answer_start: 0,
-        reserved: 0,
+        next: 0,
         bytes: [0; TEMPLATE_WORDS],
         mask: [0; TEMPLATE_WORDS],
         digits: [0; TEMPLATE_WORDS],

@@ -121,6 +121,11 @@ enum State {
     Unknown,
 }
 
+/// One number of both, which is the rest where nothing has a meaning beside it.
+fn circumstances(rest: u64, meaning: u64) -> u64 {
+    rest ^ meaning.rotate_left(32)
+}
+
 impl Direction {
     /// The other.
     #[must_use]
@@ -172,11 +177,20 @@ impl Connection {
         }
     }
 
-    /// What the next exchange depends on beside its bytes; none: something is under way, or nobody can say it.
+    /// What the next exchange depends on beside its bytes and the names in it; none: something is under way, or nobody can
+    /// say it.
     pub fn rest(&self) -> Option<u64> {
         match &self.state {
             State::Known(_, parser) => parser.rest(),
             State::Opening(_) | State::Unknown => None,
+        }
+    }
+
+    /// What the exchange of this request depends on beside its bytes, where the rest is this.
+    pub fn circumstances(&mut self, rest: u64, request: &[u8]) -> u64 {
+        match &mut self.state {
+            State::Known(_, parser) => circumstances(rest, parser.meaning(request)),
+            State::Opening(_) | State::Unknown => rest,
         }
     }
 
@@ -222,9 +236,9 @@ impl Connection {
             State::Unknown => return false,
             State::Known(protocol, parser) => match (protocol.shapes, learning) {
                 (Some(shapes), Some(templates)) => {
-                    let before = parser.rest();
+                    let before = parser.rest().map(|rest| circumstances(rest, parser.meaning(chunk.bytes)));
                     parser.data(chunk, &mut exchanges);
-                    self.watch.chunk(chunk, [before, parser.rest()], &exchanges, shapes, templates);
+                    self.watch.chunk(chunk, before, &mut **parser, &exchanges, (shapes, templates));
                 }
                 _ => {
                     self.watch.pause();

@@ -112,9 +112,14 @@ pub trait Parser: std::fmt::Debug {
     fn is_waiting(&self) -> bool {
         false
     }
-    /// What the next exchange depends on beside its bytes; none: something is under way, or nobody can say it.
+    /// What the next exchange depends on beside its bytes and the [meaning](Parser::meaning) of what they name; none:
+    /// something is under way, or nobody can say it.
     fn rest(&self) -> Option<u64> {
         None
+    }
+    /// What the names in a request stand for, where its exchange depends on that too.
+    fn meaning(&mut self, _request: &[u8]) -> u64 {
+        0
     }
     /// A request and its answer went by that leave the parser as it is; none of their bytes are given.
     fn passed(&mut self, _end: BootNanos) {}

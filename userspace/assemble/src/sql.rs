@@ -12,10 +12,11 @@ mod lexer;
 mod sanitize;
 mod summary;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 pub use known::statement as known_statement;
-use lexer::{Lexer, Token};
+use lexer::{Kind, Lexer, Token};
 use sanitize::Sanitizer;
 use summary::Summarizer;
 
@@ -27,7 +28,7 @@ pub const MAX_TEXT: usize = 2048;
 pub const MAX_SUMMARY: usize = 255;
 
 /// What a backslash in an ordinary string means.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Backslash {
     /// Whether it escapes is not known: a string in which that would matter hides the rest of the text.
     #[default]
@@ -49,7 +50,7 @@ pub enum Dialect {
 }
 
 /// What may be told of a statement.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Statement {
     /// `SELECT users orders`: operations and what they act on, in their order; none if none was recognized.
     pub summary: Option<Arc<str>>,
@@ -79,6 +80,26 @@ pub fn statement(text: &[u8], whole: bool, dialect: Dialect) -> Statement {
         collection: summary.collection,
         procedure: summary.procedure,
     }
+}
+
+/// Where numbers of nothing but digits are in a text: whatever digits they have, [`statement`] says the same of it.
+pub fn numbers(text: &[u8], dialect: Dialect) -> Vec<Range<usize>> {
+    // What a backslash means may be told later, and decides what is inside of a string.
+    if text.contains(&b'\\') {
+        return Vec::new();
+    }
+    let mut tokens = Tokens::of(text, true, dialect);
+    let mut numbers = Vec::new();
+    while let Some(token) = tokens.next() {
+        let end = tokens.lexer.position();
+        // With other digits another token may begin at what hangs on to it: `0x1`, `1e'..'`.
+        let hangs = |byte: &u8| byte.is_ascii_alphanumeric() || b"_.$'&".contains(byte) || *byte >= 0x80;
+        let is_number = token.kind == Kind::Literal && token.text.bytes().all(|byte| byte.is_ascii_digit());
+        if is_number && !text.get(end).is_some_and(hangs) {
+            numbers.push(end - token.text.len()..end);
+        }
+    }
+    if tokens.are_all() { numbers } else { Vec::new() }
 }
 
 /// The tokens of a text that can be relied on.

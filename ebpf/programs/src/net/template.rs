@@ -10,7 +10,7 @@ use descry_abi::event::EventKind;
 use descry_abi::histogram::{BUCKETS, Histogram};
 use descry_abi::net::{Connection, Role};
 use descry_abi::template::{
-    ANSWER, CountKey, Exchange, HAS_STATE, LEFT_OUT, MAX_START_WORDS, MAY_COUNT, START_WORDS, TEMPLATE_WORDS,
+    ANSWER, CountKey, Exchange, HAS_STATE, LEFT_OUT, MAX_CHAIN, MAX_START_WORDS, MAY_COUNT, START_WORDS, TEMPLATE_WORDS,
     TemplateKey, WORDS_AT_ONCE, Waiting, client_lot_of, differs, fold, no_digits,
 };
 
@@ -289,8 +289,19 @@ pub extern "C" fn find(of: u32, len: u64, captured: u64, start_words: u32, last:
     let key = TemplateKey { of, len: len as u32, start };
     let Some(number) = TEMPLATES_BY_KEY.get_ptr(&key) else { return 0 };
     // SAFETY: the pointer was checked by the lookup.
-    let number = unsafe { *number };
-    if number != last && equals(number, of, len, captured) != 0 { number.into() } else { 0 }
+    let mut number = unsafe { *number };
+    for _ in 0..MAX_CHAIN {
+        if number != last && equals(number, of, len, captured) != 0 {
+            return number.into();
+        }
+        let Some(template) = TEMPLATES.get_ptr(number) else { return 0 };
+        // SAFETY: the pointer was checked by the lookup.
+        number = unsafe { (*template).next };
+        if number == 0 {
+            return 0;
+        }
+    }
+    0
 }
 
 /// 1: the message in the state equals this template. A global function, as [`find`].

@@ -305,8 +305,10 @@ impl<O: SpanOutput> Consumer for Requests<O> {
         }
         for change in self.connections.take_template_changes() {
             match change {
-                Change::Put(id, key, template) => session.put_template(id, key, &template),
-                Change::Remove(id, key, template) => session.remove_template(id, key, &template),
+                Change::Put(id, template) => session.put_template(id, &template),
+                Change::Found(key, first) => session.find_template(key, Some(first)),
+                Change::Lost(key) => session.find_template(key, None),
+                Change::Remove(id, template) => session.remove_template(id, &template),
             }
         }
         let now = Clocks::boot()?;

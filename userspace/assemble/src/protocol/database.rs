@@ -125,21 +125,26 @@ pub(super) fn text(name: &'static str, value: Value) -> Attribute {
 }
 
 /// Statements by the names that the client gave them; those that were not used for the longest are forgotten.
-pub(super) struct Prepared<K: Hash + Eq>(LruCache<K, Arc<Statement>>);
+pub(super) struct Prepared<K: Hash + Eq> {
+    statements: LruCache<K, Arc<Statement>>,
+    has_changed: bool,
+}
 
 impl<K: Hash + Eq> Default for Prepared<K> {
     fn default() -> Self {
         // A bounded one would take its room at once, on each connection.
-        Self(LruCache::unbounded())
+        Self { statements: LruCache::unbounded(), has_changed: false }
     }
 }
 
 impl<K: Hash + Eq> Prepared<K> {
     /// Keeps a statement, and gives the one that had this name before.
     pub fn put(&mut self, name: K, statement: Arc<Statement>) -> Option<Arc<Statement>> {
-        let before = self.0.put(name, statement);
-        if self.0.len() > MAX_PREPARED {
-            self.0.pop_lru();
+        let before = self.statements.put(name, statement.clone());
+        self.has_changed |= before.as_ref().is_some_and(|before| *before != statement);
+        if self.statements.len() > MAX_PREPARED {
+            self.has_changed = true;
+            self.statements.pop_lru();
         }
         before
     }
@@ -148,23 +153,37 @@ impl<K: Hash + Eq> Prepared<K> {
     where
         K: std::borrow::Borrow<Q>,
     {
-        self.0.get(name).cloned()
+        self.statements.get(name).cloned()
     }
 
     pub fn remove<Q: Hash + Eq + ?Sized>(&mut self, name: &Q)
     where
         K: std::borrow::Borrow<Q>,
     {
-        self.0.pop(name);
+        self.has_changed |= self.statements.pop(name).is_some();
+    }
+
+    /// Forgets what a name stands for, which it may still do.
+    pub fn doubt<Q: Hash + Eq + ?Sized>(&mut self, name: &Q)
+    where
+        K: std::borrow::Borrow<Q>,
+    {
+        self.statements.pop(name);
     }
 
     pub fn clear(&mut self) {
-        self.0.clear();
+        self.has_changed |= !self.statements.is_empty();
+        self.statements.clear();
+    }
+
+    /// Whether a name has ever stood for something else than later.
+    pub fn has_changed(&self) -> bool {
+        self.has_changed
     }
 }
 
 impl<K: Hash + Eq> fmt::Debug for Prepared<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Prepared({})", self.0.len())
+        write!(f, "Prepared({})", self.statements.len())
     }
 }

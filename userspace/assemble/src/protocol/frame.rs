@@ -92,6 +92,11 @@ impl<S: Session> Framed<S> {
         }
     }
 
+    /// Whether each side's next byte begins a message.
+    pub fn is_between(&self) -> bool {
+        self.client.is_between() && self.server.is_between()
+    }
+
     /// The connection was closed.
     pub fn end(&mut self, time: BootNanos, exchanges: &mut Vec<Exchange>) {
         let settled = self.session.turns().end(time);
@@ -117,6 +122,10 @@ struct Framer {
 }
 
 impl Framer {
+    fn is_between(&self) -> bool {
+        self.passed == 0 && !self.astray
+    }
+
     fn data<S: Session>(&mut self, chunk: &Chunk<'_>, session: &mut S, exchanges: &mut Vec<Exchange>) {
         if chunk.gap_before > 0 {
             self.gap(chunk.gap_before, chunk, session, exchanges);

@@ -7,6 +7,7 @@
 
 mod message;
 mod session;
+mod shape;
 
 use descry_decode::ids::BootNanos;
 
@@ -21,7 +22,7 @@ pub static PROTOCOL: Protocol = Protocol {
     transports: &[Transport::Stream],
     recognize,
     carries_many: false,
-    shapes: None,
+    shapes: Some(&shape::SHAPES),
     parser: |_, _| Box::new(Postgres::default()),
 };
 
@@ -59,6 +60,18 @@ impl Parser for Postgres {
 
     fn is_waiting(&self) -> bool {
         self.0.session.is_waiting()
+    }
+
+    fn rest(&self) -> Option<u64> {
+        self.0.session.rest().filter(|_| self.0.is_between())
+    }
+
+    fn meaning(&mut self, request: &[u8]) -> u64 {
+        self.0.session.meaning(request)
+    }
+
+    fn passed(&mut self, end: BootNanos) {
+        self.0.session.passed(end);
     }
 
     fn lost(&self) -> Lost {

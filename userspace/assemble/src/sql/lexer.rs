@@ -66,6 +66,11 @@ impl<'a> Lexer<'a> {
         Self { text, at: 0, dialect, in_code_comment: false, blind: false }
     }
 
+    /// Bytes that were read.
+    pub fn position(&self) -> usize {
+        self.at
+    }
+
     /// Whether everything was read.
     pub fn is_at_end(&self) -> bool {
         self.at >= self.text.len()

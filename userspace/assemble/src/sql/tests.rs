@@ -297,3 +297,15 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn other_digits_in_a_number_are_the_same_statement() {
+    let dialect = Dialect::PostgreSql(Backslash::Plain);
+    let text = b"SELECT a1, '12' FROM t WHERE b = 12 AND c > 1.5 AND d = $1 AND e IN (0x12, 12e1, 34) /* 56 */ LIMIT 7";
+    let found = numbers(text, dialect);
+    let found: Vec<_> = found.into_iter().map(|it| std::str::from_utf8(&text[it]).unwrap()).collect();
+    assert_eq!(found, ["12", "34", "7"]);
+    for text in ["SELECT 1'a'", "SELECT 1$$a$$", "SELECT 1.", r"SELECT '\', 12", "SELECT 12, 'open"] {
+        assert_eq!(numbers(text.as_bytes(), dialect), [], "{text}");
+    }
+}

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use descry_abi::template::{ANSWER, MAX_TEMPLATES, Template, TemplateKey};
+use descry_abi::template::{ANSWER, MAX_CHAIN, MAX_TEMPLATES, Template, TemplateKey};
 use descry_decode::ids::{BootNanos, TemplateId};
 use lru::LruCache;
 use rustc_hash::FxHashMap;
@@ -18,8 +18,10 @@ const MANY: u32 = 4;
 const MAX_SIGHTINGS: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 /// Answers to one request that are templates at most.
 const MAX_ANSWERS: usize = 16;
-/// States of connections in which one exchange is remembered.
-const MAX_STATES: usize = 8;
+/// Circumstances in which one exchange is remembered.
+const MAX_CIRCUMSTANCES: usize = 8;
+/// Templates that are found by the same.
+const MAX_ALIKE: usize = MAX_CHAIN;
 /// How long a number is not given again (ns): what the kernel side was about to tell with it is told by then.
 const REST: u64 = 5_000_000_000;
 /// How long a template may be of no use before it makes room for another (ns).
@@ -28,10 +30,14 @@ const IDLE: u64 = 10_000_000_000;
 /// What the kernel side has to be told.
 #[derive(Debug)]
 pub enum Change {
-    /// A new template, and what it is found by.
-    Put(TemplateId, TemplateKey, Box<Template>),
+    /// A template.
+    Put(TemplateId, Box<Template>),
+    /// The first of those that are found by this.
+    Found(TemplateKey, TemplateId),
+    /// Nothing is found by this any more.
+    Lost(TemplateKey),
     /// No message equals this template any more.
-    Remove(TemplateId, TemplateKey, Box<Template>),
+    Remove(TemplateId, Box<Template>),
 }
 
 /// A template of either kind.
@@ -50,7 +56,8 @@ struct Slot {
 enum Kind {
     /// With its answers.
     Request(Vec<u32>),
-    /// With what the parser made of it and its request, by the connection's state before them.
+    /// With what the parser made of it and its request in the circumstances of each; the ones that were asked for last are
+    /// first.
     Answer(Vec<(u64, Arc<Exchange>)>),
 }
 
@@ -59,7 +66,8 @@ enum Kind {
 pub struct Templates {
     /// By their numbers, from 1 on.
     slots: Vec<Option<Slot>>,
-    by_key: FxHashMap<TemplateKey, u32>,
+    /// Those that are found by one key, in the order in which the kernel side asks them.
+    by_key: FxHashMap<TemplateKey, Vec<u32>>,
     sightings: LruCache<u64, u32>,
     /// Numbers that are free at these times.
     free: Vec<(BootNanos, u32)>,
@@ -88,7 +96,7 @@ pub(crate) struct Seen<'a> {
     /// The answer as far as it was captured, and its true length.
     pub answer: &'a [u8],
     pub answer_len: u64,
-    /// The connection's state before it.
+    /// What the exchange depends on beside its bytes.
     pub state: u64,
     /// What the parser made of both.
     pub exchange: &'a Exchange,
@@ -108,21 +116,18 @@ impl Templates {
         let made = Made::new(family.number.into(), family.start_words.into(), seen.request, len, &shape);
         let Some(mut made) = made else { return };
         made.template.answer_start = shapes.answer_start;
-        let request = match self.by_key.get(&made.key).copied() {
-            Some(id) => Some(id).filter(|id| self.is(*id, &made)),
-            None => self.add(made, seen.request, Kind::Request(Vec::new()), seen.now),
-        };
+        let request =
+            self.find(&made).or_else(|| self.add(made, seen.request, Kind::Request(Vec::new()), seen.now));
         let Some(request) = request else { return };
         let made = Made::new(ANSWER | request, shapes.answer_start, seen.answer, seen.answer_len, &answer);
         let Some(made) = made else { return };
         let exchange = || Arc::new(shared(seen.exchange));
-        if let Some(id) = self.by_key.get(&made.key).copied() {
-            if self.is(id, &made)
-                && let Some(Slot { kind: Kind::Answer(exchanges), .. }) = self.slot(id)
-                && exchanges.len() < MAX_STATES
+        if let Some(id) = self.find(&made) {
+            if let Some(Slot { kind: Kind::Answer(exchanges), .. }) = self.slot(id)
                 && exchanges.iter().all(|(state, _)| *state != seen.state)
             {
-                exchanges.push((seen.state, exchange()));
+                exchanges.truncate(MAX_CIRCUMSTANCES - 1);
+                exchanges.insert(0, (seen.state, exchange()));
             }
             return;
         }
@@ -136,10 +141,14 @@ impl Templates {
         }
     }
 
-    /// Whether a template is this one, and not another that is found by the same.
-    fn is(&self, id: u32, made: &Made) -> bool {
-        let slot = self.slots.get(id as usize).and_then(Option::as_ref);
-        slot.is_some_and(|slot| slot.made == made.template)
+    /// The template that is this one.
+    fn find(&self, made: &Made) -> Option<u32> {
+        let is_made = |id: &&u32| {
+            let slot = self.slots.get(**id as usize).and_then(Option::as_ref);
+            // Which other is asked after it says nothing of what equals it.
+            slot.is_some_and(|slot| Template { next: 0, ..*slot.made } == *made.template)
+        };
+        self.by_key.get(&made.key)?.iter().find(is_made).copied()
     }
 
     /// The bytes of a request that equals a template.
@@ -162,8 +171,16 @@ impl Templates {
         if let Some(request) = self.slot(request) {
             request.used = request.used.max(now);
         }
-        let Kind::Answer(exchanges) = &self.slot(id.0)?.kind else { return None };
-        exchanges.iter().find_map(|(of, exchange)| (*of == state).then(|| Arc::clone(exchange)))
+        let Kind::Answer(exchanges) = &mut self.slot(id.0)?.kind else { return None };
+        let at = exchanges.iter().position(|(of, _)| *of == state)?;
+        exchanges.get_mut(..=at)?.rotate_right(1);
+        exchanges.first().map(|(_, exchange)| Arc::clone(exchange))
+    }
+
+    /// The bytes of the request that is answered by what equals a template.
+    pub fn request_of(&self, answer: TemplateId) -> Option<&[u8]> {
+        let slot = |id: u32| self.slots.get(id as usize)?.as_ref();
+        slot(slot(answer.0)?.key.of & !ANSWER).map(|request| &*request.bytes)
     }
 
     /// Whether there are none.
@@ -187,10 +204,17 @@ impl Templates {
         if *times < MANY {
             return None;
         }
+        let Made { key, mut template } = made;
+        if self.by_key.get(&key).is_some_and(|alike| alike.len() >= MAX_ALIKE) {
+            return None;
+        }
         let id = self.number(now)?;
-        let Made { key, template } = made;
-        self.by_key.insert(key, id);
-        self.changes.push(Change::Put(TemplateId(id), key, template.clone()));
+        let alike = self.by_key.entry(key).or_default();
+        // The new one is asked first: no other has to be told anew.
+        template.next = alike.first().copied().unwrap_or(0);
+        alike.insert(0, id);
+        self.changes.push(Change::Put(TemplateId(id), template.clone()));
+        self.changes.push(Change::Found(key, TemplateId(id)));
         let slot = Slot { key, made: template, bytes: bytes.into(), used: now, kind };
         *self.slots.get_mut(id as usize)? = Some(slot);
         Some(id)
@@ -213,7 +237,7 @@ impl Templates {
     }
 
     /// Gives back what was of no use lately.
-    fn sweep(&mut self, now: BootNanos) {
+    pub(super) fn sweep(&mut self, now: BootNanos) {
         let is_idle = |slot: &Slot| now.0.saturating_sub(slot.used.0) >= IDLE;
         let idle: Vec<u32> = (0..)
             .zip(&self.slots)
@@ -240,9 +264,26 @@ impl Templates {
         }
     }
 
+    /// Whatever leads the kernel side to a template leads to the one behind it from now on.
     fn forget(&mut self, slot: &Slot, id: u32, now: BootNanos) {
-        self.by_key.remove(&slot.key);
-        self.changes.push(Change::Remove(TemplateId(id), slot.key, slot.made.clone()));
+        let Some(alike) = self.by_key.get_mut(&slot.key) else { return };
+        let at = alike.iter().position(|other| *other == id);
+        alike.retain(|other| *other != id);
+        let before = at.and_then(|at| at.checked_sub(1)).and_then(|at| alike.get(at)).copied();
+        match (before, alike.first().copied()) {
+            (Some(before), _) => {
+                if let Some(other) = self.slots.get_mut(before as usize).and_then(Option::as_mut) {
+                    other.made.next = slot.made.next;
+                    self.changes.push(Change::Put(TemplateId(before), other.made.clone()));
+                }
+            }
+            (None, Some(first)) => self.changes.push(Change::Found(slot.key, TemplateId(first))),
+            (None, None) => {
+                self.by_key.remove(&slot.key);
+                self.changes.push(Change::Lost(slot.key));
+            }
+        }
+        self.changes.push(Change::Remove(TemplateId(id), slot.made.clone()));
         self.free.push((BootNanos(now.0.saturating_add(REST)), id));
     }
 }

@@ -41,11 +41,10 @@ fn changes(templates: &mut Templates) -> (Vec<u32>, usize) {
     let changes = templates.take_changes();
     let put = changes.iter().filter_map(|change| match change {
         Change::Put(id, ..) => Some(id.0),
-        Change::Remove(..) => None,
+        _ => None,
     });
-    let put: Vec<u32> = put.collect();
-    let removed = changes.len() - put.len();
-    (put, removed)
+    let removed = changes.iter().filter(|change| matches!(change, Change::Remove(..)));
+    (put.collect(), removed.count())
 }
 
 #[test]
@@ -153,6 +152,58 @@ fn templates_of_no_use_make_room() {
     assert!(templates.request(TemplateId(1), BootNanos(later)).is_some());
     assert!(templates.request(TemplateId(3), BootNanos(later)).is_none());
     assert_eq!(round(&mut templates, room + 1, later + 6_000_000_000).0.len(), 2);
+}
+
+#[test]
+fn templates_that_are_found_by_the_same_are_asked_in_turn() {
+    let mut templates = Templates::default();
+    let host = |host: char| {
+        format!("GET /a HTTP/1.1\r\nHost: a\r\nAccept: */*\r\nUser-Agent: some program\r\nX: {host}\r\n\r\n")
+    };
+    for name in ['a', 'b', 'c', 'd', 'e'] {
+        for _ in 0..4 {
+            learn(&mut templates, &http1::PROTOCOL, &host(name), &ok(0), 0, 5);
+        }
+    }
+    let told = |templates: &mut Templates| {
+        let said = templates.take_changes().into_iter().map(|change| match change {
+            Change::Put(id, template) => format!("{id} then {}", template.next),
+            Change::Found(_, id) => format!("found {id}"),
+            Change::Lost(_) => "lost".to_owned(),
+            Change::Remove(id, _) => format!("no {id}"),
+        });
+        said.collect::<Vec<_>>()
+    };
+    let first = ["1 then 0", "found 1", "2 then 1", "found 2", "3 then 2", "found 3", "4 then 3", "found 4"];
+    assert_eq!(told(&mut templates), first, "and there is no room for a fifth");
+    // All but the second and the third are of no use any more.
+    let later = BootNanos(20_000_000_000);
+    assert!(templates.request(TemplateId(2), later).is_some());
+    assert!(templates.request(TemplateId(3), later).is_some());
+    templates.sweep(later);
+    assert_eq!(told(&mut templates), ["2 then 0", "no 1", "found 3", "no 4"]);
+    let latest = BootNanos(40_000_000_000);
+    assert!(templates.request(TemplateId(2), latest).is_some());
+    templates.sweep(latest);
+    assert_eq!(told(&mut templates), ["found 2", "no 3"]);
+    templates.sweep(BootNanos(60_000_000_000));
+    assert_eq!(told(&mut templates), ["lost", "no 2"]);
+    assert!(templates.is_empty());
+}
+
+#[test]
+fn an_exchange_is_remembered_in_the_circumstances_of_late() {
+    let mut templates = Templates::default();
+    for _ in 0..8 {
+        learn(&mut templates, &redis::PROTOCOL, "*1\r\n$4\r\nPING\r\n", "+PONG\r\n", 0, 5);
+    }
+    let knows =
+        |templates: &mut Templates, state| templates.exchange(TemplateId(2), state, BootNanos(6)).is_some();
+    for state in 1..20 {
+        learn(&mut templates, &redis::PROTOCOL, "*1\r\n$4\r\nPING\r\n", "+PONG\r\n", state, 5);
+        assert!(knows(&mut templates, 0) && knows(&mut templates, state));
+    }
+    assert!(!knows(&mut templates, 10));
 }
 
 #[test]

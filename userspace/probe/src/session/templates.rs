@@ -72,25 +72,34 @@ impl TemplateMaps {
 }
 
 impl Session {
-    /// Tells the kernel side of a template. Its number is one that was never used, or not for seconds.
-    pub fn put_template(&mut self, id: TemplateId, key: TemplateKey, template: &Template) {
+    /// Tells the kernel side of a template. Its number is one that was never used, or not for seconds, or it is the same but
+    /// for the one that is asked next.
+    pub fn put_template(&mut self, id: TemplateId, template: &Template) {
         let Some(net) = &mut self.net else { return };
-        // What it is of comes behind the rest, and its key last: what is found is whole.
-        let maps = &mut net.templates;
-        let told = maps
-            .templates
-            .set(id.0, Value(Template { of: 0, ..*template }), 0)
-            .and_then(|()| maps.templates.set(id.0, Value(*template), 0))
-            .and_then(|()| maps.by_key.insert(Key(key), id.0, 0));
-        if let Err(error) = told {
+        // What it is of comes behind the rest: what is found is whole.
+        let templates = &mut net.templates.templates;
+        let told = templates.set(id.0, Value(Template { of: 0, ..*template }), 0);
+        if let Err(error) = told.and_then(|()| templates.set(id.0, Value(*template), 0)) {
             tracing::debug!(%error, %id, "a template cannot be told");
         }
     }
 
-    /// No message equals this template any more, which stays as it is but for that.
-    pub fn remove_template(&mut self, id: TemplateId, key: TemplateKey, template: &Template) {
+    /// Tells which template is the first that is found by a key; none: none is.
+    pub fn find_template(&mut self, key: TemplateKey, first: Option<TemplateId>) {
         let Some(net) = &mut self.net else { return };
-        let _ = net.templates.by_key.remove(&Key(key));
+        let by_key = &mut net.templates.by_key;
+        let told = match first {
+            Some(first) => by_key.insert(Key(key), first.0, 0),
+            None => by_key.remove(&Key(key)),
+        };
+        if let Err(error) = told {
+            tracing::debug!(%error, "what finds a template cannot be told");
+        }
+    }
+
+    /// No message equals this template any more, which stays as it is but for that.
+    pub fn remove_template(&mut self, id: TemplateId, template: &Template) {
+        let Some(net) = &mut self.net else { return };
         if let Err(error) = net.templates.templates.set(id.0, Value(Template { of: 0, ..*template }), 0) {
             tracing::debug!(%error, %id, "a template cannot be taken back");
         }

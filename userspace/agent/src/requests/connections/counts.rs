@@ -61,7 +61,10 @@ impl Connections {
         };
         // Nothing is counted once it is another than it was first.
         let state = live.state.unwrap_or_default();
-        let exchange = self.templates.exchange(TemplateId(key.answer), state, self.now);
+        let answer = TemplateId(key.answer);
+        let request = self.templates.request_of(answer);
+        let circumstances = request.map(|request| live.connection.circumstances(state, request));
+        let exchange = circumstances.and_then(|it| self.templates.exchange(answer, it, self.now));
         let Some(exchange) = exchange else {
             self.counted.without_template += new.count;
             return None;

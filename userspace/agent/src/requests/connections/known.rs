@@ -37,8 +37,9 @@ impl Connections {
         let [request_gap, answer_gap] = live.pass(known, request_len, is_told);
         self.counted.gaps += u64::from(request_gap > 0) + u64::from(answer_gap > 0);
         let rest = live.connection.rest().filter(|_| request_gap + answer_gap == 0 && !is_told);
-        let exchange = known.answer.zip(rest).and_then(|(answer, rest)| {
-            let exchange = self.templates.exchange(answer.template, rest, known.end)?;
+        let circumstances = rest.map(|rest| live.connection.circumstances(rest, request));
+        let exchange = known.answer.zip(circumstances).and_then(|(answer, circumstances)| {
+            let exchange = self.templates.exchange(answer.template, circumstances, known.end)?;
             Some((answer.template, exchange))
         });
         if let Some((answer, exchange)) = exchange {

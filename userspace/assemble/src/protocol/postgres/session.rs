@@ -1,9 +1,11 @@
 //! What was asked and is not answered, and what is known of the connection.
 
 use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use descry_decode::ids::BootNanos;
+use rustc_hash::FxHasher;
 
 use super::message::{self, CANCEL_REQUEST, GSS_REQUEST, HEADER, SSL_REQUEST};
 use crate::protocol::database::{Asked, MAX_WAITING, OTHER, Outcome, Prepared, exchange};
@@ -116,6 +118,35 @@ impl Session for State {
 }
 
 impl State {
+    /// What the next exchange depends on beside its bytes and the names in them.
+    pub fn rest(&self) -> Option<u64> {
+        let is_between = self.waiting.is_empty() && self.unit.is_none() && self.bound.is_none();
+        let is_plain = !self.skipping && !self.copying && !self.awaits_byte && !self.over;
+        if !is_between || !is_plain || self.turns.is_doubtful() {
+            return None;
+        }
+        let mut hasher = FxHasher::default();
+        (&self.namespace, self.backslash, self.statements.has_changed()).hash(&mut hasher);
+        Some(hasher.finish())
+    }
+
+    /// What statement a request is about that begins with `Bind`.
+    pub fn meaning(&mut self, request: &[u8]) -> u64 {
+        let bound = request.strip_prefix(b"B").and_then(|rest| message::text(rest.get(4..)?)).map(|it| it.1);
+        let Some((name, _)) = bound.and_then(message::text) else { return 0 };
+        let mut hasher = FxHasher::default();
+        self.statements.get(name).hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// A query or a statement went by: what has no name is another one's now.
+    pub fn passed(&mut self, end: BootNanos) {
+        self.turns.passed(end);
+        let nameless: &[u8] = &[];
+        self.statements.doubt(nameless);
+        self.portals.doubt(nameless);
+    }
+
     fn give_up(&mut self) {
         self.over = true;
         self.lost.unreadable += 1;
@@ -225,18 +256,16 @@ impl State {
     /// Statements and cursors may be made and forgotten by SQL too: what their names mean then is not known.
     fn forget_by_sql(&mut self, text: &[u8]) {
         let text = text.trim_ascii_start();
-        let is =
-            |word: &str| text.get(..word.len()).is_some_and(|it| it.eq_ignore_ascii_case(word.as_bytes()));
-        if is("deallocate") || is("prepare") || is("discard") {
+        if begins(text, "deallocate") || begins(text, "prepare") || begins(text, "discard") {
             let name = text.split(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_').nth(1);
             let one = name.filter(|name| {
-                !is("discard") && !matches!(*name, b"all" | b"ALL" | b"prepare" | b"PREPARE" | b"")
+                !begins(text, "discard") && !matches!(*name, b"all" | b"ALL" | b"prepare" | b"PREPARE" | b"")
             });
             match one {
                 Some(name) => self.statements.remove(name),
                 None => self.statements.clear(),
             }
-        } else if is("declare") {
+        } else if begins(text, "declare") {
             self.portals.clear();
         }
     }
@@ -397,6 +426,17 @@ impl State {
             exchanges.push(exchange(SYSTEM, self.namespace.as_ref(), start, &asked, outcome));
         }
     }
+}
+
+/// Whether SQL begins with a word, in whatever case.
+fn begins(text: &[u8], word: &str) -> bool {
+    text.get(..word.len()).is_some_and(|it| it.eq_ignore_ascii_case(word.as_bytes()))
+}
+
+/// Whether SQL may change what a name stands for.
+pub(super) fn gives_names(text: &[u8]) -> bool {
+    let text = text.trim_ascii_start();
+    ["deallocate", "prepare", "discard", "declare"].iter().any(|word| begins(text, word))
 }
 
 fn start(waiting: &Waiting) -> Option<BootNanos> {
