@@ -16,7 +16,8 @@ use descry_decode::ids::{BootNanos, RequestId, UnixNanos};
 use rustc_hash::FxHashMap;
 
 use crate::span::Span;
-use places::{Place, Places};
+pub use places::Place;
+use places::Places;
 
 /// How much is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,27 +108,9 @@ impl<T> Joiner<T> {
         }
     }
 
-    /// Takes the span of a server's request; gives it and the children that waited for it. `is_shared`: other requests of
-    /// the same connection were served meanwhile.
-    pub fn server(
-        &mut self,
-        request: RequestId,
-        is_shared: bool,
-        now: BootNanos,
-        span: Span,
-        owner: T,
-        out: &mut Vec<(T, Span)>,
-    ) {
+    /// The span of a server's request is in this place: gives the children that waited for it.
+    pub fn server(&mut self, request: RequestId, place: Place, now: BootNanos, out: &mut Vec<(T, Span)>) {
         if request.0 != 0 {
-            let place = Place {
-                trace: span.trace,
-                span: span.span,
-                flags: span.flags,
-                caller: span.parent,
-                start: span.start,
-                end: span.end,
-                is_shared,
-            };
             self.places.insert(request, now, place);
             if self.waiting > 0 {
                 for child in self.take(request) {
@@ -135,7 +118,6 @@ impl<T> Joiner<T> {
                 }
             }
         }
-        out.push((owner, span));
         self.expire(now, out);
     }
 
@@ -281,7 +263,7 @@ impl<T> Joiner<T> {
 mod tests {
     use descry_decode::ids::{BootNanos, RequestId, UnixNanos};
 
-    use super::{Counters, Joiner, Limits};
+    use super::{Counters, Joiner, Limits, Place};
     use crate::span::{Span, SpanId, SpanKind, Status, TraceId};
 
     fn span(number: u8, kind: SpanKind) -> Span {
@@ -303,6 +285,19 @@ mod tests {
         }
     }
 
+    /// The span of a server's request comes, and goes on behind the children that waited for it.
+    fn served(
+        joiner: &mut Joiner<()>,
+        request: RequestId,
+        is_shared: bool,
+        now: BootNanos,
+        span: Span,
+        out: &mut Vec<((), Span)>,
+    ) {
+        joiner.server(request, Place::of(&span, is_shared), now, out);
+        out.push(((), span));
+    }
+
     /// (time, request, number of the span; servers are even) in, (number, number of the parent) out.
     fn check(limits: Limits, spans: &[(u64, u64, u8)], expected: &[(u8, Option<u8>)]) {
         let mut joiner = Joiner::new(limits);
@@ -310,7 +305,7 @@ mod tests {
         for (time, request, number) in spans {
             let (now, request) = (BootNanos(*time), RequestId(*request));
             if number % 2 == 0 {
-                joiner.server(request, false, now, span(*number, SpanKind::Server), (), &mut out);
+                served(&mut joiner, request, false, now, span(*number, SpanKind::Server), &mut out);
             } else {
                 joiner.client(request, now, span(*number, SpanKind::Client), (), &mut out);
             }
@@ -367,9 +362,9 @@ mod tests {
             let child = at(span(number, SpanKind::Client), start, start);
             joiner.client(RequestId(7), now, child, (), &mut out);
         }
-        joiner.server(RequestId(7), false, now, at(span(2, SpanKind::Server), 5, 8), (), &mut out);
+        served(&mut joiner, RequestId(7), false, now, at(span(2, SpanKind::Server), 5, 8), &mut out);
         joiner.client(RequestId(8), now, at(span(9, SpanKind::Client), 6, 7), (), &mut out);
-        joiner.server(RequestId(8), true, now, at(span(4, SpanKind::Server), 5, 8), (), &mut out);
+        served(&mut joiner, RequestId(8), true, now, at(span(4, SpanKind::Server), 5, 8), &mut out);
         let found: Vec<_> =
             out.iter().map(|(_, span)| (span.span.0[0], span.parent.map(|id| id.0[0]))).collect();
         let expected = [(1, None), (3, Some(2)), (5, Some(2)), (7, None), (2, None), (9, None), (4, None)];
@@ -387,7 +382,7 @@ mod tests {
             let mut out = Vec::new();
             let server = Span { start: UnixNanos(5), end: UnixNanos(8), ..span(2, SpanKind::Server) };
             if server_is_first {
-                joiner.server(RequestId(7), false, BootNanos(9), server.clone(), (), &mut out);
+                served(&mut joiner, RequestId(7), false, BootNanos(9), server.clone(), &mut out);
             }
             for (number, start, around) in calls {
                 let parent = around.map(|(number, _)| SpanId([number; 8]));
@@ -396,7 +391,7 @@ mod tests {
                 joiner.call(RequestId(7), BootNanos(9), around, call, (), &mut out);
             }
             if !server_is_first {
-                joiner.server(RequestId(7), false, BootNanos(9), server, (), &mut out);
+                served(&mut joiner, RequestId(7), false, BootNanos(9), server, &mut out);
             }
             let calls = out.iter().filter(|(_, span)| span.kind == SpanKind::Internal);
             let found: Vec<_> = calls
@@ -416,7 +411,7 @@ mod tests {
             joiner.part(RequestId(request), BootNanos(1), at(number, start), (), &mut out);
         }
         let server = Span { start: UnixNanos(5), end: UnixNanos(8), ..span(2, SpanKind::Server) };
-        joiner.server(RequestId(7), false, BootNanos(2), server, (), &mut out);
+        served(&mut joiner, RequestId(7), false, BootNanos(2), server, &mut out);
         joiner.expire(BootNanos(20), &mut out);
         let found: Vec<_> =
             out.iter().map(|(_, span)| (span.span.0[0], span.parent.map(|id| id.0[0]))).collect();
@@ -435,7 +430,7 @@ mod tests {
             joiner.call(RequestId(7), BootNanos(1), None, call, (), &mut out);
         }
         joiner.client(RequestId(7), BootNanos(1), span(5, SpanKind::Client), (), &mut out);
-        joiner.server(RequestId(7), false, BootNanos(2), span(2, SpanKind::Server), (), &mut out);
+        served(&mut joiner, RequestId(7), false, BootNanos(2), span(2, SpanKind::Server), &mut out);
         let found: Vec<_> =
             out.iter().map(|(_, span)| (span.span.0[0], span.parent.map(|id| id.0[0]))).collect();
         assert_eq!(found, [(3, None), (1, Some(2)), (5, Some(2)), (2, None)]);
@@ -453,7 +448,7 @@ mod tests {
         };
         joiner.client(RequestId(7), BootNanos(1), named(1, SpanKind::Client, 50, 60), (), &mut out);
         joiner.client(RequestId(7), BootNanos(1), named(3, SpanKind::Client, 50, 61), (), &mut out);
-        joiner.server(RequestId(7), false, BootNanos(2), named(2, SpanKind::Server, 50, 60), (), &mut out);
+        served(&mut joiner, RequestId(7), false, BootNanos(2), named(2, SpanKind::Server, 50, 60), &mut out);
         let found: Vec<_> =
             out.iter().map(|(_, span)| (span.span.0[0], span.parent.map(|id| id.0[0]))).collect();
         assert_eq!(found, [(1, Some(2)), (3, Some(61)), (2, Some(60))]);

@@ -15,18 +15,18 @@ use rustc_hash::FxHashMap;
 use crate::decode::protocols;
 use crate::failure::Failure;
 use crate::measure::Clocks;
-use crate::requests::{Metrics, Requests, SpanOutput, Terms, sampling};
+use crate::requests::{Metrics, Owned, Requests, SpanOutput, Terms, sampling};
 
 /// Spans of the last event, and how many requests became none because their traces are not taken.
 #[derive(Default)]
 pub struct Done {
-    spans: Vec<(SpanProcess, Span)>,
+    spans: Vec<(Owned, Span)>,
     counted: u64,
 }
 
 impl Done {
     /// Takes them.
-    pub fn take(&mut self) -> impl Iterator<Item = (SpanProcess, Span)> {
+    pub fn take(&mut self) -> impl Iterator<Item = (Owned, Span)> {
         self.spans.drain(..)
     }
 
@@ -37,8 +37,8 @@ impl Done {
 }
 
 impl SpanOutput for Done {
-    fn span(&mut self, process: &SpanProcess, span: Span) {
-        self.spans.push((process.clone(), span));
+    fn spans(&mut self, spans: &mut Vec<(Owned, Span)>) {
+        self.spans.append(spans);
     }
 
     fn keeps(&self, span: &Span) -> bool {

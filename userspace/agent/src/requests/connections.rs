@@ -50,6 +50,14 @@ pub struct Owned {
 }
 
 impl Owned {
+    /// Of a span of this connection.
+    fn of(live: &Live) -> Self {
+        // Who is the client may have turned out by the bytes.
+        let &Origin { client, server, .. } = live.connection.origin();
+        let traces_per_second = live.terms.traces_per_second;
+        Self { process: live.process.clone(), ends: Ends { client, server }, traces_per_second }
+    }
+
     /// Of a span that is of no connection.
     fn without_connection(process: SpanProcess) -> Self {
         Self { process, ends: Ends::default(), traces_per_second: None }

@@ -35,8 +35,8 @@ pub trait SpanOutput {
     /// Whether a span is going to be sent.
     fn keeps(&self, span: &Span) -> bool;
 
-    /// One that is done, whether it is going to be sent or not. It is in the metrics already.
-    fn span(&mut self, process: &SpanProcess, span: Span);
+    /// Takes those that are done, whether they are going to be sent or not. They are in the metrics already.
+    fn spans(&mut self, spans: &mut Vec<(Owned, Span)>);
 
     /// Requests of traces that are not taken, which differ from a span in their times only. They are in the metrics already.
     fn counted(&mut self, process: &SpanProcess, span: &Span, durations: &Histogram);
@@ -150,6 +150,7 @@ impl<O: SpanOutput> Requests<O> {
     pub fn finish(&mut self) {
         self.connections.finish(&mut self.spans);
         self.hand_over();
+        self.metrics.settle();
     }
 
     /// Counters so far.
@@ -198,7 +199,7 @@ impl<O: SpanOutput> Requests<O> {
         }
         for (key, durations) in session.exchange_counts()? {
             if let Some((owner, span, new)) = self.connections.counted(key, &durations) {
-                self.metrics.record_many(&owner, &span, &new);
+                self.metrics.record_many(&owner, &span, &new, &[]);
                 self.output.counted(&owner.process, &span, &new);
             }
         }
@@ -210,10 +211,10 @@ impl<O: SpanOutput> Requests<O> {
 
     /// Hands over the spans that are done. It is done after every event: they are still in the processor's cache then.
     fn hand_over(&mut self) {
-        for (owner, span) in self.spans.drain(..) {
-            self.metrics.record(&owner, &span, self.output.keeps(&span));
-            self.output.span(&owner.process, span);
+        for (owner, span) in &self.spans {
+            self.metrics.record(owner, span, self.output.keeps(span));
         }
+        self.output.spans(&mut self.spans);
     }
 
     /// The process that a connection's spans are of.
@@ -322,6 +323,7 @@ impl<O: SpanOutput> Consumer for Requests<O> {
         if self.tcp.is_due() {
             self.tcp.read(session, &self.processes, &mut self.metrics.tcp)?;
         }
+        self.metrics.settle();
         self.output.drained(&mut self.metrics)
     }
 

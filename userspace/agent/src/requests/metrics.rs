@@ -1,7 +1,7 @@
 //! What requests add up to, for whoever sends it: metrics of every request, and who asked whom.
 
 use descry_abi::histogram::Histogram;
-use descry_aggregate::request::{Limits, RequestMetrics, ServiceGraph, Temporality};
+use descry_aggregate::request::{Exemplar, Limits, RequestMetrics, ServiceGraph, Temporality};
 use descry_aggregate::tcp::TcpPeers;
 use descry_assemble::span::Span;
 use descry_decode::Opened;
@@ -16,6 +16,7 @@ use descry_process::Attributes;
 use descry_process::identity::host::Host;
 use descry_process::identity::{self, ResourceOptions};
 
+use super::alike::{Alike, Durations, Group};
 use super::connections::Owned;
 use crate::counted::counters;
 
@@ -40,6 +41,8 @@ pub struct Metrics {
     /// None: nobody is told.
     requests: Option<RequestMetrics<SpanProcess>>,
     graph: ServiceGraph,
+    /// What neither of them has yet.
+    alike: Alike,
     /// What TCP did.
     pub tcp: TcpPeers<SpanProcess>,
     temporality: Temporality,
@@ -56,6 +59,7 @@ impl Metrics {
         Self {
             requests: temporality.map(|_| RequestMetrics::new(Limits::default())),
             graph: ServiceGraph::new(temporality.unwrap_or_default()),
+            alike: Alike::default(),
             tcp: TcpPeers::new(temporality.unwrap_or_default()),
             temporality: temporality.unwrap_or_default(),
             began: now,
@@ -72,19 +76,43 @@ impl Metrics {
         }
     }
 
-    /// Adds a request. `is_exemplar`: its trace will be kept, so that it may stand for others.
+    /// Adds a request; see [`Metrics::settle`]. `is_exemplar`: its trace will be kept, so that it may stand for others.
     pub fn record(&mut self, owned: &Owned, span: &Span, is_exemplar: bool) {
+        if !self.alike.takes(owned, span, is_exemplar) {
+            self.record_alone(owned, span, is_exemplar);
+        }
+    }
+
+    /// Adds what was put off, since it comes many at a time. Call it before anything is told.
+    pub fn settle(&mut self) {
+        let mut alike = std::mem::take(&mut self.alike);
+        for Group { owned, span, durations, exemplars } in alike.take() {
+            match durations {
+                Durations::One(_) => self.record_alone(&owned, &span, exemplars[0].is_some()),
+                Durations::Many(durations) => self.record_many(&owned, &span, &durations, &exemplars),
+            }
+        }
+        self.alike = alike;
+    }
+
+    fn record_alone(&mut self, owned: &Owned, span: &Span, is_exemplar: bool) {
         self.graph.record(span, owned.process.service(), owned.ends);
         if let Some(requests) = &mut self.requests {
             requests.record(&owned.process, span, is_exemplar);
         }
     }
 
-    /// Adds requests that differ from a span in their times only.
-    pub fn record_many(&mut self, owned: &Owned, span: &Span, durations: &Histogram) {
+    /// Adds requests that differ from a span in their times only, with some of them that may stand for others.
+    pub fn record_many(
+        &mut self,
+        owned: &Owned,
+        span: &Span,
+        durations: &Histogram,
+        exemplars: &[Option<Exemplar>],
+    ) {
         self.graph.record_many(span, owned.process.service(), owned.ends, durations);
         if let Some(requests) = &mut self.requests {
-            requests.record_many(&owned.process, span, durations);
+            requests.record_many(&owned.process, span, durations, exemplars);
         }
     }
 
@@ -97,6 +125,7 @@ impl Metrics {
 
     /// Everything that is to be told now. Call it now and then, and at the end.
     pub fn tell(&mut self, now: UnixNanos) -> MetricsRequests {
+        self.settle();
         if self.requests.is_none() {
             return MetricsRequests::default();
         }

@@ -1,5 +1,6 @@
 //! `descry requests`: what programs ask each other, as it goes over their sockets.
 
+mod alike;
 mod connections;
 mod counted;
 mod follow;
@@ -37,7 +38,7 @@ use crate::failure::Failure;
 use crate::last_line;
 use crate::measure::{Clocks, Prepared};
 use crate::output::{self, FormatChoice, Output};
-pub use connections::Terms;
+pub use connections::{Owned, Terms};
 pub use counted::RequestCounters;
 pub use follow::{Requests, SpanOutput};
 use metric_sink::MetricSink;
@@ -169,11 +170,14 @@ impl SpanOutput for Told {
         !self.samples || is_sampled(span)
     }
 
-    fn span(&mut self, process: &SpanProcess, span: Span) {
-        self.operations.record(&span, process.resource());
-        if self.written.is_ok() && self.keeps(&span) {
-            self.written = self.sink.span(process, &span);
+    fn spans(&mut self, spans: &mut Vec<(Owned, Span)>) {
+        for (Owned { process, .. }, span) in &*spans {
+            self.operations.record(span, process.resource());
+            if self.written.is_ok() && self.keeps(span) {
+                self.written = self.sink.span(process, span);
+            }
         }
+        spans.clear();
     }
 
     fn counted(&mut self, process: &SpanProcess, span: &Span, durations: &Histogram) {

@@ -137,9 +137,18 @@ impl<P: Hash + Eq + Clone> RequestMetrics<P> {
         });
     }
 
-    /// Adds requests that differ from a span in their times only.
-    pub fn record_many(&mut self, process: &P, span: &Span, durations: &Histogram) {
-        self.add(process, span, |sum, _| add(&mut sum.durations, durations));
+    /// Adds requests that differ from a span in their times only, with some of them whose traces will be kept.
+    pub fn record_many(
+        &mut self,
+        process: &P,
+        span: &Span,
+        durations: &Histogram,
+        exemplars: &[Option<Exemplar>],
+    ) {
+        self.add(process, span, |sum, random| {
+            add(&mut sum.durations, durations);
+            exemplars.iter().flatten().for_each(|exemplar| sum.exemplars.offer(*exemplar, random));
+        });
     }
 
     fn add(&mut self, process: &P, span: &Span, add: impl FnOnce(&mut Sum, &mut Random)) {

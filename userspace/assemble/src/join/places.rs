@@ -2,7 +2,7 @@
 
 use descry_decode::ids::{BootNanos, RequestId, UnixNanos};
 
-use crate::span::{SpanId, TraceId};
+use crate::span::{Span, SpanId, TraceId};
 
 /// Places that get their memory at once.
 const CHUNK: usize = 256;
@@ -13,16 +13,30 @@ const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// Where a request's span is.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
-    pub trace: TraceId,
-    pub span: SpanId,
-    pub flags: u8,
+pub struct Place {
+    pub(super) trace: TraceId,
+    pub(super) span: SpanId,
+    pub(super) flags: u8,
     /// The parent that the request itself named.
-    pub caller: Option<SpanId>,
-    pub start: UnixNanos,
-    pub end: UnixNanos,
-    /// Whether other requests of the same connection were served meanwhile.
-    pub is_shared: bool,
+    pub(super) caller: Option<SpanId>,
+    pub(super) start: UnixNanos,
+    pub(super) end: UnixNanos,
+    pub(super) is_shared: bool,
+}
+
+impl Place {
+    /// Of this span. `is_shared`: other requests of the same connection were served meanwhile.
+    pub fn of(span: &Span, is_shared: bool) -> Self {
+        Self {
+            trace: span.trace,
+            span: span.span,
+            flags: span.flags,
+            caller: span.parent,
+            start: span.start,
+            end: span.end,
+            is_shared,
+        }
+    }
 }
 
 type Slot = Option<(RequestId, BootNanos, Place)>;

@@ -284,8 +284,8 @@ impl Recorder {
         let Some(requests) = &mut self.requests else { return };
         let done = requests.output();
         self.outlets.not_sampled(done.take_counted());
-        for (process, span) in done.take() {
-            self.outlets.span(&process, span);
+        for (owner, span) in done.take() {
+            self.outlets.span(&owner.process, span);
         }
     }
 }

@@ -3,8 +3,6 @@
 use descry_abi::histogram::Histogram;
 use descry_abi::template::CountKey;
 use descry_aggregate::histogram::since;
-use descry_aggregate::request::Ends;
-use descry_assemble::connection::Origin;
 use descry_assemble::span::Span;
 use descry_decode::ids::{ConnectionId, TemplateId};
 use descry_pipeline::leave_out;
@@ -74,9 +72,7 @@ impl Connections {
         if let Some(sampling) = self.spans.sampling.as_mut().filter(|_| key.is_root != 0) {
             sampling.left_out(new.count);
         }
-        let &Origin { client, server, .. } = live.connection.origin();
-        let (process, traces_per_second) = (live.process.clone(), live.terms.traces_per_second);
-        Some((Owned { process, ends: Ends { client, server }, traces_per_second }, span, new))
+        Some((Owned::of(live), span, new))
     }
 
     /// The rows that nothing is added to any more, now that all were read.

@@ -42,11 +42,12 @@ impl Connections {
             let exchange = self.templates.exchange(answer.template, circumstances, known.end)?;
             Some((answer.template, exchange))
         });
+        let exchange_is_known = exchange.is_some();
         if let Some((answer, exchange)) = exchange {
             let (times, settings) = ((known.start, known.end), &live.terms.settings);
             live.connection.passed(known.end);
             let key = (live.connection.origin().id, answer);
-            self.scratch.push(match self.likes.get(&key) {
+            let span = match self.likes.get(&key) {
                 Some((of, like)) if Arc::ptr_eq(of, &exchange) => {
                     live.connection.again(like, times, settings)
                 }
@@ -55,7 +56,8 @@ impl Connections {
                     self.likes.put(key, (exchange, span.clone()));
                     span
                 }
-            });
+            };
+            self.spans.join_one(live, self.now, span, out);
         } else {
             if !is_told && let Some(bytes) = self.templates.request(known.template, known.end) {
                 // The templates learn from what the parser makes of it, so its bytes are needed outside of them.
@@ -77,7 +79,8 @@ impl Connections {
             live.note_state();
         }
         let moved = request_len.saturating_add(known.answer.map_or(0, |answer| answer.len));
-        if let Some(wanted) = live.weigh(moved, self.scratch.len()) {
+        let done = if exchange_is_known { 1 } else { self.scratch.len() };
+        if let Some(wanted) = live.weigh(moved, done) {
             self.wanted.push((known.connection, wanted));
         }
         self.spans.join(live, self.now, &mut self.scratch, out);

@@ -1,15 +1,13 @@
 //! Spans of connections in their traces: joined to what caused them, and taken or not.
 
 use descry_abi::template::{LEFT_OUT, Lots, client_lot_of, lot};
-use descry_aggregate::request::Ends;
-use descry_assemble::connection::Origin;
-use descry_assemble::join::{Joiner, Limits};
+use descry_assemble::join::{Joiner, Limits, Place};
 use descry_assemble::span::{Span, SpanKind};
 use descry_decode::ids::{BootNanos, RequestId};
 use descry_pipeline::{Sampling, leave_out};
 
 use super::super::live::Live;
-use super::{Owned, Terms};
+use super::Owned;
 
 /// From what was said on one connection to spans in their traces.
 pub(super) struct Spans {
@@ -40,42 +38,68 @@ impl Spans {
         if done.is_empty() {
             return;
         }
-        // Who is the client may have turned out by the bytes.
-        let &Origin { client, server, .. } = live.connection.origin();
-        let ends = Ends { client, server };
         let first = out.len();
-        live.are_shared(done, &mut self.are_shared);
-        for (mut span, is_shared) in done.drain(..).zip(self.are_shared.drain(..)) {
-            let Terms { settings, traces_per_second } = &live.terms;
-            let offset = settings.unix_offset.saturating_neg();
-            let traces_per_second = *traces_per_second;
-            let start = BootNanos(span.start.0.saturating_add_signed(offset));
-            let request = live.request_at(start);
-            let owner = Owned { process: live.process.clone(), ends, traces_per_second };
-            match span.kind {
-                SpanKind::Server | SpanKind::Consumer => {
-                    draw(self.lots, &mut span, request.0 & !LEFT_OUT);
-                    begin(&mut self.sampling, &owner, &mut span);
-                    self.joiner.server(request, is_shared, now, span, owner, out);
-                }
-                SpanKind::Client | SpanKind::Producer | SpanKind::Internal => {
-                    let number = RequestId(request.0 & !LEFT_OUT);
-                    if span.parent.is_some() {
-                        begin(&mut self.sampling, &owner, &mut span);
-                    } else if number.0 == 0 {
-                        draw(self.lots, &mut span, client_lot_of(live.id.0, start.0));
-                    } else if request != number {
-                        leave_out(&mut span);
-                    }
-                    if request != number && number.0 != 0 {
-                        // Its request's span is not told: it would wait for it in vain.
-                        self.left_out.push((owner, span));
-                        continue;
-                    }
-                    self.joiner.client(number, now, span, owner, out);
-                }
-            }
+        let mut are_shared = std::mem::take(&mut self.are_shared);
+        live.are_shared(done, &mut are_shared);
+        for (span, is_shared) in done.drain(..).zip(are_shared.drain(..)) {
+            out.push((Owned::of(live), span));
+            self.join_last(live, now, is_shared, out);
         }
+        self.are_shared = are_shared;
+        self.finish_join(first, out);
+    }
+
+    /// The same of a single span.
+    #[inline]
+    pub(super) fn join_one(
+        &mut self,
+        live: &mut Live,
+        now: BootNanos,
+        span: Span,
+        out: &mut Vec<(Owned, Span)>,
+    ) {
+        let first = out.len();
+        // A span is large: from here on it stays where it is.
+        out.push((Owned::of(live), span));
+        if let Some((_, span)) = out.last() {
+            live.are_shared(std::slice::from_ref(span), &mut self.are_shared);
+        }
+        let is_shared = self.are_shared.pop().unwrap_or_default();
+        self.join_last(live, now, is_shared, out);
+        self.finish_join(first, out);
+    }
+
+    /// Joins the last span of `out`, which is of this connection.
+    fn join_last(&mut self, live: &Live, now: BootNanos, is_shared: bool, out: &mut Vec<(Owned, Span)>) {
+        let Some((owner, span)) = out.last_mut() else { return };
+        let offset = live.terms.settings.unix_offset.saturating_neg();
+        let start = BootNanos(span.start.0.saturating_add_signed(offset));
+        let request = live.request_at(start);
+        let number = RequestId(request.0 & !LEFT_OUT);
+        if matches!(span.kind, SpanKind::Server | SpanKind::Consumer) {
+            draw(self.lots, span, number.0);
+            begin(&mut self.sampling, owner, span);
+            self.joiner.server(request, Place::of(span, is_shared), now, out);
+            return;
+        }
+        if span.parent.is_some() {
+            begin(&mut self.sampling, owner, span);
+        } else if number.0 == 0 {
+            draw(self.lots, span, client_lot_of(live.id.0, start.0));
+        } else if request != number {
+            leave_out(span);
+        }
+        let Some((owner, span)) = out.pop() else { return };
+        if request != number && number.0 != 0 {
+            // Its request's span is not told: it would wait for it in vain.
+            self.left_out.push((owner, span));
+        } else {
+            self.joiner.client(number, now, span, owner, out);
+        }
+    }
+
+    /// All that came of one message is joined.
+    fn finish_join(&mut self, first: usize, out: &mut Vec<(Owned, Span)>) {
         self.begin_roots(first, out);
         // Of their traces it is decided already.
         out.append(&mut self.left_out);

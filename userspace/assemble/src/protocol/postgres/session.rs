@@ -56,6 +56,8 @@ pub(super) struct State {
     skipping: bool,
     /// The server takes the data of a COPY, and no `Sync`.
     copying: bool,
+    /// The server has said at least once that it waits for a query.
+    was_ready: bool,
     /// The server's next byte answers a request for encryption.
     awaits_byte: bool,
     over: bool,
@@ -121,7 +123,7 @@ impl State {
     /// What the next exchange depends on beside its bytes and the names in them.
     pub fn rest(&self) -> Option<u64> {
         let is_between = self.waiting.is_empty() && self.unit.is_none() && self.bound.is_none();
-        let is_plain = !self.skipping && !self.copying && !self.awaits_byte && !self.over;
+        let is_plain = self.was_ready && !self.skipping && !self.copying && !self.over;
         if !is_between || !is_plain || self.turns.is_doubtful() {
             return None;
         }
@@ -392,6 +394,7 @@ impl State {
     }
 
     fn ready(&mut self, end: BootNanos, exchanges: &mut Vec<Exchange>) {
+        self.was_ready = true;
         self.copying = false;
         loop {
             match self.waiting.front() {
