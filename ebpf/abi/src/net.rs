@@ -207,6 +207,14 @@ pub struct Connection {
 }
 const _: () = assert!(size_of::<Connection>() == 120);
 
+impl Connection {
+    /// When the request came that waits for its answer (ns, `CLOCK_BOOTTIME`), where one equals a template; else 0.
+    #[inline(always)]
+    pub const fn asked(&self) -> u64 {
+        if self.waiting.which == 0 { 0 } else { self.waiting.start }
+    }
+}
+
 /// What is known of TLS on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]

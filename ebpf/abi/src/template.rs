@@ -107,6 +107,10 @@ pub struct Template {
     pub answer_start: u32,
     /// The template that is asked next of those that are found by the same; 0: none.
     pub next: u32,
+    /// The bit of each [`WORDS_AT_ONCE`] words of which not every byte has to be this one.
+    pub open: u32,
+    /// Zero.
+    pub reserved: u32,
     /// What its bytes are, those in holes 0.
     pub bytes: [u64; TEMPLATE_WORDS],
     /// All bits of the bytes that have to be these.
@@ -114,7 +118,8 @@ pub struct Template {
     /// All bits of the bytes that have to be digits.
     pub digits: [u64; TEMPLATE_WORDS],
 }
-const _: () = assert!(size_of::<Template>() == 24 + 3 * TEMPLATE_BYTES);
+const _: () = assert!(size_of::<Template>() == 32 + 3 * TEMPLATE_BYTES);
+const _: () = assert!(TEMPLATE_WORDS / WORDS_AT_ONCE <= u32::BITS as usize);
 
 impl Template {
     /// One that nothing equals.
@@ -125,6 +130,8 @@ impl Template {
         has_digits: 0,
         answer_start: 0,
         next: 0,
+        open: 0,
+        reserved: 0,
         bytes: [0; TEMPLATE_WORDS],
         mask: [0; TEMPLATE_WORDS],
         digits: [0; TEMPLATE_WORDS],

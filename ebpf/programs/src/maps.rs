@@ -28,7 +28,8 @@ use descry_abi::unit::{MAX_UNIT_RULES, UnitKey, UnitRule};
 use descry_abi::unwind::Process;
 
 use crate::net::connect::Connecting;
-use crate::net::payload::Rest;
+use crate::net::payload::{Rest, SEGMENTS_A_CALL, Segment};
+use crate::net::request::{THREAD_SLOTS, ThreadRequest};
 use crate::net::series::Series;
 use crate::net::tls::{TlsSession, TlsUnit};
 use crate::registers::Registers;
@@ -120,6 +121,8 @@ pub struct NetState {
     pub unlooked: u64,
     /// What was not copied yet of a call's buffers.
     pub rest: Rest,
+    /// The segments that follow it.
+    pub segments: [Segment; SEGMENTS_A_CALL as usize],
     pub exchange: Exchange,
     /// The record from here on.
     pub message: Message,
@@ -285,8 +288,13 @@ pub static TEMPLATES_BY_KEY: HashMap<TemplateKey, u32, { MAX_TEMPLATES as usize 
 pub static EXCHANGE_COUNTS: HashMap<CountKey, Histogram, { MAX_COUNT_ROWS as usize }, NO_PREALLOC> =
     HashMap::new();
 
-/// The request that a unit serves. Nobody tells of the end of goroutines and tasks, so the least recently used ones are
-/// forgotten. Written by `net`.
+/// The request that a thread serves, by the low bits of its number: most threads find it here, at a third of what a look into
+/// `UNITS` costs. 1 entry where no sockets are watched. Written by `net::request`.
+#[btf_map]
+pub static THREAD_REQUESTS: Array<ThreadRequest, { THREAD_SLOTS as usize }> = Array::new();
+
+/// The request that a unit serves, if not one of `THREAD_REQUESTS`. Nobody tells of the end of goroutines and tasks, so the
+/// least recently used ones are forgotten. Written by `net::request`.
 #[btf_map]
 pub static UNITS: LruHashMap<UnitKey, u64, { MAX_UNITS as usize }> = LruHashMap::new();
 
@@ -294,6 +302,11 @@ pub static UNITS: LruHashMap<UnitKey, u64, { MAX_UNITS as usize }> = LruHashMap:
 /// Written by `net`.
 #[btf_map]
 pub static SERIES: LruHashMap<u64, Series, { MAX_THREADS_IN_SERIES as usize }> = LruHashMap::new();
+
+/// What processes have ever done on sockets, by the low bits of their numbers. 1 entry where no sockets are watched. Written
+/// by `net::habit`.
+#[btf_map]
+pub static HABITS: Array<u64, { SCOPE_FILTER_SLOTS as usize }> = Array::new();
 
 /// How to find the units of a program, by process. Written by userspace; removed on exec and exit by `lifecycle`.
 #[btf_map]

@@ -346,7 +346,7 @@ mod tests {
     #[test]
     fn what_waits_too_long_goes_on_alone() {
         let limits = Limits { patience: 10, ..Limits::default() };
-        check(limits, &[(1, 7, 1), (20, 8, 2), (21, 7, 4)], &[(2, None), (1, None), (4, None)]);
+        check(limits, &[(1, 7, 1), (20, 8, 2), (21, 7, 4)], &[(1, None), (2, None), (4, None)]);
     }
 
     #[test]

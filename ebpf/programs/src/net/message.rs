@@ -34,9 +34,16 @@ pub struct Moved {
 }
 
 impl Moved {
-    /// When: of TCP when the last byte was sent; else now (ns).
+    /// When: of TCP when the last byte was sent; else now (ns). `asked`: when the request came that it may answer; 0: none is
+    /// known.
     #[inline(always)]
-    fn time(&self) -> u64 {
+    fn time(&self, asked: u64) -> u64 {
+        if self.is_sent
+            && asked != 0
+            && let Some(at) = self.progress.sent_since(asked)
+        {
+            return at;
+        }
         // SAFETY: the helper has no preconditions.
         let now = unsafe { bpf_ktime_get_boot_ns() };
         let sent_at = if self.is_sent { self.progress.sent_at(now) } else { None };
@@ -111,7 +118,7 @@ pub fn take<const TEMPLATES: bool>(
     }
     let want = moved.len.min(connection.capture.into());
     let goes_on = captured >= ROOM && want > captured;
-    let time = moved.time();
+    let time = moved.time(if has_templates { connection.asked() } else { 0 });
     let known = if has_templates && !is_behind && !is_last {
         template::known(connection, len, captured, is_sent)
     } else {

@@ -7,6 +7,7 @@
 pub mod calls;
 pub mod connect;
 pub mod connection;
+mod habit;
 mod message;
 pub mod payload;
 pub mod request;
@@ -63,6 +64,9 @@ fn looked_at(socket: u64) {
         return count(Counter::MessagesExcluded);
     }
     series::broke_off();
+    if !habit::may_have(task.process(), habit::ASKS) {
+        return;
+    }
     let Some(connection) = CONNECTIONS.get_ptr(socket) else { return };
     // SAFETY: the pointer was checked by the lookup.
     request::turn_to(unsafe { &*connection }, &unit::of_task(task, ids.tgid));

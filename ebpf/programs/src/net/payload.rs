@@ -13,7 +13,7 @@ use crate::maps::{NET_STATES, NetState};
 /// `struct iovec` (linux/uio.h).
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Segment {
+pub struct Segment {
     base: u64,
     len: u64,
 }
@@ -33,7 +33,7 @@ pub struct Rest {
 }
 
 /// Segments that one call of [`gather_some`] follows.
-const SEGMENTS_A_CALL: u64 = 2;
+pub const SEGMENTS_A_CALL: u64 = 2;
 /// Beside a number of bytes: there will be no more.
 const DONE: u64 = 1 << 32;
 
@@ -125,11 +125,13 @@ pub extern "C" fn gather_some(filled: u64, want: u64) -> u64 {
     // SAFETY: `state` is this CPU's own.
     let rest = unsafe { &mut (*state).rest };
     let mut filled = filled;
-    let Some([first, second]) = next_segments(rest) else {
+    if !read_segments(state, rest) {
         count(Counter::BufferUnreadable);
         rest.number = 0;
         return filled | DONE;
-    };
+    }
+    // SAFETY: as above.
+    let [first, second] = unsafe { (*state).segments };
     let mut next = first;
     for _ in 0..SEGMENTS_A_CALL {
         if rest.len == 0 {
@@ -153,19 +155,21 @@ pub extern "C" fn gather_some(filled: u64, want: u64) -> u64 {
     filled
 }
 
-/// The segments that follow, as many as there are, at once: a call of the helper costs more than the bytes.
+/// Reads the segments that follow to the state, as many as there are, at once: a call of the helper costs more than the bytes.
+/// False: they cannot be read.
 #[inline(always)]
-fn next_segments(rest: &Rest) -> Option<[Segment; SEGMENTS_A_CALL as usize]> {
-    let mut segments = [Segment { base: 0, len: 0 }; SEGMENTS_A_CALL as usize];
+fn read_segments(state: *mut NetState, rest: &Rest) -> bool {
     let number = rest.number.min(SEGMENTS_A_CALL);
     if number == 0 {
-        return Some(segments);
+        return true;
     }
     let bytes = number as u32 * size_of::<Segment>() as u32;
-    let to: *mut c_void = (&raw mut segments).cast();
-    // SAFETY: no more is read than there is room for, and the helper checks the address that it reads from.
-    let read = unsafe { generated::bpf_probe_read_user(to, bytes, rest.segments as *const c_void) };
-    (read == 0).then_some(segments)
+    // SAFETY: `state` is this CPU's own. No more is read than there is room for, and the helper checks the address that it
+    // reads from.
+    unsafe {
+        let to: *mut c_void = (&raw mut (*state).segments).cast();
+        generated::bpf_probe_read_user(to, bytes, rest.segments as *const c_void) == 0
+    }
 }
 
 /// Reads `len` bytes behind the `filled` ones; returns `len`, or 0.

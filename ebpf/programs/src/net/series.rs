@@ -6,6 +6,7 @@
 
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_probe_read_user};
 
+use super::habit;
 use crate::maps::SERIES;
 
 /// Size of a `struct mmsghdr` (linux/socket.h), and where the length is in it: behind a `struct user_msghdr`.
@@ -54,6 +55,7 @@ pub fn header(array: u64, number: u64, len: u64) -> u64 {
     };
     let next = index + 1;
     if next < number {
+        habit::note((thread >> 32) as u32, habit::MOVES_SERIES);
         // The map forgets the least recently used one rather than refuse.
         let _ = SERIES.insert(thread, Series { array, next, len }, 0);
     } else if known.is_some() {
@@ -66,7 +68,7 @@ pub fn header(array: u64, number: u64, len: u64) -> u64 {
 #[inline(always)]
 pub fn broke_off() {
     let thread = bpf_get_current_pid_tgid();
-    if SERIES.get_ptr(thread).is_some() {
+    if habit::may_have((thread >> 32) as u32, habit::MOVES_SERIES) && SERIES.get_ptr(thread).is_some() {
         let _ = SERIES.remove(thread);
     }
 }

@@ -25,6 +25,9 @@ const IPPROTO_TCP: u16 = 6;
 /// `TCP_ESTABLISHED`, which connected UDP has too (include/net/tcp_states.h).
 const ESTABLISHED: u8 = 1;
 
+/// What was sent longer ago than this (ns) was not sent by the call that just ended.
+const LONG: u64 = 1_000_000_000;
+
 /// A `struct sock` of the kernel.
 #[derive(Clone, Copy)]
 pub struct Socket(pub u64);
@@ -73,9 +76,21 @@ impl Progress {
     /// by more than was known: then nothing is said.
     #[inline(always)]
     pub fn sent_at(self, now: u64) -> Option<u64> {
-        const LONG: u64 = 1_000_000_000;
+        let at = self.all_sent_at()?;
+        (now.wrapping_sub(at) < LONG).then_some(at)
+    }
+
+    /// The same of an answer, given when its request came: whoever answers soon need not read a clock.
+    #[inline(always)]
+    pub fn sent_since(self, asked: u64) -> Option<u64> {
+        let at = self.all_sent_at()?;
+        (at.wrapping_sub(asked) < LONG).then_some(at)
+    }
+
+    #[inline(always)]
+    fn all_sent_at(self) -> Option<u64> {
         let at = self.stamp.wrapping_add(BOOT_BEFORE_MONOTONIC.load());
-        (self.stamp != 0 && self.sent == self.written && now.wrapping_sub(at) < LONG).then_some(at)
+        (self.stamp != 0 && self.sent == self.written).then_some(at)
     }
 }
 

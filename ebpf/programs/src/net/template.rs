@@ -10,8 +10,8 @@ use descry_abi::event::EventKind;
 use descry_abi::histogram::{BUCKETS, Histogram};
 use descry_abi::net::{Connection, Role};
 use descry_abi::template::{
-    ANSWER, CountKey, Exchange, HAS_STATE, LEFT_OUT, MAX_CHAIN, MAX_START_WORDS, MAY_COUNT, START_WORDS, TEMPLATE_WORDS,
-    TemplateKey, WORDS_AT_ONCE, Waiting, client_lot_of, differs, fold, no_digits,
+    ANSWER, CountKey, Exchange, HAS_STATE, LEFT_OUT, MAX_CHAIN, MAX_START_WORDS, MAY_COUNT, START_WORDS,
+    TEMPLATE_WORDS, TemplateKey, WORDS_AT_ONCE, Waiting, client_lot_of, differs, fold, no_digits,
 };
 
 use super::calls::Call;
@@ -323,10 +323,13 @@ pub extern "C" fn equals(number: u32, of: u32, len: u64, captured: u64) -> u64 {
         if begin as u32 >= template.words {
             break;
         }
+        let is_open = template.open >> (begin / WORDS_AT_ONCE) & 1 != 0;
         for at in begin..begin + WORDS_AT_ONCE {
-            // SAFETY: the buffer holds more words than these.
-            let word = unsafe { *words.add(at) };
-            different |= differs(word, template.bytes[at], template.mask[at]);
+            // SAFETY: the buffer holds more words than a template, which has more than these.
+            let (word, bytes) = unsafe { (*words.add(at), *template.bytes.get_unchecked(at)) };
+            // SAFETY: as above.
+            let mask = if is_open { unsafe { *template.mask.get_unchecked(at) } } else { u64::MAX };
+            different |= differs(word, bytes, mask);
         }
         if different != 0 {
             return 0;

@@ -10,7 +10,9 @@ use std::hash::{Hash, Hasher};
 use std::ops::Range;
 
 pub use descry_abi::template::Family;
-use descry_abi::template::{MAX_START_WORDS, TEMPLATE_BYTES, TEMPLATE_WORDS, Template, TemplateKey, fold};
+use descry_abi::template::{
+    MAX_START_WORDS, TEMPLATE_BYTES, TEMPLATE_WORDS, Template, TemplateKey, WORDS_AT_ONCE, fold,
+};
 use rustc_hash::FxHasher;
 
 pub(crate) use store::Seen;
@@ -70,6 +72,9 @@ impl Made {
             *template.mask.get_mut(at)? = mask;
             *template.digits.get_mut(at)? = digits;
         }
+        for (at, masks) in template.mask.chunks(WORDS_AT_ONCE).enumerate() {
+            template.open |= u32::from(masks.iter().any(|mask| *mask != u64::MAX)) << at;
+        }
         let start = bytes.as_chunks::<8>().0.iter().take(start_words.min(MAX_START_WORDS) as usize);
         let start = start.fold(0, |start, word| fold(start, u64::from_ne_bytes(*word)));
         (template.of, template.len) = (of, u32::try_from(len).ok()?);
@@ -100,7 +105,9 @@ fn equals(template: &Template, bytes: &[u8]) -> bool {
 
     let words = words(bytes).take(template.words as usize).enumerate();
     words.fold(0, |sum, (at, word)| {
-        sum | differs(word, template.bytes[at], template.mask[at]) | no_digits(word, template.digits[at])
+        let is_open = template.open >> (at / WORDS_AT_ONCE) & 1 != 0;
+        let mask = if is_open { template.mask[at] } else { u64::MAX };
+        sum | differs(word, template.bytes[at], mask) | no_digits(word, template.digits[at])
     }) == 0
 }
 

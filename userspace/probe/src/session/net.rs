@@ -40,7 +40,7 @@ pub enum SocketHooks {
 }
 
 /// Maps of the programs on sockets. Each has a single entry where sockets are not watched.
-pub(super) const MAPS: [&str; 13] = [
+pub(super) const MAPS: [&str; 15] = [
     "CONNECTIONS",
     "CONNECTS",
     "TCP_PEERS",
@@ -48,6 +48,8 @@ pub(super) const MAPS: [&str; 13] = [
     "EXCHANGE_COUNTS",
     "TEMPLATES_BY_KEY",
     "VERDICTS",
+    "THREAD_REQUESTS",
+    "HABITS",
     "UNITS",
     "UNIT_RULES",
     "UNIT_FILTER",

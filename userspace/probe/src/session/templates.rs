@@ -24,7 +24,7 @@ unsafe impl aya::Pod for Key {}
 #[repr(transparent)]
 struct Value(Template);
 
-// SAFETY: repr(C), six u32 and words without padding.
+// SAFETY: repr(C), eight u32 and words without padding.
 unsafe impl aya::Pod for Value {}
 
 /// A [`Connection`] as aya wants it.
