@@ -26,6 +26,7 @@ mod services;
 mod sockets;
 mod split;
 mod stacks;
+mod statements;
 mod syscalls;
 mod targets;
 mod tcp;

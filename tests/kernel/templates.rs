@@ -91,10 +91,20 @@ impl Client {
 }
 
 /// What `descry requests` says of this process while `drive` runs.
-fn watched(more: &[&str], drive: impl FnOnce() -> Result<()>) -> Result<(Report, Outcome)> {
+pub(crate) fn watched(more: &[&str], drive: impl FnOnce() -> Result<()>) -> Result<(Report, Outcome)> {
+    watched_as(&[], more, drive)
+}
+
+/// The same in an environment.
+pub(crate) fn watched_as(
+    environment: &[(&str, &str)],
+    more: &[&str],
+    drive: impl FnOnce() -> Result<()>,
+) -> Result<(Report, Outcome)> {
     let dir = tempfile::tempdir()?;
     let file = dir.path().join("requests.json");
     let descry = Descry::new("requests")?.pid(std::process::id()).args(["-d", "5m", "--stats", "json"]);
+    let descry = environment.iter().fold(descry, |descry, (name, value)| descry.env(name, value));
     let mut descry = descry.args(more).output(&file).spawn()?;
     descry.watching_sockets()?;
     drive()?;

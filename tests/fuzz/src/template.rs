@@ -1,7 +1,7 @@
 //! Exchanges of a connection, and others that equal their templates.
 
 use descry_assemble::infer::{Protocol, Transport};
-use descry_assemble::protocol::{Chunk, Direction, Exchange, Options, Parser};
+use descry_assemble::protocol::{Chunk, Direction, Options, Parser};
 use descry_assemble::template::Shape;
 
 use crate::connection::chunks;
@@ -16,22 +16,22 @@ pub fn stream(protocol: &Protocol, input: &[u8], of: fn(u8) -> u8) {
     let Some(shapes) = protocol.shapes else { return };
     let mut parser = (protocol.parser)(Transport::Stream, &Options::default());
     let mut found = 0;
-    let mut before: Option<u64> = None;
+    let mut before = None;
     for (at, chunk) in chunks.iter().enumerate() {
-        let (rest, was) = (parser.rest(), before.take());
+        let (state, was) = (state(&mut *parser, chunk.bytes), before.take());
         let mut exchanges = Vec::new();
         parser.data(*chunk, &mut exchanges);
         let is_whole = chunk.gap_before == 0 && chunk.cut == 0;
         if chunk.direction == Direction::ToServer {
-            before = rest.filter(|_| is_whole && exchanges.is_empty());
+            before = state.filter(|_| is_whole && exchanges.is_empty());
             continue;
         }
-        let ([exchange], Some(state)) = (exchanges.as_slice(), was) else { continue };
-        let is_plain = exchange.context.is_none() && exchange.answered && is_whole;
-        if !is_plain || parser.rest() != Some(state) || found >= MOST {
-            continue;
-        }
+        let ([exchange], Some(was)) = (exchanges.as_slice(), was) else { continue };
         let Some((earlier, [request, answer])) = pair(&chunks, at) else { continue };
+        let is_plain = exchange.context.is_none() && exchange.answered && is_whole;
+        if !is_plain || self::state(&mut *parser, request.bytes) != Some(was) || found >= MOST {
+            continue;
+        }
         let (Some(asked), Some(told)) = ((shapes.request)(request.bytes), (shapes.answer)(answer.bytes))
         else {
             continue;
@@ -45,13 +45,14 @@ pub fn stream(protocol: &Protocol, input: &[u8], of: fn(u8) -> u8) {
         earlier.iter().for_each(|chunk| again.data(*chunk, &mut Vec::new()));
         again.data(Chunk { bytes: &request_bytes, ..request }, &mut others);
         again.data(Chunk { bytes: &answer_bytes, ..answer }, &mut others);
-        check(exchange, &others, &*again, state);
+        assert_eq!(others, std::slice::from_ref(exchange));
+        assert_eq!(self::state(&mut *again, &request_bytes), Some(was));
     }
 }
 
-fn check(exchange: &Exchange, others: &[Exchange], again: &dyn Parser, state: u64) {
-    assert_eq!(others, std::slice::from_ref(exchange));
-    assert_eq!(again.rest(), Some(state));
+/// What the exchange of a request depends on beside its bytes.
+fn state(parser: &mut dyn Parser, request: &[u8]) -> Option<(u64, u64)> {
+    parser.rest().map(|rest| (rest, parser.meaning(request)))
 }
 
 /// What came before a request, that, and its answer, the chunk `at`.

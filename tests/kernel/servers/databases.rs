@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 
 use super::{Asked, Scenario, Server, Took, number_after, play, said};
 
-pub(super) fn start_postgres(dir: &Path) -> Result<Server> {
+pub(crate) fn start_postgres(dir: &Path) -> Result<Server> {
     let port = free_port()?;
     let settings = [
         "listen_addresses=127.0.0.1",

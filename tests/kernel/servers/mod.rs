@@ -12,7 +12,7 @@ mod others;
 mod rust;
 mod secure;
 
-pub(crate) use databases::start_redis;
+pub(crate) use databases::{start_postgres, start_redis};
 
 use std::path::Path;
 use std::process::Command;
