@@ -1,7 +1,7 @@
 //! What it costs servers to have their requests watched, and what watching costs.
 //!
-//! Throughput is compared with that of bare runs in turn (A B A B), so that a machine that changes its pace changes it
-//! for both. Client, server and descry share the machine's processors: what descry uses is missing to the others. How much
+//! Throughput is compared with that of the bare runs before and after it (A B A), so that a machine that changes its pace
+//! changes it for both. Client, server and descry share the machine's processors: what descry uses is missing to the others. How much
 //! that is shows in runs beside a program that uses as much of one and watches nobody.
 
 use std::fs;
@@ -260,7 +260,7 @@ pub fn run(args: &Args) -> Result<()> {
         step(format!("{}: {} pairs of {} s", load.name(), args.pairs, args.seconds));
         rows.push(measure(load, args, &descry)?);
     }
-    println!("\nmedian (least..greatest) of the pairs\n");
+    println!("\nmedian (least..greatest) of the pairs; bare: the mean of the runs before and after\n");
     print_table(&rows);
     println!(
         "\nSpans: every request a span, encoded as OTLP. Metrics: every request in the sums, none a span (always_off)."
@@ -287,15 +287,21 @@ fn measure(load: Load, args: &Args, descry: &Path) -> Result<Vec<String>> {
     load.prepare(port)?;
     // The first run is not like the others: caches and tables are cold.
     load.requests(port, 1)?;
-    let (mut bare, mut watched, mut beside, mut counted) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut watched, mut beside, mut counted) = (Vec::new(), Vec::new(), Vec::new());
+    // The machine's speed changes by the minute: there is a bare run before and after each of the others.
+    let bare_run = || load.requests(port, args.seconds);
+    let mut bare = vec![bare_run()?];
     for _ in 0..args.pairs {
-        bare.push(load.requests(port, args.seconds)?);
         let run = watch(load, args, Told::Spans, descry, server.pid(), port)?;
-        let burner = Burner::start(run.cpu);
+        let cpu = run.cpu;
         watched.push(run);
-        beside.push(load.requests(port, args.seconds)?);
-        drop(burner);
+        bare.push(bare_run()?);
         counted.push(watch(load, args, Told::Metrics, descry, server.pid(), port)?);
+        bare.push(bare_run()?);
+        let burner = Burner::start(cpu);
+        beside.push(bare_run()?);
+        drop(burner);
+        bare.push(bare_run()?);
     }
     let account = |told| -> Result<String> {
         let _statistics = Statistics::enable()?;
@@ -308,7 +314,12 @@ fn measure(load: Load, args: &Args, descry: &Path) -> Result<Vec<String>> {
         server.interrupt(PATIENCE)?;
     }
     let each = |figure: fn(&Watched) -> f64, decimals| show(watched.iter().map(figure), decimals);
-    let kept = |with: &[f64]| show(bare.iter().zip(with).map(|(bare, with)| with / bare), 3);
+    // Of each pair the runs that begin with this one, and the two bare ones around it.
+    let kept = |with: &[f64], first: usize| {
+        let around = bare.windows(2).skip(first).step_by(3);
+        let around = around.map(|around| around.iter().sum::<f64>() / around.len() as f64);
+        show(around.zip(with).map(|(bare, with)| with / bare), 3)
+    };
     let rates = |runs: &[Watched]| runs.iter().map(|run| run.rate).collect::<Vec<f64>>();
     let mut lost: Vec<String> = watched.iter().chain(&counted).map(|run| run.lost.clone()).collect();
     lost.sort();
@@ -316,9 +327,9 @@ fn measure(load: Load, args: &Args, descry: &Path) -> Result<Vec<String>> {
     Ok([
         load.name().to_owned(),
         show(bare.iter().copied(), 0),
-        kept(&rates(&watched)),
-        kept(&beside),
-        kept(&rates(&counted)),
+        kept(&rates(&watched), 0),
+        kept(&beside, 2),
+        kept(&rates(&counted), 1),
         each(|run| run.cpu, 2),
         show(counted.iter().map(|run| run.cpu), 3),
         each(|run| run.cpu_each, 1),
