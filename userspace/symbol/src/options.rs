@@ -36,6 +36,8 @@ impl Default for Limits {
 /// What a [`Symbolizer`](crate::Symbolizer) looks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
+    /// Read debug information; else names come from symbol tables alone.
+    pub debug_info: bool,
     /// Report inlined functions as frames of their own.
     pub inlines: bool,
     /// Report files and lines.
@@ -46,7 +48,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { inlines: true, lines: true, limits: Limits::default() }
+        Self { debug_info: true, inlines: true, lines: true, limits: Limits::default() }
     }
 }
 

@@ -105,7 +105,7 @@ impl<'a> Object<'a> {
             .copied()
             .filter(|address| files.iter().any(|file| file.elf.code_section(*address).is_some()))
             .collect();
-        let with_debug = files.iter().position(|file| file.elf.has_dwarf());
+        let with_debug = files.iter().position(|file| self.options.debug_info && file.elf.has_dwarf());
         for (index, file) in files.iter_mut().enumerate() {
             self.prepare(file, with_debug == Some(index));
         }

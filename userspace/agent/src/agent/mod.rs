@@ -19,6 +19,7 @@ mod names;
 mod outlets;
 mod own;
 mod pace;
+mod patience;
 mod processes;
 mod recorder;
 mod reload;

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use descry_aggregate::profile::{FrameKind, ProfileMapping};
 use descry_aggregate::{CodeRef, KnownCode};
@@ -58,6 +59,7 @@ pub struct Symbols<'a> {
     held: &'a FxHashMap<ObjectId, HeldObject>,
     processes: &'a dyn PerfMapOwners,
     symbolizer: Symbolizer,
+    took: Vec<(ObjectId, Duration)>,
 }
 
 impl<'a> Symbols<'a> {
@@ -67,8 +69,25 @@ impl<'a> Symbols<'a> {
         processes: &'a dyn PerfMapOwners,
         inlines: bool,
     ) -> Self {
-        let symbolizer = Symbolizer::new(Options { inlines, ..Options::default() });
-        Self { held, processes, symbolizer }
+        Self::with(held, processes, Options { inlines, ..Options::default() })
+    }
+
+    /// The same, which reads no debug information.
+    pub fn by_tables(held: &'a FxHashMap<ObjectId, HeldObject>, processes: &'a dyn PerfMapOwners) -> Self {
+        Self::with(held, processes, Options { debug_info: false, ..Options::default() })
+    }
+
+    fn with(
+        held: &'a FxHashMap<ObjectId, HeldObject>,
+        processes: &'a dyn PerfMapOwners,
+        options: Options,
+    ) -> Self {
+        Self { held, processes, symbolizer: Symbolizer::new(options), took: Vec::new() }
+    }
+
+    /// How long each binary took.
+    pub fn took(&self) -> impl Iterator<Item = (ObjectId, Duration)> {
+        self.took.iter().copied()
     }
 
     /// With the names of the kernel that others remembered.
@@ -111,7 +130,9 @@ impl<'a> Symbols<'a> {
         self.kernel(&kernel, |index, value| put(&mut known, index, value));
         give_memory_back();
         for (id, places) in objects {
+            let began = Instant::now();
             self.object(id, &places, |index, value| put(&mut known, index, value));
+            self.took.push((id, began.elapsed()));
             // Else what one binary took would stay while the next is read.
             give_memory_back();
         }

@@ -241,6 +241,22 @@ fn inlines_and_lines_can_be_left_out() {
 }
 
 #[test]
+fn debug_information_can_be_left_out() {
+    use descry_decode::ids::ElfAddress;
+    use descry_symbol::{Options, Symbolizer};
+    let program = c_program();
+    let (start, size) = program.symbol("outermost");
+    let addresses: Vec<_> = (start..start + size).map(ElfAddress).collect();
+    let mut symbolizer = Symbolizer::new(Options { debug_info: false, ..Options::default() });
+    for symbol in symbolizer.symbolize_object(&source(&program.path), &addresses).symbols {
+        assert_eq!(names(&symbol), "outermost");
+        assert!(symbol.frames.iter().all(|frame| frame.file.is_none() && frame.line.is_none()));
+    }
+    let counters = symbolizer.counters();
+    assert_eq!((counters.by_dwarf, counters.by_symbol_table), (0, size));
+}
+
+#[test]
 fn better_aliases_win() {
     let code = r#"
         __attribute__((noinline)) int __strong(int x) { return x + 1; }
