@@ -89,8 +89,9 @@ fn request(bytes: &[u8]) -> Option<Shape> {
                 (body == [0; 5]).then_some(())?;
                 executed = true;
             }
-            b'D' => {}
-            b'C' if body == b"P\0" => {}
+            // What comes first says what the request is about: see `State::meaning`.
+            b'D' if parsed || bound => {}
+            b'C' if bound && body == b"P\0" => {}
             b'S' if executed && messages.are_over() => break,
             _ => return None,
         }
@@ -232,6 +233,8 @@ mod tests {
             ("two requests", [bound("S_1", &["12"]), bound("S_1", &["13"])].concat()),
             ("no end", bound("S_1", &["12"])[..40].to_vec()),
             ("nothing is executed", message(b'S', b"")),
+            ("a cursor is closed first", [message(b'C', b"P\0"), bound("S_1", &["12"])].concat()),
+            ("another is described first", [message(b'D', b"SS_2\0"), bound("S_1", &["12"])].concat()),
         ] {
             assert_eq!(request(&text), None, "{what}");
         }
