@@ -101,9 +101,6 @@ pub fn take<const TEMPLATES: bool>(
         }
         _ => payload::copy(moved.call, moved.len.min(connection.capture.into())),
     };
-    if captured == 0 {
-        flags |= MESSAGE_UNSEEN;
-    }
     if is_behind {
         flags |= MESSAGE_BEHIND_UNTOLD;
     }
@@ -133,8 +130,10 @@ pub fn take<const TEMPLATES: bool>(
             return;
         }
     }
-    // Of the last answer no more was read than it took to know it.
-    let (captured, flags) = if is_last { (0, flags | MESSAGE_UNSEEN) } else { (captured, flags) };
+    // Of the last answer no more was read than it took to know it; and another CPU, which moved the connection's other
+    // direction, has told of its request meanwhile.
+    let captured = if is_last { payload::copy(moved.call, want) } else { captured };
+    let flags = if captured == 0 { flags | MESSAGE_UNSEEN } else { flags };
     // SAFETY: `state` is this CPU's own.
     unsafe {
         (*state).message = Message {
