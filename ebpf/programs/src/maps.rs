@@ -288,8 +288,8 @@ pub static TEMPLATES_BY_KEY: HashMap<TemplateKey, u32, { MAX_TEMPLATES as usize 
 pub static EXCHANGE_COUNTS: HashMap<CountKey, Histogram, { MAX_COUNT_ROWS as usize }, NO_PREALLOC> =
     HashMap::new();
 
-/// The request that a thread serves, by the low bits of its number: most threads find it here, at a third of what a look into
-/// `UNITS` costs. 1 entry where no sockets are watched. Written by `net::request`.
+/// The request that a thread serves, by the low bits of its number: most threads find it here, without a look into `UNITS`.
+/// 1 entry where no sockets are watched. Written by `net::request`.
 #[btf_map]
 pub static THREAD_REQUESTS: Array<ThreadRequest, { THREAD_SLOTS as usize }> = Array::new();
 

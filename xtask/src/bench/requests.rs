@@ -1,8 +1,8 @@
 //! What it costs servers to have their requests watched, and what watching costs.
 //!
 //! Throughput is compared with that of the bare runs before and after it (A B A), so that a machine that changes its pace
-//! changes it for both. Client, server and descry share the machine's processors: what descry uses is missing to the others. How much
-//! that is shows in runs beside a program that uses as much of one and watches nobody.
+//! changes it for both. Client, server and descry share the machine's processors: what descry uses is missing to the
+//! others. How much that is shows in runs beside a program that uses as much of one and watches nobody.
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};

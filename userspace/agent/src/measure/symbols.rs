@@ -85,7 +85,7 @@ impl<'a> Symbols<'a> {
         Self { held, processes, symbolizer: Symbolizer::new(options), took: Vec::new() }
     }
 
-    /// How long each binary took.
+    /// How long each binary took of which debug information named something.
     pub fn took(&self) -> impl Iterator<Item = (ObjectId, Duration)> {
         self.took.iter().copied()
     }
@@ -130,9 +130,11 @@ impl<'a> Symbols<'a> {
         self.kernel(&kernel, |index, value| put(&mut known, index, value));
         give_memory_back();
         for (id, places) in objects {
-            let began = Instant::now();
+            let (began, by_dwarf) = (Instant::now(), self.counters().by_dwarf);
             self.object(id, &places, |index, value| put(&mut known, index, value));
-            self.took.push((id, began.elapsed()));
+            if self.counters().by_dwarf > by_dwarf {
+                self.took.push((id, began.elapsed()));
+            }
             // Else what one binary took would stay while the next is read.
             give_memory_back();
         }

@@ -20,8 +20,6 @@ const MAX_SIGHTINGS: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 const MAX_ANSWERS: usize = 16;
 /// Circumstances in which one exchange is remembered.
 const MAX_CIRCUMSTANCES: usize = 8;
-/// Templates that are found by the same.
-const MAX_ALIKE: usize = MAX_CHAIN;
 /// How long a number is not given again (ns): what the kernel side was about to tell with it is told by then.
 const REST: u64 = 5_000_000_000;
 /// How long a template may be of no use before it makes room for another (ns).
@@ -205,7 +203,7 @@ impl Templates {
             return None;
         }
         let Made { key, mut template } = made;
-        if self.by_key.get(&key).is_some_and(|alike| alike.len() >= MAX_ALIKE) {
+        if self.by_key.get(&key).is_some_and(|alike| alike.len() >= MAX_CHAIN) {
             return None;
         }
         let id = self.number(now)?;
